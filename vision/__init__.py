@@ -1,0 +1,1 @@
+"""Vision: attention blocks, hosts that take them, published backbones, image classification."""

@@ -1,0 +1,113 @@
+"""Attention blocks that swap for one another: one a file, and the table of their names.
+
+Every block keeps one contract, so that any host takes it:
+
+- `Block(dim, *, num_heads=..., **own)`: the width first, all else by keyword with the paper's defaults.
+  `num_heads` is there only where the block has heads; a host then passes its own number.
+- `forward(x)` maps (batch, height, width, dim) to the same shape, for any height and width. Channels last is a
+  free view of a `channels_last` NCHW tensor.
+- `kind` says what the block is to its host: a `"mixer"` exchanges tokens and can stand where attention or a 3x3
+  convolution stood; a `"gate"` re-weights what a mixer has made and goes after it.
+- `paper` is its source, e.g. `"arXiv:2202.09741"`.
+- `init_weights()` sets the authors' initialisation; hosts call it after their own.
+- A block with `takes_context = True` has `forward(x, context=None)`: (batch, tokens, dim) more tokens that every
+  position may attend to, such as the class token of a ViT.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["ATTENTION", "AttentionBlock", "attention_class", "build_attention"]
+
+#: Name of a block (the same in YAML, command line, code and documents) -> file and class in this folder.
+ATTENTION: dict[str, str] = {
+    "softmax": "softmax:SoftmaxAttention",
+    "van": "van:VanAttention",
+    "ela": "ela:EfficientLocalAttention",
+}
+
+
+@runtime_checkable
+class AttentionBlock(Protocol):
+    """What every block offers; see the head of this module."""
+
+    kind: ClassVar[Literal["mixer", "gate"]]
+    paper: ClassVar[str]
+
+    def __call__(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
+        """Attend over a grid of tokens."""
+        ...
+
+    def init_weights(self) -> None:
+        """Set the authors' initialisation."""
+        ...
+
+
+def attention_class(name: str) -> type[nn.Module]:
+    """The class of a block by its name.
+
+    Args:
+        name: a key of `ATTENTION`, or `package.module:Class` for a block of your own.
+
+    Raises:
+        ValueError: no block has that name; the nearest one is suggested.
+
+    Example:
+        >>> attention_class("van").__name__
+        'VanAttention'
+    """
+    if name in ATTENTION:
+        module, _, attribute = f"{__name__}.{ATTENTION[name]}".partition(":")
+        return getattr(import_module(module), attribute)
+    module, colon, attribute = name.partition(":")
+    if colon:
+        try:
+            return getattr(import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"cannot import the attention {name!r}: {error}") from error
+    near = difflib.get_close_matches(name, ATTENTION, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"no attention is called {name!r}; {hint}Known: {', '.join(ATTENTION)}, or package.module:Class")
+
+
+def build_attention(
+    name: str,
+    dim: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    num_heads: int | None = None,
+) -> nn.Module:
+    """Build a block by name, with the head count of its host where the block has heads.
+
+    Args:
+        name: as in `attention_class`.
+        dim: width of a token, at least 1.
+        options: the block's own keyword arguments.
+        num_heads: heads of the host. Without it, and without one in `options`, about 32 channels go to a head.
+
+    Raises:
+        ValueError: an unknown name, or an option that the block does not have.
+
+    Example:
+        >>> build_attention("softmax", 96, num_heads=3).num_heads
+        3
+    """
+    cls = attention_class(name)
+    chosen = dict(options or {})
+    known = [key for key in inspect.signature(cls).parameters if key != "dim"]
+    for key in chosen:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"attention {name!r} has no option {key!r}; {hint}Its options: {', '.join(known) or 'none'}")
+    if "num_heads" in known and "num_heads" not in chosen:
+        chosen["num_heads"] = num_heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim % n == 0)
+    return cls(dim, **chosen)
