@@ -1,0 +1,1 @@
+"""The hall that joins the rooms: the command line, its jobs and the benchmark."""

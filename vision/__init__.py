@@ -1,1 +1,23 @@
-"""Vision: attention blocks, hosts that take them, published backbones, image classification."""
+"""Vision: attention blocks, hosts that take them, published backbones, image classification.
+
+Importing it makes our models known to timm.
+"""
+
+from __future__ import annotations
+
+from . import backbones
+from .attention import ATTENTION, AttentionBlock, attention_class, build_attention
+from .classification import ImageClassifier
+from .hosts import HOSTS
+from .swap import create_model
+
+__all__ = [
+    "ATTENTION",
+    "HOSTS",
+    "AttentionBlock",
+    "ImageClassifier",
+    "attention_class",
+    "backbones",
+    "build_attention",
+    "create_model",
+]

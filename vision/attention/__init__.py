@@ -107,7 +107,9 @@ def build_attention(
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"attention {name!r} has no option {key!r}; {hint}Its options: {', '.join(known) or 'none'}")
+            raise ValueError(
+                f"attention {name!r} has no option {key!r}; {hint}Its options: {', '.join(known) or 'none'}"
+            )
     if "num_heads" in known and "num_heads" not in chosen:
         chosen["num_heads"] = num_heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim % n == 0)
     return cls(dim, **chosen)

@@ -1,0 +1,13 @@
+"""The blocks as their papers write them: NCHW, step by step, no tricks.
+
+They have the state_dict keys of the fast blocks, so one set of weights runs in both. They are what the tests
+compare with and what the benchmark measures against. Unlike the fast blocks they take and give (batch, dim,
+height, width): a plain network hands them contiguous NCHW tensors, so no conversion is charged to them.
+"""
+
+#: Name of a block, as in `regard.vision.attention.ATTENTION` -> file and class in this folder.
+PLAIN: dict[str, str] = {
+    "softmax": "softmax:PlainSoftmaxAttention",
+    "van": "van:PlainVanAttention",
+    "ela": "ela:PlainEfficientLocalAttention",
+}

@@ -1,0 +1,108 @@
+"""The command `regard`: one subcommand a job, settings from flags and YAML, nothing heavy before a job runs."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser
+
+from .. import __doc__ as package_docstring
+from .. import __version__
+from .recipes import recipe_file
+from .settings import (
+    BenchmarkSettings,
+    DemoSettings,
+    DoctorSettings,
+    EvaluateSettings,
+    ListSettings,
+    TrainSettings,
+)
+
+__all__ = ["build_parser", "main"]
+
+#: Job -> its settings; the job itself is `run(settings) -> exit code` in the module of that name beside this file.
+JOBS: dict[str, type] = {
+    "train": TrainSettings,
+    "evaluate": EvaluateSettings,
+    "list": ListSettings,
+    "doctor": DoctorSettings,
+    "demo": DemoSettings,
+    "benchmark": BenchmarkSettings,
+}
+
+
+class _RecipeAction(ActionConfigFile):
+    """`--config` takes a path or the name of a recipe."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        try:
+            path = recipe_file(values)
+        except ValueError as error:
+            parser.error(str(error))
+        super().__call__(parser, cfg, str(path), option_string)
+
+
+class _Parser(ArgumentParser):
+    """Says what is wrong in one line, with the nearest known name, and exits with 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        parser = getattr(ex, "subcommand_parser", None) or self
+        command = parser.prog.replace(" [options]", "")
+        sys.stderr.write(f"{command}: {_with_hint(message, parser)}\nTry: {command} --help\n")
+        self.exit(2)
+
+
+def _with_hint(message: str, parser: ArgumentParser) -> str:
+    """The message on one line; where it names something unknown, with the nearest name that is known."""
+    message = " ".join(message.split())
+    unknown = re.search(r"unrecognized arguments: (--[^\s=]+)|does not accept option '([^']+)'", message)
+    choice = re.search(r"invalid choice: '([^']+)'", message)
+    near: list[str] = []
+    if unknown:
+        options = [option for action in parser._actions for option in action.option_strings]
+        near = difflib.get_close_matches(unknown[1] or f"--{unknown[2]}", options, n=1)
+    elif choice:
+        near = difflib.get_close_matches(choice[1], JOBS, n=1)
+    return f"{message}; did you mean {near[0]}?" if near else message
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of the whole command; building it loads no torch."""
+    parser = _Parser(prog="regard", description=package_docstring, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"regard {__version__}")
+    jobs = parser.add_subcommands(dest="job", metavar="JOB")
+    for name, settings in JOBS.items():
+        job = _Parser(description=(settings.__doc__ or "").partition("\n")[0], allow_abbrev=False)
+        job.add_argument("--config", action=_RecipeAction, help="YAML file, or the name of a recipe (regard list)")
+        job.add_class_arguments(settings)
+        jobs.add_subcommand(name, job, help=job.description)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code is 0 for done, 1 for done in part, 2 for a wrong setting.
+
+    Args:
+        arguments: words after `regard`; the process's own by default.
+    """
+    parser = build_parser()
+    parsed = parser.parse_args(arguments)
+    settings = parser.instantiate(parsed)[parsed.job]
+    settings = JOBS[parsed.job](**{key: value for key, value in vars(settings).items() if key != "config"})
+    try:
+        return import_module(f".{parsed.job}", __package__).run(settings)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"regard {parsed.job}: stopped; the same command goes on from the last finished part\n")
+        return 130
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("REGARD_TRACEBACK"):
+            raise
+        sys.stderr.write(f"regard {parsed.job}: {error}\n")
+        ran_into_trouble = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
+        return 1 if ran_into_trouble else 2

@@ -1,0 +1,50 @@
+"""`regard demo`: a small ViT with a swapped attention beside its softmax twin, on the digits of scikit-learn."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from . import train
+from .pictures import draw_curves
+from .recipes import read_recipe
+from .settings import DemoSettings, TrainSettings
+from .training import read_table
+
+__all__ = ["run"]
+
+
+def run(settings: DemoSettings) -> int:
+    """Train both models with one recipe, then print and draw them side by side.
+
+    Args:
+        settings: see `DemoSettings`.
+    """
+    out = Path(settings.out)
+    summaries = {}
+    for attention in dict.fromkeys([settings.attention, "softmax"]):
+        changes = {
+            "backbone.attention": attention,
+            "out": str(out / attention),
+            "epochs": settings.epochs,
+            "seed": settings.seed,
+        }
+        recipe = read_recipe("digits_vit_van", TrainSettings, changes)
+        sys.stderr.write(f"Training {recipe.backbone.name} with {attention} on the digits of scikit-learn\n")
+        train.run(recipe)
+        summaries[attention] = json.loads((out / attention / "summary.json").read_text(encoding="utf-8"))
+    draw_curves({name: read_table(out / name / "metrics.csv") for name in summaries}, "val_top1", out / "curves.png")
+    table = Table("attention", "accuracy", "macro F1", "calibration error", "parameters", title="Held-out digits")
+    for name, summary in summaries.items():
+        metrics = summary["metrics"]
+        shares = [f"{100 * metrics[key]:.2f} %" for key in ("top1", "macro_f1", "calibration_error")]
+        table.add_row(name, *shares, f"{summary['parameters']:,}")
+    console = Console()
+    console.print(table)
+    pictures = [out / "curves.png", *(out / name / "confusion.png" for name in summaries)]
+    console.print("Pictures: " + ", ".join(map(str, pictures)), soft_wrap=True)
+    return 0

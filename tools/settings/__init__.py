@@ -1,0 +1,20 @@
+"""What each job can be told: frozen, torch-free dataclasses."""
+
+from .benchmark import BenchmarkSettings
+from .demo import DemoSettings
+from .doctor import DoctorSettings, ListSettings
+from .evaluate import EvaluateSettings
+from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
+
+__all__ = [
+    "AugmentationSettings",
+    "BackboneSettings",
+    "BenchmarkSettings",
+    "DemoSettings",
+    "DoctorSettings",
+    "EvaluateSettings",
+    "ImageSettings",
+    "ListSettings",
+    "OptimizerSettings",
+    "TrainSettings",
+]

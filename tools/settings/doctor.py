@@ -1,0 +1,26 @@
+"""Settings of `regard doctor` and `regard list`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["DoctorSettings", "ListSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorSettings:
+    """Show versions, devices and optional parts, with the line that installs what is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListSettings:
+    """Show the models, attention blocks and recipes.
+
+    Attributes:
+        kind: what to show.
+        json: machine-readable output.
+    """
+
+    kind: Literal["all", "models", "blocks", "recipes"] = "all"
+    json: bool = False

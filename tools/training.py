@@ -1,0 +1,183 @@
+"""What every training job shares: checkpoints that survive anything, epochs that repeat exactly, a table of epochs."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pickle
+import random
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+__all__ = [
+    "EpochLine",
+    "EpochSeed",
+    "EpochTable",
+    "SafeCheckpointIO",
+    "quiet_lightning",
+    "read_table",
+    "write_atomically",
+]
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Write a text file whole or not at all.
+
+    Args:
+        path: file to write; what was there stays until the new content is on disk.
+        content: the text.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint whole or not at all, and reads it without running code from it.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; the previous checkpoint is as it was.
+        ValueError: the file is truncated or no checkpoint.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Write beside the old file, then take its place."""
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as either
+            partial.unlink(missing_ok=True)
+            kept = "the previous one is as it was" if target.exists() else "none was there before"
+            raise OSError(
+                f"cannot write the checkpoint {target} ({error}); {kept}. Make room and run the same command again"
+            ) from error
+
+    def load_checkpoint(
+        self,
+        path: Any,
+        map_location: Any = lambda storage, location: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Read tensors and plain values; anything else in the file is refused."""
+        try:
+            return torch.load(path, map_location=map_location, weights_only=True)
+        except FileNotFoundError:
+            raise
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{path} is truncated or no checkpoint of Regard ({reason}). Remove it to start anew"
+            ) from error
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out warnings that tell a user of a job nothing: advice on what settings decide, and library internals."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+        yield
+
+
+class EpochSeed(Callback):
+    """Seeds everything by chance at the start of each epoch, so that an epoch repeats exactly after a restart.
+
+    Args:
+        seed: seed of the run; what an epoch uses depends on it, the epoch and the process.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Seed Python, NumPy and torch."""
+        sequence = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank])
+        seed = int(sequence.generate_state(1)[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+
+class EpochLine(Callback):
+    """Says how each epoch went in one line on stderr, where no terminal is there for a progress bar."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.begin = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the line."""
+        if trainer.is_global_zero:
+            values = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
+            seconds = time.monotonic() - self.begin
+            epochs = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+            sys.stderr.write(f"epoch {epochs}  {values}  ({seconds:.1f} s)\n")
+
+
+class EpochTable(Callback):
+    """Writes metrics.csv, a row for each epoch; the rows are part of the checkpoint, so a restart keeps them.
+
+    Args:
+        path: file to write.
+
+    Raises:
+        ValueError: the training loss is no longer a number.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's row."""
+        rate = max(float(group["lr"]) for group in trainer.optimizers[0].param_groups)
+        row: dict[str, float] = {"epoch": trainer.current_epoch, "lr": rate}
+        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        if not np.isfinite(row.get("train_loss", 0.0)):
+            raise ValueError(
+                f"the training loss became {row['train_loss']} in epoch {trainer.current_epoch}; try a lower "
+                "--optimizer.lr, a longer --optimizer.warmup_epochs, --optimizer.clip_grad 1.0, or 32-true precision"
+            )
+        self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
+        if trainer.is_global_zero:
+            self.write()
+
+    def write(self) -> None:
+        """Write the table anew."""
+        lines = [",".join(self.rows[0])] + [",".join(f"{value:.10g}" for value in row.values()) for row in self.rows]
+        write_atomically(self.path, "\n".join(lines) + "\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows for the checkpoint."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Rows from the checkpoint."""
+        self.rows = state_dict["rows"]
+
+
+def read_table(path: Path) -> list[dict[str, float]]:
+    """Rows of a metrics.csv."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]

@@ -1,0 +1,178 @@
+"""A timm model with another attention in its blocks.
+
+`create_model` is `regard.create_model`. What it makes is one registered timm model, `regard_swapped`, whose
+arguments name the host and the block and are plain JSON. So all that timm does with a model works:
+`features_only`, `set_input_size`, `timm.models.save_for_hf(model, folder)` and
+`timm.create_model("local-dir:folder", pretrained=True)`.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+from safetensors import SafetensorError
+from timm.models import (
+    build_model_with_cfg,
+    model_entrypoint,
+    register_model,
+    resolve_pretrained_cfg,
+    split_model_name_tag,
+)
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from .attention import attention_class
+from .hosts import check_name, find_host
+
+__all__ = ["create_model"]
+
+_logger = logging.getLogger(__name__)
+
+
+def create_model(
+    name: str,
+    *,
+    attention: str | None = None,
+    attention_options: Mapping[str, Any] | None = None,
+    attention_stages: Sequence[int] | None = None,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Create a timm model, with another attention if you name one.
+
+    Args:
+        name: a model of timm or of Regard, such as `"vit_small_patch16_224"`. Without `attention` also
+            `"local-dir:FOLDER"` and `"hf-hub:NAME"`.
+        attention: a block of `regard.vision.attention.ATTENTION`, or `package.module:Class` for one of your
+            own. `"softmax"` on a ViT is the host itself.
+        attention_options: the block's own keyword arguments; what JSON can hold.
+        attention_stages: the 0-based stages of a host with stages that get the block; all without it.
+        pretrained: whether to load the host's published weights, wherever their names still fit. What found
+            no place, and what stays freshly initialised, is logged in one message.
+        weights: a local file to load instead, safetensors or PyTorch's (opened with `weights_only`); a published
+            family translates the names in its authors' files. Without `attention` all of it must fit.
+        kwargs: timm's own, such as `num_classes`, `img_size`, `drop_path_rate`, `features_only`.
+
+    Raises:
+        ValueError: no such model, block, option or stage; the host leaves no place for the block; or the weights
+            are damaged or of another model.
+        FileNotFoundError: there is no such file of weights.
+
+    Example:
+        >>> model = create_model("vit_tiny_patch16_224", attention="van", img_size=(64, 96), depth=2)
+        >>> model(torch.rand(1, 3, 64, 96)).shape
+        torch.Size([1, 1000])
+    """
+    if attention is None:
+        if attention_options is not None or attention_stages is not None:
+            raise ValueError("attention_options and attention_stages need attention=..., the name of a block")
+        if ":" not in name:
+            check_name(name)
+    else:
+        swapped = {"attention": attention, "attention_options": attention_options, "attention_stages": attention_stages}
+        kwargs |= {"host": name, **swapped}
+        name = regard_swapped.__name__
+    if weights is None:
+        return timm.create_model(name, pretrained=pretrained, **kwargs)
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"there is no file of weights {weights}")
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(weights)}, **kwargs)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
+        raise ValueError(f"{weights} does not load into {name}: {_why(error)}") from error
+
+
+@register_model
+def regard_swapped(
+    pretrained: bool = False,
+    *,
+    host: str,
+    attention: str,
+    attention_options: Mapping[str, Any] | None = None,
+    attention_stages: Sequence[int] | None = None,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """The timm model behind `create_model`; arguments as there, `host` is its `name`.
+
+    A folder that timm saved loads strictly. Published weights of the host do not fit whole, and what is left
+    over is logged.
+    """
+    family = find_host(host)
+    block = attention_class(attention)
+    architecture, _ = split_model_name_tag(host)
+    entry = model_entrypoint(architecture)
+    saved = isinstance(pretrained_cfg, Mapping) and pretrained_cfg.get("source") in ("local-dir", "hf-hub")
+    hooks: list[RemovableHandle] = []
+
+    def build(**arguments: Any) -> nn.Module:
+        plain = entry(**(arguments | {"device": "meta"}))
+        model = family.build(entry, plain, attention, attention_options, attention_stages, **arguments)
+        for module in model.modules():
+            if isinstance(module, block):
+                module.init_weights()  # type: ignore[operator]  # most hosts have overwritten it
+        if pretrained and not saved:
+            hooks.append(model.register_load_state_dict_post_hook(_report))
+        return model
+
+    host_cfg = resolve_pretrained_cfg(host, pretrained_cfg, pretrained_cfg_overlay)
+    model = build_model_with_cfg(
+        build,
+        regard_swapped.__name__,
+        pretrained,
+        pretrained_cfg=replace(host_cfg, architecture=regard_swapped.__name__).to_dict(),
+        pretrained_filter_fn=family.filter_weights,
+        pretrained_strict=saved,
+        feature_cfg={"feature_cls": "getter", "out_indices": family.out_indices},
+        **kwargs,
+    )
+    for hook in hooks:
+        hook.remove()
+    return model
+
+
+def _report(model: nn.Module, keys: Any) -> None:
+    """Say once what did not load; the emptied lists keep timm from saying it again."""
+    if set(keys.missing_keys) >= {name for name, _ in model.named_parameters()}:
+        raise RuntimeError(f"not one of its names is known here; it has {_summary(keys.unexpected_keys[:9])} ...")
+    if keys.missing_keys or keys.unexpected_keys:
+        _logger.warning(
+            "the host's weights are loaded. Without a place in the new model: %s. Freshly initialised: %s.",
+            _summary(keys.unexpected_keys),
+            _summary(keys.missing_keys),
+        )
+    keys.missing_keys.clear()
+    keys.unexpected_keys.clear()
+
+
+def _summary(keys: Sequence[str]) -> str:
+    """Keys with their layer numbers as `*`, each once."""
+    return ", ".join(dict.fromkeys(re.sub(r"\b\d+\b", "*", key) for key in keys)) or "nothing"
+
+
+def _why(error: Exception) -> str:
+    """What stopped the loading of a file, in one line."""
+    text = str(error)
+    if "state_dict" in text:
+        parts = []
+        for what, words in (("it lacks", "Missing key"), ("it has, and the model has not,", "Unexpected key")):
+            found = re.search(rf"{words}\(s\) in state_dict: (.*)", text)
+            if found:
+                names = re.findall(r'"([^"]+)"', found[1])
+                parts.append(f"{what} {_summary(names)}")
+        sizes = re.findall(r"size mismatch for ([^:]+):", text)
+        if sizes:
+            parts.append(f"the shapes differ of {_summary(sizes)}")
+        return "; ".join(parts)
+    if isinstance(error, pickle.UnpicklingError):
+        return "it holds more than tensors, or is no file of weights; only tensors and plain values are read"
+    return text.strip().partition("\n")[0] or "the file is cut short"
