@@ -26,7 +26,7 @@ def open_digits() -> dict[str, LabelledImages]:
         >>> {split: len(images) for split, images in open_digits().items()}
         {'train': 1257, 'val': 180, 'test': 360}
     """
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     bundle = load_digits()
     grey = np.rint(bundle.images * (255 / 16)).astype(np.uint8)

@@ -64,7 +64,7 @@ def open_torchvision(name: str, *, root: str | Path | None = None, download: boo
         near = difflib.get_close_matches(name.lower(), folded, n=1)
         hint = f"did you mean {folded[near[0]]!r}? " if near else ""
         raise ValueError(f"torchvision has no classification set {name!r}; {hint}Known: {', '.join(TORCHVISION_SETS)}")
-    from torchvision import datasets  # type: ignore[import-untyped]
+    from torchvision import datasets
 
     cls = getattr(datasets, name)
     accepted = _arguments(cls)

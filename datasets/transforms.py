@@ -15,7 +15,7 @@ from PIL import Image
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, create_transform
 from timm.data.transforms import str_to_interp_mode
 from torch import Tensor
-from torchvision import transforms  # type: ignore[import-untyped]
+from torchvision import transforms
 
 from .albumentations_list import AlbumentationsList
 

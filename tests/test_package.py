@@ -9,6 +9,7 @@ import pkgutil
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import regard
 
 ROOT = Path(__file__).parents[1]
+GOLDEN = (".py", ".safetensors")
 ROOMS = ("vision", "heads", "mllm", "datasets")
 PACKAGES = [".", *ROOMS, "configs", "tools"]
 MODULES = sorted(
@@ -36,20 +38,43 @@ def sources() -> list[Path]:
     return [path for path in [*ROOT.glob("*.py"), *files] if path.suffix in (".py", ".yaml")]
 
 
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+def build(kind: str, source: Path, target: Path) -> Path:
+    """A wheel or sdist of a source tree, as pip makes it."""
+    script = f"import sys; from setuptools.build_meta import build_{kind}; build_{kind}(sys.argv[1])"
+    python("-c", script, str(target), cwd=source)
+    return next(target.glob("*.whl" if kind == "wheel" else "*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "py.typed"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "MANIFEST.in", "Makefile", "py.typed"):
         shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "tests", source / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     for path in sources():
         target = source / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
-    python("-c", build, str(folder), cwd=source)
-    return next(folder.glob("*.whl"))
+    return build("sdist", source, folder)
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel built from the sdist, so that the sdist holds all that it takes."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.unpack_archive(sdist, folder, filter="data")
+    return build("wheel", next(path for path in folder.iterdir() if path.is_dir()), folder)
+
+
+def test_the_sdist_holds_the_tests_and_golden_files(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*") if path.suffix in GOLDEN}
+    assert wanted
+    assert wanted <= held
+    assert "CHANGELOG.md" in held
 
 
 def test_the_wheel_holds_every_module_and_recipe_and_nothing_else(wheel: Path) -> None:

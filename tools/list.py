@@ -42,20 +42,19 @@ def run(settings: ListSettings) -> int:
 def list_models() -> Iterator[dict[str, Any]]:
     """Published models: name, paper, parameters in millions, ImageNet top-1 and whether its weights are published."""
     for family in FAMILIES.values():
-        for key, configuration in family.default_cfgs.items():
-            default = configuration.default.to_dict() if hasattr(configuration, "default") else configuration
+        for name, tags in family.default_cfgs.items():
             with torch.device("meta"):
-                model = timm.create_model(key.partition(".")[0])
+                model = timm.create_model(name)
             parameters = sum(weight.numel() for weight in model.parameters())
-            tag = default.get("tag")
-            name = f"{key}.{tag}" if tag else key
-            yield {
-                "name": key,
-                "paper": family.PAPER,
-                "parameters_M": round(parameters / 1e6, 3),
-                "top1": family.TOP1.get(name, family.TOP1.get(key)),
-                "weights": "published" if default.get("url") or default.get("hf_hub_id") else "none",
-            }
+            for tag, published in tags.cfgs.items():
+                yield {
+                    "name": name,
+                    "tag": tag,
+                    "paper": family.PAPER,
+                    "parameters_M": round(parameters / 1e6, 3),
+                    "top1": family.TOP1.get(f"{name}.{tag}"),
+                    "weights": "published" if published.has_weights else "none",
+                }
 
 
 def list_blocks() -> Iterator[dict[str, Any]]:

@@ -36,6 +36,7 @@ from ..vision import ImageClassifier, create_model
 from .pictures import draw_confusion, draw_curves
 from .settings import BackboneSettings, ImageSettings, TrainSettings
 from .training import (
+    BestCheckpoint,
     EpochLine,
     EpochSeed,
     EpochTable,
@@ -69,7 +70,7 @@ def run(settings: TrainSettings) -> int:
     if summary is None:
         open_folder(settings)
         summary = _train(settings, out)
-    if rank_zero_only.rank == 0:
+    if _first_process():
         print_summary(summary, f"{out}: test images, weights of epoch {summary['best_epoch']}")
     return 1 if summary["unreadable"] else 0
 
@@ -105,7 +106,7 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
         compile=settings.compile,
         grad_checkpointing=settings.grad_checkpointing,
     )
-    best = ModelCheckpoint(
+    best = BestCheckpoint(
         out,
         "best",
         monitor=classifier.score,
@@ -300,11 +301,16 @@ def open_folder(settings: TrainSettings) -> None:
     if different:
         raise ValueError(f"{out} holds a run with other settings ({'; '.join(different)}); give another --out")
     out.mkdir(parents=True, exist_ok=True)
-    if rank_zero_only.rank == 0:
+    if _first_process():
         names = ("regard", "torch", "torchvision", "timm", "lightning", "numpy")
         versions = {"python": platform.python_version()} | {name: version(name) for name in names}
         write_atomically(out / "settings.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
         write_atomically(out / "run.json", json.dumps({"versions": versions, "command": sys.argv[1:]}, indent=1))
+
+
+def _first_process() -> bool:
+    """Whether this process writes; several devices each have one."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _differences(settings: TrainSettings) -> list[str]:
@@ -336,8 +342,8 @@ def _stopped_early(checkpoint: Path) -> bool:
 
 
 def _best_epoch(table: Path, score: str) -> int:
-    """The first epoch, counted from 1, with the highest score."""
-    return int(max(read_table(table), key=lambda row: row[score])["epoch"]) + 1
+    """The last epoch with the highest score, counted from 1."""
+    return int(max(read_table(table), key=lambda row: (row[score], row["epoch"]))["epoch"]) + 1
 
 
 def write_tables(out: Path, title: str, report: Mapping[str, Any], classes: list[str]) -> None:
@@ -355,7 +361,7 @@ def write_tables(out: Path, title: str, report: Mapping[str, Any], classes: list
     draw_confusion(counts, classes, columns, title, out / "confusion.png")
 
 
-def export(model: nn.Module, config: Mapping[str, Any], classes: list[str], folder: Path) -> None:
+def export(model: Any, config: Mapping[str, Any], classes: list[str], folder: Path) -> None:
     """Write model.safetensors and config.json, whole or not at all, for `timm.create_model("local-dir:FOLDER")`.
 
     Args:
@@ -368,7 +374,7 @@ def export(model: nn.Module, config: Mapping[str, Any], classes: list[str], fold
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
-    timm.models.save_for_hf(model, partial, model_config={"label_names": classes}, safe_serialization=True)
+    timm.models.save_for_hf(model, str(partial), model_config={"label_names": classes}, safe_serialization=True)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
 

@@ -19,8 +19,10 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 __all__ = [
+    "BestCheckpoint",
     "EpochLine",
     "EpochSeed",
     "EpochTable",
@@ -98,6 +100,18 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
         warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
         yield
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the weights of the epoch with the best score; of several with the same, those of the last.
+
+    On a small validation set many epochs share a score, and the later ones have learnt more.
+    """
+
+    def check_monitor_top_k(self, trainer: Trainer, current: torch.Tensor | None = None) -> bool:
+        """Whether the epoch's score is as good as the best."""
+        ties = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        return ties or super().check_monitor_top_k(trainer, current)
 
 
 class EpochSeed(Callback):

@@ -103,7 +103,7 @@ class ImageClassifier(LightningModule):
             raise ValueError(f"schedule {schedule!r} needs a metric; use one by time, such as cosine")
         self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         if grad_checkpointing:
-            model.set_grad_checkpointing(True)
+            model.set_grad_checkpointing(True)  # type: ignore[operator]
         if compile:
             model.compile()
         mixes = [v2.MixUp(alpha=mixup)] if mixup else []
@@ -188,7 +188,7 @@ class ImageClassifier(LightningModule):
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(images))
         return logits
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """The optimiser and the schedule of timm, stepped at every update."""
         chosen = self.hparams
         optimizer = create_optimizer_v2(

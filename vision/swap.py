@@ -67,6 +67,7 @@ def create_model(
         FileNotFoundError: there is no such file of weights.
 
     Example:
+        >>> import torch
         >>> model = create_model("vit_tiny_patch16_224", attention="van", img_size=(64, 96), depth=2)
         >>> model(torch.rand(1, 3, 64, 96)).shape
         torch.Size([1, 1000])
@@ -119,7 +120,7 @@ def regard_swapped(
         model = family.build(entry, plain, attention, attention_options, attention_stages, **arguments)
         for module in model.modules():
             if isinstance(module, block):
-                module.init_weights()  # type: ignore[operator]  # most hosts have overwritten it
+                module.init_weights()  # most hosts have overwritten it
         if pretrained and not saved:
             hooks.append(model.register_load_state_dict_post_hook(_report))
         return model

@@ -51,7 +51,7 @@ class AttentionBlock(Protocol):
         ...
 
 
-def attention_class(name: str) -> type[nn.Module]:
+def attention_class(name: str) -> type[Any]:
     """The class of a block by its name.
 
     Args:

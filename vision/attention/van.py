@@ -126,6 +126,10 @@ def _dilated_by_phase(x: Tensor, conv: nn.Conv2d) -> Tensor:
     phases = F.pad(x, (0, columns * d - width, 0, rows * d - height)).permute(0, 2, 3, 1)
     phases = phases.reshape(batch, rows, d, columns, d, dim).permute(0, 2, 4, 1, 3, 5)
     phases = phases.reshape(batch * d * d, rows, columns, dim).permute(0, 3, 1, 2)
-    phases = F.conv2d(phases, conv.weight, conv.bias, padding=kernel // 2, groups=dim)
+    # What reaches beyond a sub-map only meets zeros.
+    middle = kernel // 2
+    up, left = min(middle, rows - 1), min(middle, columns - 1)
+    weight = conv.weight[:, :, middle - up : middle + up + 1, middle - left : middle + left + 1]
+    phases = F.conv2d(phases, weight, conv.bias, padding=(up, left), groups=dim)
     whole = phases.permute(0, 2, 3, 1).reshape(batch, d, d, rows, columns, dim).permute(0, 3, 1, 4, 2, 5)
     return whole.reshape(batch, rows * d, columns * d, dim)[:, :height, :width].permute(0, 3, 1, 2)

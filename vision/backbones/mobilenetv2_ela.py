@@ -47,6 +47,7 @@ def convert_inverted_residual(state_dict: Mapping[str, Tensor]) -> dict[str, Ten
         state_dict: keys `conv.{position}.*`.
 
     Example:
+        >>> import torch
         >>> weights = {"conv.6.gn.bias": torch.zeros(8), "conv.8.bias": torch.zeros(8)}
         >>> list(convert_inverted_residual(weights))
         ['se.attention.gn.bias', 'bn3.bias']

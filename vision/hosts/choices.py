@@ -11,7 +11,7 @@ __all__ = ["chosen_stages", "is_mixer"]
 
 def is_mixer(attention: str) -> bool:
     """Whether the block takes the place of what mixed the tokens; a gate comes after it."""
-    return attention_class(attention).kind == "mixer"  # type: ignore[attr-defined]
+    return attention_class(attention).kind == "mixer"
 
 
 def chosen_stages(stages: Sequence[int] | None, known: range) -> set[int]:

@@ -39,6 +39,7 @@ class AttentionBottleneck(Bottleneck):
         ValueError: the 3x3 convolution that a mixer would replace changes the width (`block_reduce_first`).
 
     Example:
+        >>> import torch
         >>> block = AttentionBottleneck(64, 16, attention="softmax")
         >>> block(torch.rand(2, 64, 7, 5)).shape
         torch.Size([2, 64, 7, 5])
@@ -61,6 +62,7 @@ class AttentionBasicBlock(BasicBlock):
         ValueError: also for a gate where the host's block has one of its own.
 
     Example:
+        >>> import torch
         >>> block = AttentionBasicBlock(64, 64, attention="softmax")
         >>> block(torch.rand(2, 64, 7, 5)).shape
         torch.Size([2, 64, 7, 5])
