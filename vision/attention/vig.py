@@ -20,6 +20,8 @@ __all__ = ["VigAttention", "gated_linear_attention"]
 CHUNK = 32
 #: Chunks have as few as this where memories decay at once; there a token keeps at least exp(-20) of them.
 SMALLEST_CHUNK = 8
+#: Numbers in the input of a piece of a batch, so that what comes of them stays in the cache.
+PIECE = 2**17
 #: Most that the memory may decay within a chunk, as a power of e: exp(80) still fits float32.
 RANGE = 160.0
 
@@ -30,6 +32,7 @@ def gated_linear_attention(
     value: Float[Tensor, "batch heads tokens value_dim"],
     forward: Float[Tensor, "batch heads tokens key_dim"] | None = None,
     backward: Float[Tensor, "batch heads tokens key_dim"] | None = None,
+    scale: float | None = None,
 ) -> Float[Tensor, "batch heads tokens value_dim"]:
     """Read out a memory that runs over the tokens, one that runs back over them, or the sum of both.
 
@@ -46,6 +49,7 @@ def gated_linear_attention(
         value: what the memory takes in.
         forward: logarithm of what stays of the memory before each token, at most 0. None leaves this way out.
         backward: the same for the way back.
+        scale: of what is read; key_dim**-0.5 without it.
 
     Raises:
         ValueError: neither way is given.
@@ -59,28 +63,34 @@ def gated_linear_attention(
     ways = [(decay, back) for decay, back in ((forward, False), (backward, True)) if decay is not None]
     if not ways:
         raise ValueError("no decay is given; gated linear attention needs forward, backward or both")
-    tokens = query.shape[2]
+    batch, heads, tokens, key_dim = query.shape
     limit = _chunk_limit([decay for decay, _ in ways])
     chunks = -(-tokens // limit)
     length = -(-tokens // chunks)  # as even as can be: 196 tokens are 7 chunks of 28
-    query, key, value = (_chunked(x, chunks, length) for x in (query * query.shape[-1] ** -0.5, key, value))
-    weights, reads, memories = [], [], []
+    query = query * (key_dim**-0.5 if scale is None else scale)
+    query, key, value = (_chunked(x, chunks, length) for x in (query, key, value))  # pieces length dim
+    weights: Tensor | None = None
+    far = []
     for decay, back in ways:
         decay = _chunked(decay.clamp(min=-RANGE / limit), chunks, length)
-        total = decay.sum(dim=3, keepdim=True)
-        decayed = decay.cumsum(dim=3)
+        decayed = decay.cumsum(dim=1)
+        total = decayed[:, -1:]
         if back:
             decayed = total - decayed + decay
         middle = total / 2  # halves the exponents on both sides
-        seen = query * (decayed - middle).exp()
-        kept = key * (middle - decayed).exp()
-        within = seen @ kept.mT  # batch heads chunks length length
-        weights.append(within.triu() if back else within.tril())
+        fading = (decayed - middle).exp()
+        seen, kept = query * fading, key / fading
+        within = seen @ kept.mT  # pieces length length
+        within = within.triu_() if back else within.tril_()
+        weights = within if weights is None else weights.add_(within)
         reach = middle.exp()
-        reads.append(seen * reach)
-        memories.append(_scan(total.exp().mT, (kept * reach).mT @ value, back))
-    out = sum(weights[1:], start=weights[0]) @ value + torch.cat(reads, dim=-1) @ torch.cat(memories, dim=-2)
-    return out.flatten(2, 3)[:, :, :tokens]
+        added = (kept * reach).mT @ value  # pieces key_dim value_dim
+        far.append((seen * reach, _scan(total.exp().mT, added, chunks, back)))
+    assert weights is not None
+    out = weights @ value
+    for seen, memory in far:
+        out = out.baddbmm_(seen, memory)
+    return out.reshape(batch, heads, chunks * length, -1)[:, :, :tokens]
 
 
 class VigAttention(nn.Module):
@@ -162,12 +172,20 @@ class VigAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         """Mix the tokens, taken row by row, both ways."""
+        if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() <= PIECE:
+            return self._mix(x)
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        images = max(1, PIECE // x[0].numel())
+        for start in range(0, len(x), images):
+            out[start : start + images] = self._mix(x[start : start + images])
+        return out
+
+    def _mix(self, x: Tensor) -> Tensor:
         near = self.in_proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # batch height width dim
         tokens = near.flatten(1, 2)
         heads = (self.num_heads, -1)
-        far = self._read(tokens)  # batch tokens heads head_dim
-        far = self.g_norm(far)
-        gate = self.g_proj(tokens).sigmoid().unflatten(-1, heads)
+        far = self.g_norm(self._read(tokens))  # batch tokens heads head_dim
+        gate = self.g_proj(tokens).unflatten(-1, heads).sigmoid_()
         mixed = torch.lerp(self.l_norm(tokens.unflatten(-1, heads)), far, gate).flatten(2)
         if self.out_act:
             mixed = F.silu(mixed)
@@ -175,16 +193,16 @@ class VigAttention(nn.Module):
 
     def _read(self, tokens: Float[Tensor, "batch tokens dim"]) -> Float[Tensor, "batch tokens heads head_dim"]:
         exact = torch.promote_types(tokens.dtype, torch.float32)
-        logits = self.gk_proj(tokens).to(exact)
         widths = [self.key_dim, self.key_dim, tokens.shape[-1]]
-        parts = [*self.qkv_proj(tokens).to(exact).split(widths, dim=-1)]
-        parts += (F.logsigmoid(logits) / self.gate_normalizer).chunk(2, dim=-1)
+        decays = F.logsigmoid(self.gk_proj(tokens).to(exact)) / self.gate_normalizer
+        parts = [*self.qkv_proj(tokens).to(exact).split(widths, dim=-1), *decays.chunk(2, dim=-1)]
         query, key, value, forward, backward = (
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts
         )
+        scale = query.shape[-1] ** -0.5 / self.divisor
         with torch.autocast(tokens.device.type, enabled=False):
-            both = gated_linear_attention(query, key, value, forward=forward, backward=backward)
-        return (both / self.divisor).transpose(1, 2).to(tokens.dtype)
+            both = gated_linear_attention(query, key, value, forward=forward, backward=backward, scale=scale)
+        return both.transpose(1, 2).to(tokens.dtype)
 
 
 def _chunk_limit(decays: list[Tensor]) -> int:
@@ -198,22 +216,25 @@ def _chunk_limit(decays: list[Tensor]) -> int:
 
 def _chunked(
     x: Float[Tensor, "batch heads tokens dim"], chunks: int, length: int
-) -> Float[Tensor, "batch heads chunks length dim"]:
+) -> Float[Tensor, "pieces length dim"]:
     """Cut the tokens into chunks; the last is filled with zeros, which neither feed nor decay the memory."""
-    x = F.pad(x, (0, 0, 0, chunks * length - x.shape[2]))
-    return x.unflatten(2, (chunks, length))
+    missing = chunks * length - x.shape[2]
+    if missing:
+        x = F.pad(x, (0, 0, 0, missing))
+    return x.reshape(-1, length, x.shape[3])
 
 
 def _scan(
-    kept: Float[Tensor, "batch heads chunks key_dim 1"],
-    added: Float[Tensor, "batch heads chunks key_dim value_dim"],
+    kept: Float[Tensor, "pieces key_dim 1"],
+    added: Float[Tensor, "pieces key_dim value_dim"],
+    chunks: int,
     back: bool,
-) -> Float[Tensor, "batch heads chunks key_dim value_dim"]:
+) -> Float[Tensor, "pieces key_dim value_dim"]:
     """The memory before each chunk, from what a chunk keeps of it and what it adds."""
-    steps = list(zip(kept.unbind(2), added.unbind(2), strict=True))
+    steps = [*zip(*(x.unflatten(0, (-1, chunks)).unbind(1) for x in (kept, added)), strict=True)]
     memory = torch.zeros_like(steps[0][1])
     memories = []
     for keep, add in reversed(steps) if back else steps:
         memories.append(memory)
         memory = torch.addcmul(add, keep, memory)
-    return torch.stack(memories[::-1] if back else memories, dim=2)
+    return torch.stack(memories[::-1] if back else memories, dim=1).flatten(0, 1)

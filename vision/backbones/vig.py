@@ -223,6 +223,7 @@ class ViG(VisionTransformer):
                 divisor=divisor,
             )
 
+        as_timm_calls_it: Any = block
         super().__init__(
             img_size=img_size,
             patch_size=patch_size,
@@ -240,7 +241,7 @@ class ViG(VisionTransformer):
             drop_path_rate=drop_path_rate,
             weight_init="skip",
             embed_layer=PatchEmbed,
-            block_fn=block,
+            block_fn=as_timm_calls_it,
         )
         self.norm = nn.RMSNorm(embed_dim, eps=1e-6)
         self.init_weights()
@@ -249,32 +250,42 @@ class ViG(VisionTransformer):
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
         """Normal of deviation 0.02 and zero biases; `VigAttention` sets its own. Both arguments are without effect."""
-        trunc_normal_(self.pos_embed, std=0.02)
+        trunc_normal_(self._positions(), std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for block in self.blocks:
-            block.attn.init_weights()
+        for module in self.modules():
+            if isinstance(module, VigAttention):
+                module.init_weights()
 
     def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
         """Resize the position embedding to another usual size; see `PatchEmbed.set_input_size`."""
         before = self.patch_embed.grid_size
         self.patch_embed.set_input_size(img_size, patch_size)
-        resized = resize_positions(self.pos_embed.detach(), before, self.patch_embed.grid_size)
-        self.pos_embed = nn.Parameter(resized, requires_grad=self.pos_embed.requires_grad)
+        resized = resize_positions(self._positions().detach(), before, self.patch_embed.grid_size)
+        self.pos_embed = nn.Parameter(resized, requires_grad=self._positions().requires_grad)
         update_model_input_size(self, self.patch_embed.img_size)
+
+    def _positions(self) -> nn.Parameter:
+        assert self.pos_embed is not None
+        return self.pos_embed
 
     def _pos_embed(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         height, width = x.shape[1:3]
-        positions = resize_positions(self.pos_embed, self.patch_embed.grid_size, (height, width))
+        positions = resize_positions(self._positions(), self.patch_embed.grid_size, (height, width))
         return self.pos_drop(x + positions.unflatten(1, (height, width)))
 
     def forward_features(
-        self, x: Float[Tensor, "batch in_chans h w"], **unused: Any
+        self, x: Float[Tensor, "batch in_chans h w"], attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> Float[Tensor, "batch tokens dim"]:
-        """The tokens after the last block, normalised; timm's masks are not taken."""
+        """The tokens after the last block, normalised.
+
+        Raises:
+            ValueError: a mask is given; this attention has no weights to mask.
+        """
+        _refuse_mask(attn_mask, is_causal)
         return super().forward_features(x).flatten(1, 2)
 
     def forward_intermediates(
@@ -287,10 +298,18 @@ class ViG(VisionTransformer):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
         output_dict: bool = False,
-        **unused: Any,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
     ) -> Any:
-        """The maps after several blocks; arguments and results as in timm's `VisionTransformer`."""
-        found: dict[str, Any] = super().forward_intermediates(
+        """The maps after several blocks; arguments and results as in timm's `VisionTransformer`.
+
+        Raises:
+            ValueError: a mask is given, or another `output_fmt` than NCHW and NLC.
+        """
+        _refuse_mask(attn_mask, is_causal)
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"ViG gives maps as NCHW or NLC, not {output_fmt!r}")
+        found: Any = super().forward_intermediates(
             x, indices, norm=norm, stop_early=stop_early, intermediates_only=intermediates_only, output_dict=True
         )
         if output_fmt == "NLC":
@@ -330,11 +349,16 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
         name = name.removeprefix("module.")
         if name in own and tensor.ndim == 4 and own[name].ndim == 2:
             tensor = tensor.flatten(1)
-        if name == "pos_embed" and name in own and tensor.shape[1] != own[name].shape[1]:
+        if name == "pos_embed" and isinstance(model, ViG) and tensor.shape[1:] != own[name].shape[1:]:
             side = math.isqrt(tensor.shape[1])
             tensor = resize_positions(tensor, (side, side), model.patch_embed.grid_size)
         found[name] = tensor
     return found
+
+
+def _refuse_mask(attn_mask: Tensor | None, is_causal: bool) -> None:
+    if attn_mask is not None or is_causal:
+        raise ValueError("ViG takes no attn_mask and is_causal: its memories have no weights to mask")
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -206,13 +206,13 @@ class ViGH(nn.Module):
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the blocks in the backward pass instead of keeping their activations."""
-        for stage in self.layers:
+        for stage in self._stages():
             stage.grad_checkpointing = enable
 
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
         """The last layer."""
-        return self.classifier.head
+        return self.classifier.get_submodule("head")
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Put a new classifier in, and another pooling if one is given."""
@@ -223,12 +223,15 @@ class ViGH(nn.Module):
             self.num_features, num_classes, pool, device=like.device, dtype=like.dtype
         )
 
+    def _stages(self) -> list[Stage]:
+        return [stage for stage in self.layers if isinstance(stage, Stage)]
+
     def forward_features(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch dim height width"]:
         """The map of the last stage, normalised."""
         x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
-        for stage in self.layers:
+        for stage in self._stages():
             x = stage.downsample(stage(x))
-        return self.classifier.norm(x)
+        return self.classifier.get_submodule("norm")(x)
 
     def forward_intermediates(
         self,
@@ -256,17 +259,15 @@ class ViGH(nn.Module):
             raise ValueError(f"ViG-H gives maps as NCHW, not {output_fmt!r}")
         listed = list(indices) if isinstance(indices, Sequence) else indices
         chosen, last = feature_take_indices(len(self.layers), listed)
-        end = len(self.layers) - 1
+        stages, norm_last = self._stages(), self.classifier.get_submodule("norm")
         maps = []
         x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
-        for number in range(last + 1 if stop_early else end + 1):
-            x = self.layers[number](x)
+        for number, stage in enumerate(stages[: last + 1] if stop_early else stages):
+            x = stage(x)
             if number in chosen:
-                maps.append(self.classifier.norm(x) if norm and number == end else x)
-            x = self.layers[number].downsample(x)
-        if intermediates_only:
-            return maps
-        return self.classifier.norm(x), maps
+                maps.append(norm_last(x) if norm and stage is stages[-1] else x)
+            x = stage.downsample(x)
+        return maps if intermediates_only else (norm_last(x), maps)
 
     def prune_intermediate_layers(
         self,
@@ -280,7 +281,7 @@ class ViGH(nn.Module):
         pruned = last + 1 < len(self.layers)
         self.layers = self.layers[: last + 1]
         if pruned:
-            self.layers[-1].downsample = nn.Identity()
+            self._stages()[-1].downsample = nn.Identity()
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
         if pruned or prune_norm:
             self.classifier.norm = nn.Identity()
@@ -293,7 +294,7 @@ class ViGH(nn.Module):
     ) -> Float[Tensor, "batch *out"]:
         """Pool and classify; `pre_logits` stops before the classifier."""
         x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
-        return x if pre_logits else self.classifier.head(x)
+        return x if pre_logits else self.classifier.get_submodule("head")(x)
 
     def forward(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch *out"]:
         """Logits of images."""
