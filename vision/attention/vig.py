@@ -78,8 +78,7 @@ def gated_linear_attention(
         if back:
             decayed = total - decayed + decay
         middle = total / 2  # halves the exponents on both sides
-        fading = (decayed - middle).exp()
-        seen, kept = query * fading, key / fading
+        seen, kept = query * (decayed - middle).exp(), key * (middle - decayed).exp()
         within = seen @ kept.mT  # pieces length length
         within = within.triu_() if back else within.tril_()
         weights = within if weights is None else weights.add_(within)
@@ -90,7 +89,7 @@ def gated_linear_attention(
     out = weights @ value
     for seen, memory in far:
         out = out.baddbmm_(seen, memory)
-    return out.reshape(batch, heads, chunks * length, -1)[:, :, :tokens]
+    return out.reshape(batch, heads, chunks * length, value.shape[2])[:, :, :tokens]
 
 
 class VigAttention(nn.Module):
@@ -184,9 +183,9 @@ class VigAttention(nn.Module):
         near = self.in_proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # batch height width dim
         tokens = near.flatten(1, 2)
         heads = (self.num_heads, -1)
-        far = self.g_norm(self._read(tokens))  # batch tokens heads head_dim
+        far = _normed(self.g_norm, self._read(tokens))  # batch tokens heads head_dim
         gate = self.g_proj(tokens).unflatten(-1, heads).sigmoid_()
-        mixed = torch.lerp(self.l_norm(tokens.unflatten(-1, heads)), far, gate).flatten(2)
+        mixed = torch.lerp(_normed(self.l_norm, tokens.unflatten(-1, heads)), far, gate).flatten(2)
         if self.out_act:
             mixed = F.silu(mixed)
         return self.o_proj(mixed).reshape_as(x)
@@ -203,6 +202,11 @@ class VigAttention(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             both = gated_linear_attention(query, key, value, forward=forward, backward=backward, scale=scale)
         return both.transpose(1, 2).to(tokens.dtype)
+
+
+def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """The norm at the precision of `x`; autocast would leave the weight behind in another."""
+    return F.rms_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.eps)
 
 
 def _chunk_limit(decays: list[Tensor]) -> int:

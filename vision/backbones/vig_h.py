@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -239,7 +239,7 @@ class ViGH(nn.Module):
         indices: int | Sequence[int] | None = None,
         norm: bool = False,
         stop_early: bool = False,
-        output_fmt: Literal["NCHW"] = "NCHW",
+        output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """The maps of several stages, before the step to the next.
