@@ -1,0 +1,393 @@
+"""ViG-H, a pyramid of gated linear attention.
+
+Source: Liao et al. 2024, arXiv:2405.18425, table 1; hustvl/ViG@dfb9d32, classification/models/vig_h.py, whose
+parameter names are kept. Unlike there, blocks compute channels last and `reset_classifier` works.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import DropPath, calculate_drop_path_rates, create_classifier, trunc_normal_
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from ..attention.vig import VigAttention
+from . import vig
+from .van import ChannelNorm
+
+__all__ = ["PAPER", "TOP1", "Block", "Mlp", "Stage", "ViGH", "checkpoint_filter_fn"]
+
+PAPER = "arXiv:2405.18425"
+
+#: Published ImageNet-1K top-1 accuracy (%) at 224 x 224.
+TOP1: dict[str, float] = {"vig_h_tiny.in1k": 82.8, "vig_h_small.in1k": 83.8, "vig_h_base.in1k": 84.2}
+
+
+class Mlp(nn.Module):
+    """SwiGLU: SiLU(a) * b between two projections without bias; 8/3 of `dim` hidden, rounded up to 32s.
+
+    Args:
+        dim: channels.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        hidden = 32 * -(-(dim * 8 // 3) // 32)
+        self.fc1 = nn.Linear(dim, 2 * hidden, bias=False)
+        self.fc2 = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Transform every position."""
+        gate, hidden = self.fc1(x).chunk(2, dim=-1)
+        return self.fc2(F.silu(gate) * hidden)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each after a LayerNorm, and added.
+
+    Args:
+        dim: channels.
+        num_heads: heads.
+        drop_path_rate: chance to leave out a branch in training, 0-1.
+        attention: options of `VigAttention`.
+
+    Example:
+        >>> Block(16, num_heads=2)(torch.rand(2, 13, 17, 16)).shape
+        torch.Size([2, 13, 17, 16])
+    """
+
+    def __init__(self, dim: int, *, num_heads: int, drop_path_rate: float = 0.0, **attention: Any) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.op = VigAttention(dim, num_heads=num_heads, **attention)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
+        """Mix positions, then channels."""
+        x = x + self.drop_path(self.op(self.norm(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Stage(nn.Module):
+    """Blocks on one grid, and the step to the next.
+
+    Args:
+        blocks: the blocks.
+        downsample: from (batch, dim, height, width) to half the sides and twice the channels; None ends the network.
+    """
+
+    def __init__(self, blocks: Sequence[Block], downsample: nn.Module | None) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+        self.downsample = downsample or nn.Identity()
+        self.grad_checkpointing = False
+
+    def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
+        """Run the blocks, without the step."""
+        x = x.permute(0, 2, 3, 1)
+        x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
+        return x.permute(0, 3, 1, 2)
+
+
+class ViGH(nn.Module):
+    """Hierarchical network of gated linear attention.
+
+    Args:
+        num_classes: classes; 0 leaves the classifier out.
+        in_chans: channels of the image.
+        global_pool: timm's pooling before the classifier: avg, max, avgmax, catavgmax, or "" with no classes.
+        dims: channels of the stages.
+        depths: blocks of the stages.
+        num_heads: heads of the stages.
+        conv_act: whether SiLU follows the convolution of the attention.
+        out_act: whether SiLU comes before the last projection of the attention.
+        drop_rate: dropout before the classifier, 0-1.
+        drop_path_rate: chance to leave out a branch of the last block in training, 0-1; it grows from 0.
+        device: where the parameters are.
+        dtype: of the parameters.
+
+    Example:
+        >>> model = ViGH(num_classes=10, dims=(8, 16), depths=(1, 1), num_heads=(1, 2))
+        >>> model(torch.rand(1, 3, 33, 50)).shape
+        torch.Size([1, 10])
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        dims: tuple[int, ...] = (96, 192, 384, 768),
+        depths: tuple[int, ...] = (2, 2, 5, 2),
+        num_heads: tuple[int, ...] = (3, 6, 12, 24),
+        conv_act: bool = False,
+        out_act: bool = False,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.2,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.num_features = self.head_hidden_size = dims[-1]
+        self.feature_info = [
+            {"num_chs": dim, "reduction": 4 * 2**stage, "module": f"layers.{stage}"} for stage, dim in enumerate(dims)
+        ]
+        first = dims[0]
+        self.patch_embed = _numbered(
+            {
+                0: nn.Conv2d(in_chans, first // 2, 3, stride=2, padding=1),
+                2: ChannelNorm(first // 2),
+                4: nn.GELU(),
+                5: nn.Conv2d(first // 2, first, 3, stride=2, padding=1),
+                7: ChannelNorm(first),
+            }
+        )
+        rates: Iterator[Any] = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
+        options = {"conv_act": conv_act, "out_act": out_act}
+        self.layers = nn.ModuleList()
+        for dim, wider, depth, heads in zip(dims, (*dims[1:], None), depths, num_heads, strict=True):
+            blocks = [Block(dim, num_heads=heads, drop_path_rate=next(rates), **options) for _ in range(depth)]
+            downsample = None
+            if wider is not None:
+                downsample = _numbered({1: nn.Conv2d(dim, wider, 3, stride=2, padding=1), 3: ChannelNorm(wider)})
+            self.layers.append(Stage(blocks, downsample))
+        pool, head = create_classifier(self.num_features, num_classes, global_pool)
+        self.global_pool = pool
+        self.classifier = nn.Sequential(OrderedDict(norm=ChannelNorm(dims[-1]), head=head))
+        self.init_weights()
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
+
+    def init_weights(self) -> None:
+        """Truncated normal (0.02) and zero biases for linear layers; the attention's convolutions keep their own."""
+        for module in self.modules():
+            if isinstance(module, VigAttention):
+                module.init_weights()
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay should spare, beyond those of one axis: none."""
+        return set()
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns for timm's layer-wise rates; `coarse` groups by stage."""
+        if coarse:
+            return {"stem": r"^patch_embed", "blocks": [(r"^layers\.(\d+)", None), (r"^classifier\.norm", (99999,))]}
+        return {
+            "stem": r"^patch_embed",
+            "blocks": [
+                (r"^layers\.(\d+)\.blocks\.(\d+)", None),
+                (r"^layers\.(\d+)\.downsample", (99999,)),
+                (r"^classifier\.norm", (99999,)),
+            ],
+        }
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks in the backward pass instead of keeping their activations."""
+        for stage in self._stages():
+            stage.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.classifier.get_submodule("head")
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a new classifier in, and another pooling if one is given."""
+        pool = self.global_pool.pool_type if global_pool is None else global_pool
+        self.num_classes = num_classes
+        like = next(self.parameters())
+        self.global_pool, self.classifier.head = create_classifier(
+            self.num_features, num_classes, pool, device=like.device, dtype=like.dtype
+        )
+
+    def _stages(self) -> list[Stage]:
+        return [stage for stage in self.layers if isinstance(stage, Stage)]
+
+    def forward_features(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch dim height width"]:
+        """The map of the last stage, normalised."""
+        x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
+        for stage in self._stages():
+            x = stage.downsample(stage(x))
+        return self.classifier.get_submodule("norm")(x)
+
+    def forward_intermediates(
+        self,
+        x: Float[Tensor, "batch in_chans h w"],
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The maps of several stages, before the step to the next.
+
+        Args:
+            x: images.
+            indices: stages from 0; a number takes that many last ones, None all.
+            norm: whether the last stage's map is normalised; the others have no norm.
+            stop_early: whether to leave out stages after the last one asked for.
+            output_fmt: NCHW.
+            intermediates_only: whether to return the list alone, without the last map.
+
+        Raises:
+            ValueError: another `output_fmt`.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"ViG-H gives maps as NCHW, not {output_fmt!r}")
+        listed = list(indices) if isinstance(indices, Sequence) else indices
+        chosen, last = feature_take_indices(len(self.layers), listed)
+        stages, norm_last = self._stages(), self.classifier.get_submodule("norm")
+        maps = []
+        x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
+        for number, stage in enumerate(stages[: last + 1] if stop_early else stages):
+            x = stage(x)
+            if number in chosen:
+                maps.append(norm_last(x) if norm and stage is stages[-1] else x)
+            x = stage.downsample(x)
+        return maps if intermediates_only else (norm_last(x), maps)
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | Sequence[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Remove the stages after the last one asked for, and the classifier; see `forward_intermediates`."""
+        listed = list(indices) if isinstance(indices, Sequence) else indices
+        chosen, last = feature_take_indices(len(self.layers), listed)
+        pruned = last + 1 < len(self.layers)
+        self.layers = self.layers[: last + 1]
+        if pruned:
+            self._stages()[-1].downsample = nn.Identity()
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+        if pruned or prune_norm:
+            self.classifier.norm = nn.Identity()
+        if pruned or prune_head:
+            self.reset_classifier(0, "")
+        return chosen
+
+    def forward_head(
+        self, x: Float[Tensor, "batch dim height width"], pre_logits: bool = False
+    ) -> Float[Tensor, "batch *out"]:
+        """Pool and classify; `pre_logits` stops before the classifier."""
+        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
+        return x if pre_logits else self.classifier.get_submodule("head")(x)
+
+    def forward(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch *out"]:
+        """Logits of images."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _numbered(modules: Mapping[int, nn.Module]) -> nn.Sequential:
+    """A sequence under the authors' numbers; the missing ones are permutations there."""
+    return nn.Sequential(OrderedDict((str(number), module) for number, module in modules.items()))
+
+
+#: Older names of the authors -> today's.
+_OLDER = (
+    (r"\.ln_1\.", ".norm."),
+    (r"\.self_attention\.", ".op."),
+    (r"^(norm|head)\.", r"classifier.\1."),
+)
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """Bring a published file to our names, which are the authors'.
+
+    Args:
+        state_dict: the authors' file (`{"model": ...}` or its inside) with today's or older names, or one of ours.
+        model: the ViG-H that will load it; 1 x 1 convolutions become linear layers where it has those.
+    """
+    for nested in ("state_dict", "model"):
+        state_dict = state_dict.get(nested, state_dict)
+    older = isinstance(model, ViGH)
+    renamed = {}
+    for name, tensor in state_dict.items():
+        name = name.removeprefix("module.")
+        for pattern, replacement in _OLDER if older else ():
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = tensor
+    return vig.checkpoint_filter_fn(renamed, model)
+
+
+def _cfg(file: str) -> dict[str, Any]:
+    """Preprocessing of the authors: centre crop of 224 from 256, bicubic."""
+    return {
+        "url": f"https://huggingface.co/hustvl/ViG/resolve/main/{file}",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 224 / 256,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "patch_embed.0",
+        "classifier": "classifier.head",
+        "paper_ids": PAPER,
+        "paper_name": "ViG: Linear-complexity Visual Sequence Learning with Gated Linear Attention",
+        "origin_url": "https://github.com/hustvl/ViG",
+        "license": "apache-2.0",
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "vig_h_tiny.in1k": _cfg("vig_h_t_82p8acc.pth"),
+        "vig_h_small.in1k": _cfg("vig_h_s_83p8acc.pth"),
+        "vig_h_base.in1k": _cfg("vig_h_b_84p2acc.pth"),
+    }
+)
+
+
+def _create_vig_h(variant: str, pretrained: bool, settings: dict[str, Any], given: dict[str, Any]) -> nn.Module:
+    out_indices = given.pop("out_indices", (0, 1, 2, 3))
+    return build_model_with_cfg(
+        ViGH,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
+        **{**settings, **given},
+    )
+
+
+@register_model
+def vig_h_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ViG-H-T: 28.6 M parameters."""
+    return _create_vig_h("vig_h_tiny", pretrained, {"depths": (2, 2, 5, 2), "drop_path_rate": 0.2}, kwargs)
+
+
+@register_model
+def vig_h_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ViG-H-S: 50.1 M parameters."""
+    return _create_vig_h("vig_h_small", pretrained, {"depths": (2, 2, 17, 2), "drop_path_rate": 0.3}, kwargs)
+
+
+@register_model
+def vig_h_base(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """ViG-H-B: 88.9 M parameters."""
+    wide = {"dims": (128, 256, 512, 1024), "num_heads": (4, 8, 16, 32)}
+    return _create_vig_h("vig_h_base", pretrained, {**wide, "depths": (2, 2, 17, 2), "drop_path_rate": 0.6}, kwargs)
