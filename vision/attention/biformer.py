@@ -7,7 +7,6 @@ Source: Zhu et al. 2023, arXiv:2303.08810, algorithm 1; rayleizhu/BiFormer@1697b
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -42,9 +41,8 @@ class RoutedWeights(NamedTuple):
     weights: Float[Tensor, "batch heads regions queries keys"]
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """How a map is cut: regions down and across, their height and width, and the map before padding."""
+class _Cut(NamedTuple):
+    """How a map is cut: regions down and across, their height and width, the map itself, what F.pad adds to it."""
 
     rows: int
     columns: int
@@ -52,23 +50,7 @@ class _Cut:
     wide: int
     height: int
     width: int
-
-    @property
-    def padding(self) -> tuple[int, ...]:
-        """What F.pad adds to (..., height, width, channels)."""
-        return 0, 0, 0, self.columns * self.wide - self.width, 0, self.rows * self.high - self.height
-
-    def split(self, x: Tensor) -> Tensor:
-        """(batch, height, width, ...) -> (batch, rows, high, columns, wide, ...), a view."""
-        return x.unflatten(2, (self.columns, self.wide)).unflatten(1, (self.rows, self.high))
-
-    def valid(self, device: torch.device) -> Bool[Tensor, "regions tokens"]:
-        """Which tokens of a region are not padding."""
-        down = (torch.arange(self.rows * self.high, device=device) < self.height).view(self.rows, 1, self.high, 1)
-        across = (torch.arange(self.columns * self.wide, device=device) < self.width).view(
-            1, self.columns, 1, self.wide
-        )
-        return (down & across).flatten(2).flatten(0, 1)
+    padding: tuple[int, ...]
 
 
 class BiLevelRoutingAttention(nn.Module):
@@ -193,13 +175,13 @@ class BiLevelRoutingAttention(nn.Module):
         context: Float[Tensor, "batch context dim"] | None = None,
     ) -> Float[Tensor, "batch height width dim"]:
         """Mix every region with those it is routed to, and with `context`."""
-        images = max(1, PIECE // max(1, x[:1].numel()))
-        if _whole() or x.device.type != "cpu" or len(x) <= images:
+        if _whole() or x.device.type != "cpu" or x.numel() <= PIECE:
             return self._mix(x, context)
+        images = max(1, PIECE // x[0].numel())
         first = self._mix(x[:images], None if context is None else context[:images])
         out = first.new_empty(x.shape)
         out[:images] = first
-        for start in range(images, len(x), images):
+        for start in range(images, x.shape[0], images):
             piece = slice(start, start + images)
             out[piece] = self._mix(x[piece], None if context is None else context[piece])
         return out
@@ -211,17 +193,16 @@ class BiLevelRoutingAttention(nn.Module):
     ) -> RoutedWeights:
         """The routing and the weights of all heads, formed in full: for looking, not for training."""
         cut, qkv, _ = self._project(x)
-        regions, region_weights = self._route(x, cut)
+        routing = self._route(x, cut)
         query, key, value = self._by_region(qkv, cut)
         key, value, valid = self._pool(key, value, cut)
-        key, _, allowed = self._gather(key, value, valid, regions, region_weights, slice(None))
-        if context is not None:
-            key, _, allowed = self._append(key, key, allowed, *self._context(context), query.shape[2], slice(None))
+        more = None if context is None else self._context(context)
+        key, _, allowed = self._gather(key, value, valid, routing, more, slice(None))
         logits = self.scale * query.flatten(0, 2) @ key.mT  # batch*heads*regions queries keys
         if allowed is not None:
             logits = logits.masked_fill(~allowed, -torch.inf)
         weights = logits.softmax(dim=-1).unflatten(0, query.shape[:3])
-        return RoutedWeights(regions, region_weights, weights)
+        return RoutedWeights(*routing, weights)
 
     def _mix(self, x: Tensor, context: Tensor | None) -> Tensor:
         cut, qkv, value_map = self._project(x)
@@ -267,7 +248,8 @@ class BiLevelRoutingAttention(nn.Module):
                 "topk %d exceeds the %d x %d regions of a %d x %d map: all of them are attended to",
                 *(self.topk, rows, columns, height, width),
             )
-        return _Cut(rows, columns, high, wide, height, width)
+        padding = (0, 0, 0, columns * wide - width, 0, rows * high - height)
+        return _Cut(rows, columns, high, wide, height, width, padding)
 
     def _route(
         self, x: Tensor, cut: _Cut
@@ -289,9 +271,9 @@ class BiLevelRoutingAttention(nn.Module):
             x, weight, bias = x.detach(), weight.detach(), bias.detach()
         ragged = any(cut.padding)
         # two sums of one axis: one sum of both is many times slower on a CPU
-        sums = cut.split(F.pad(x, cut.padding) if ragged else x).sum(dim=2, dtype=exact).sum(dim=3).flatten(1, 2)
+        sums = _split(F.pad(x, cut.padding) if ragged else x, cut).sum(dim=2, dtype=exact).sum(dim=3).flatten(1, 2)
         if ragged and self.padding != "input":
-            means = sums / cut.valid(x.device).sum(dim=1, keepdim=True)  # batch regions dim
+            means = sums / _valid(cut, x.device).sum(dim=1, keepdim=True)  # batch regions dim
         else:
             means = sums / (cut.high * cut.wide)
         query, key = F.linear(means, weight.to(exact), bias.to(exact)).split(self.qk_dim, dim=-1)
@@ -305,7 +287,7 @@ class BiLevelRoutingAttention(nn.Module):
     def _by_region(self, qkv: Tensor, cut: _Cut) -> list[Tensor]:
         """Queries, keys and values, each (batch, heads, regions, tokens, head_dim)."""
         parts = qkv.split([self.qk_dim, self.qk_dim, qkv.shape[-1] - 2 * self.qk_dim], dim=-1)
-        tokens = [cut.split(part).unflatten(-1, (self.num_heads, -1)).permute(0, 5, 1, 3, 2, 4, 6) for part in parts]
+        tokens = [_split(part, cut).unflatten(-1, (self.num_heads, -1)).permute(0, 5, 1, 3, 2, 4, 6) for part in parts]
         return [token.flatten(4, 5).flatten(2, 3) for token in tokens]
 
     def _masked(self, x: Tensor, qkv: Tensor, cut: _Cut, context: Tensor | None) -> Tensor:
@@ -319,7 +301,7 @@ class BiLevelRoutingAttention(nn.Module):
         regions = cut.rows * cut.columns
         if self.topk < regions:
             chosen, _ = self._route(x, cut)
-            meets = torch.zeros(len(qkv), regions, regions, dtype=torch.bool, device=qkv.device)
+            meets = torch.zeros(qkv.shape[0], regions, regions, dtype=torch.bool, device=qkv.device)
             meets = meets.scatter(2, chosen, True)
             allowed = meets[:, region][:, :, region].unsqueeze(1)
         if self.padding == "mask" and any(cut.padding):
@@ -336,37 +318,44 @@ class BiLevelRoutingAttention(nn.Module):
 
     def _gathered(self, x: Tensor, qkv: Tensor, cut: _Cut, context: Tensor | None) -> Tensor:
         """Every region with a copy of the keys and values it is routed to: the fastest where those are few."""
-        regions, region_weights = self._route(x, cut)
+        routing = self._route(x, cut)
         query, key, value = self._by_region(qkv, cut)
-        batch, heads, count = query.shape[:3]
+        shape = (*query.shape[:2], cut.rows, cut.columns)
         key, value, valid = self._pool(key, value, cut)
-        extra = None if context is None else self._context(context)
+        more = None if context is None else self._context(context)
         query = query.flatten(0, 2).unsqueeze(1)  # batch*heads*regions 1 tokens head_dim
-
-        def attend(rows: slice) -> Tensor:
-            keys, values, allowed = self._gather(key, value, valid, regions, region_weights, rows)
-            if extra is not None:
-                keys, values, allowed = self._append(keys, values, allowed, *extra, count, rows)
-            keys, values = keys.unsqueeze(1), values.unsqueeze(1)
-            mask = None if allowed is None else allowed.unsqueeze(1)
-            return F.scaled_dot_product_attention(query[rows], keys, values, attn_mask=mask, scale=self.scale)
-
-        step = len(query)
+        rows = [slice(None)]
         if not _whole():
-            row = key[0, 0, 0].numel() + value[0, 0, 0].numel()
             most = GATHERED if qkv.device.type == "cpu" else GATHERED_ELSEWHERE
-            step = max(1, most // (row * regions.shape[-1]))
-        if step >= len(query):
-            mixed = attend(slice(None))
-        else:
-            mixed = torch.cat([attend(slice(start, start + step)) for start in range(0, len(query), step)])
-        shape = (batch, heads, cut.rows, cut.columns, cut.high, cut.wide, -1)
-        return mixed.reshape(shape).permute(0, 2, 4, 3, 5, 1, 6).flatten(5).flatten(3, 4).flatten(1, 2)
+            region = key.shape[3] * (key.shape[4] + value.shape[4])
+            step = max(1, most // (region * routing[0].shape[-1]))
+            rows = [slice(start, start + step) for start in range(0, query.shape[0], step)] or rows
+        pieces = [self._attend(query[piece], key, value, valid, routing, more, piece) for piece in rows]
+        mixed = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        mixed = mixed.squeeze(1).unflatten(1, (cut.high, cut.wide)).unflatten(0, shape)
+        mixed = mixed.permute(0, 2, 4, 3, 5, 1, 6)  # batch rows high columns wide heads head_dim
+        return mixed.flatten(5).flatten(3, 4).flatten(1, 2)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        valid: Tensor | None,
+        routing: tuple[Tensor, Tensor],
+        more: tuple[Tensor, Tensor] | None,
+        rows: slice,
+    ) -> Tensor:
+        keys, values, allowed = self._gather(key, value, valid, routing, more, rows)
+        mask = None if allowed is None else allowed.unsqueeze(1)
+        return F.scaled_dot_product_attention(
+            query, keys.unsqueeze(1), values.unsqueeze(1), attn_mask=mask, scale=self.scale
+        )
 
     def _pool(self, key: Tensor, value: Tensor, cut: _Cut) -> tuple[Tensor, Tensor, Tensor | None]:
         """Keys and values pooled within regions, and which are not padding (None: all)."""
         ragged = self.padding == "mask" and any(cut.padding)
-        valid = cut.valid(key.device) if ragged else None
+        valid = _valid(cut, key.device) if ragged else None
         if self.kv_downsample_mode == "identity":
             return key, value, valid
         if valid is None:
@@ -400,23 +389,33 @@ class BiLevelRoutingAttention(nn.Module):
         key: Tensor,
         value: Tensor,
         valid: Tensor | None,
-        regions: Tensor,
-        region_weights: Tensor,
+        routing: tuple[Tensor, Tensor],
+        more: tuple[Tensor, Tensor] | None,
         rows: slice,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys, values and which of them count, for some of the batch*heads*regions rows of queries."""
+        """Keys, values and which of them count, for some of the batch*heads*regions rows of queries.
+
+        `more` are keys and values that every region has and that always count.
+        """
         batch, heads, count = key.shape[:3]
+        regions, region_weights = routing
         start = torch.arange(batch * heads, device=key.device).view(batch, heads, 1, 1) * count
         ids = (regions.unsqueeze(1) + start).flatten(0, 2)[rows]  # rows chosen
         gathered = []
         for tokens in (key, value):
-            flat = tokens.reshape(batch * heads * count, -1).index_select(0, ids.flatten())
-            gathered.append(flat.view(len(ids), -1, tokens.shape[-1]))  # rows keys head_dim
+            flat = tokens.flatten(3).flatten(0, 2).index_select(0, ids.flatten())
+            gathered.append(flat.unflatten(1, tokens.shape[3:]).unflatten(0, ids.shape).flatten(1, 2))
+            # rows keys head_dim
         if self.soft_routing:
             weights = region_weights.unsqueeze(1).expand(-1, heads, -1, -1).flatten(0, 2)[rows]
             weights = weights.repeat_interleave(key.shape[3], dim=1).unsqueeze(-1).to(key.dtype)
             gathered = [tokens * weights for tokens in gathered]
         allowed = None if valid is None else valid[ids % count].flatten(1).unsqueeze(1)  # rows 1 keys
+        if more is not None:
+            same = [tokens.unsqueeze(2).expand(-1, -1, count, -1, -1).flatten(0, 2)[rows] for tokens in more]
+            gathered = [torch.cat(pair, dim=1) for pair in zip(gathered, same, strict=True)]
+            if allowed is not None:
+                allowed = F.pad(allowed, (0, same[0].shape[1]), value=True)
         return gathered[0], gathered[1], allowed
 
     def _context(self, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -428,23 +427,17 @@ class BiLevelRoutingAttention(nn.Module):
         key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
         return key, value
 
-    def _append(
-        self,
-        keys: Tensor,
-        values: Tensor,
-        allowed: Tensor | None,
-        more_keys: Tensor,
-        more_values: Tensor,
-        count: int,
-        rows: slice,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The same further keys and values for every region; they always count."""
-        more = [
-            tokens.unsqueeze(2).expand(-1, -1, count, -1, -1).flatten(0, 2)[rows] for tokens in (more_keys, more_values)
-        ]
-        if allowed is not None:
-            allowed = F.pad(allowed, (0, more_keys.shape[2]), value=True)
-        return torch.cat([keys, more[0]], dim=1), torch.cat([values, more[1]], dim=1), allowed
+
+def _split(x: Tensor, cut: _Cut) -> Tensor:
+    """(batch, height, width, ...) -> (batch, rows, high, columns, wide, ...), a view."""
+    return x.unflatten(2, (cut.columns, cut.wide)).unflatten(1, (cut.rows, cut.high))
+
+
+def _valid(cut: _Cut, device: torch.device) -> Bool[Tensor, "regions tokens"]:
+    """Which tokens of a region are not padding."""
+    down = (torch.arange(cut.rows * cut.high, device=device) < cut.height).view(cut.rows, 1, cut.high, 1)
+    across = (torch.arange(cut.columns * cut.wide, device=device) < cut.width).view(1, cut.columns, 1, cut.wide)
+    return (down & across).flatten(2).flatten(0, 1)
 
 
 def _whole() -> bool:
