@@ -33,6 +33,7 @@ ATTENTION: dict[str, str] = {
     "van": "van:VanAttention",
     "ela": "ela:EfficientLocalAttention",
     "vig": "vig:VigAttention",
+    "biformer": "biformer:BiLevelRoutingAttention",
 }
 
 

@@ -13,3 +13,9 @@ FAMILIES: dict[str, ModuleType] = {
     "vig": vig,
     "vig_h": vig_h,
 }
+from . import biformer, mobilenetv2_ela, van
+
+__all__ = ["FAMILIES", "biformer", "mobilenetv2_ela", "van"]
+
+#: Name of a family -> its module, with `default_cfgs`, `PAPER` and `TOP1`.
+FAMILIES: dict[str, ModuleType] = {"van": van, "mobilenetv2_ela": mobilenetv2_ela, "biformer": biformer}

@@ -11,4 +11,5 @@ PLAIN: dict[str, str] = {
     "van": "van:PlainVanAttention",
     "ela": "ela:PlainEfficientLocalAttention",
     "vig": "vig:PlainVigAttention",
+    "biformer": "biformer:PlainBiLevelRoutingAttention",
 }

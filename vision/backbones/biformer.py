@@ -1,0 +1,497 @@
+"""BiFormer: a pyramid of bi-level routing attention, with full attention in its last stage.
+
+Source: Zhu et al. 2023, arXiv:2303.08810, table 1; rayleizhu/BiFormer@1697bbb, whose parameter names are kept for
+T, S and B; `checkpoint_filter_fn` maps those of its STL variants (Swin-T's layout) and of its refactored modules.
+Unlike there, any picture size is taken, memory is channels last and `reset_classifier` works.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from timm.layers import DropPath, calculate_drop_path_rates, create_classifier, to_2tuple, trunc_normal_
+from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from ..attention.biformer import BiLevelRoutingAttention
+from ..attention.lepe import LePEAttention
+
+__all__ = ["PAPER", "TOP1", "BiFormer", "Block", "checkpoint_filter_fn"]
+
+PAPER = "arXiv:2303.08810"
+
+#: Published ImageNet-1K top-1 accuracy (%) at 224 x 224.
+TOP1: dict[str, float] = {
+    "biformer_tiny.in1k": 81.4,
+    "biformer_small.in1k": 83.8,
+    "biformer_base.in1k": 84.3,
+    "biformer_stl.in1k": 82.7,
+    "biformer_stl_nchw.in1k": 82.7,
+}
+
+
+class Block(nn.Module):
+    """A depthwise convolution that tells positions, attention and an MLP, each added to what came before.
+
+    Args:
+        dim: channels, a multiple of `num_heads`.
+        num_heads: heads of bi-level routing attention; full attention always has 8, as the authors' has.
+        topk: regions that a region attends to; None is full attention with `LePEAttention`.
+        mlp_ratio: hidden width of the MLP over `dim`.
+        pos_dwconv: side of the convolution before the attention, odd; 0 leaves it out.
+        layer_scale: where the factors on the branches start; 0 or less leaves them out.
+        pre_norm: whether norms stand before attention and MLP, or after the sums.
+        lepe_of: what full attention convolves; see `LePEAttention`.
+        drop_rate: dropout after the MLP, 0-1.
+        drop_path_rate: chance to leave out a branch in training, 0-1.
+        attention_options: further options of `BiLevelRoutingAttention`.
+
+    Example:
+        >>> Block(64, num_heads=2, topk=4)(torch.rand(2, 64, 14, 17)).shape
+        torch.Size([2, 64, 14, 17])
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int = 8,
+        topk: int | None = 4,
+        mlp_ratio: float | int = 4,
+        pos_dwconv: int = 3,
+        layer_scale: float | int = -1,
+        pre_norm: bool = True,
+        lepe_of: Literal["input", "value"] = "input",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        attention_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        options = dict(attention_options or {})
+        self.pre_norm = pre_norm
+        self.pos_embed = (
+            nn.Conv2d(dim, dim, pos_dwconv, padding=pos_dwconv // 2, groups=dim) if pos_dwconv > 0 else None
+        )
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn: nn.Module
+        if topk is None:
+            self.attn = LePEAttention(dim, side_dwconv=options.get("side_dwconv", 5), lepe_of=lepe_of)
+        else:
+            self.attn = BiLevelRoutingAttention(dim, num_heads=num_heads, topk=topk, **options)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        hidden = int(mlp_ratio * dim)
+        # the second is where the authors could put a convolution; none of their networks has it
+        self.mlp = nn.Sequential(nn.Linear(dim, hidden), nn.Identity(), nn.GELU(), nn.Linear(hidden, dim))
+        self.drop = nn.Dropout(drop_rate)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+        self.gamma1 = nn.Parameter(torch.full((dim,), float(layer_scale))) if layer_scale > 0 else None
+        self.gamma2 = nn.Parameter(torch.full((dim,), float(layer_scale))) if layer_scale > 0 else None
+
+    def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
+        """Mix positions, then channels; the result is channels last in memory."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        if self.pos_embed is not None:
+            x = x + self.pos_embed(x)
+        grid = x.permute(0, 2, 3, 1)  # batch height width dim
+        if self.pre_norm:
+            grid = grid + self._branch(self.attn(self.norm1(grid)), self.gamma1)
+            grid = grid + self._branch(self._transform(self.norm2(grid)), self.gamma2)
+        else:
+            grid = self.norm1(grid + self._branch(self.attn(grid), self.gamma1))
+            grid = self.norm2(grid + self._branch(self._transform(grid), self.gamma2))
+        return grid.permute(0, 3, 1, 2)
+
+    def _transform(self, grid: Tensor) -> Tensor:
+        return self.drop(self.mlp(grid))
+
+    def _branch(self, out: Tensor, gamma: nn.Parameter | None) -> Tensor:
+        return self.drop_path(out if gamma is None else gamma * out)
+
+
+class BiFormer(nn.Module):
+    """BiFormer and its ablation in Swin-T's layout.
+
+    Args:
+        num_classes: classes; 0 leaves the classifier out.
+        in_chans: channels of the image.
+        global_pool: timm's pooling before the classifier: avg, max, avgmax, catavgmax, or "" with no classes.
+        dims: channels of the stages, multiples of `head_dim`.
+        depths: blocks of the stages.
+        topks: regions that a region attends to, for each stage; None is full attention.
+        n_win: regions a side, or None for regions of about 8 x 8 tokens; weights do not depend on it. The authors
+            use 7 for pictures of 224 pixels, 8 for 512 and 16 on COCO.
+        head_dim: channels of a head.
+        qk_dims: widths of queries and keys; `dims` without it.
+        mlp_ratios: hidden width of the MLPs over `dims`.
+        layout: "biformer", or "swin": patches of 4 x 4 and 2 x 2 that do not overlap, no `pos_dwconv`.
+        pos_dwconv: side of the convolution before each attention, odd; 0 leaves it out.
+        layer_scale: where the factors on the branches start; 0 or less leaves them out.
+        pre_norm: whether norms stand before attention and MLP.
+        lepe_of: what full attention convolves; see `LePEAttention`.
+        padding: of sizes that `n_win` does not divide; see `BiLevelRoutingAttention`.
+        attention_options: further options of `BiLevelRoutingAttention`.
+        drop_rate: dropout before the classifier, 0-1.
+        proj_drop_rate: dropout after the MLPs, 0-1.
+        drop_path_rate: chance to leave out a branch of the last block in training, 0-1; it grows from 0.
+        device: where the parameters are.
+        dtype: of the parameters.
+
+    Example:
+        >>> model = BiFormer(num_classes=10, dims=(32, 64), depths=(1, 1), topks=(1, None), mlp_ratios=(3, 3))
+        >>> model(torch.rand(1, 3, 57, 64)).shape
+        torch.Size([1, 10])
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        dims: Sequence[int] = (64, 128, 256, 512),
+        depths: Sequence[int] = (2, 2, 8, 2),
+        topks: Sequence[int | None] = (1, 4, 16, None),
+        n_win: int | None = 7,
+        head_dim: int = 32,
+        qk_dims: Sequence[int] | None = None,
+        mlp_ratios: Sequence[float | int] = (3, 3, 3, 3),
+        layout: Literal["biformer", "swin"] = "biformer",
+        pos_dwconv: int = 3,
+        layer_scale: float | int = -1,
+        pre_norm: bool = True,
+        lepe_of: Literal["input", "value"] = "input",
+        padding: Literal["mask", "input", "projected"] = "input",
+        attention_options: Mapping[str, Any] | None = None,
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.grad_checkpointing = False
+        self.num_features = self.head_hidden_size = dims[-1]
+        self.feature_info: list[dict[str, Any]] = []
+        self.downsample_layers = nn.ModuleList()
+        self.stages = nn.ModuleList()
+        rates = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
+        settings = zip(dims, depths, topks, qk_dims or dims, mlp_ratios, strict=True)
+        for stage, (dim, depth, topk, qk_dim, mlp_ratio) in enumerate(settings):
+            before = dims[stage - 1] if stage else in_chans
+            self.downsample_layers.append(_downsample(before, dim, first=stage == 0, layout=layout))
+            blocks = [
+                Block(
+                    dim,
+                    num_heads=max(1, qk_dim // head_dim),
+                    topk=topk,
+                    mlp_ratio=mlp_ratio,
+                    pos_dwconv=pos_dwconv if layout == "biformer" else 0,
+                    layer_scale=layer_scale,
+                    pre_norm=pre_norm,
+                    lepe_of=lepe_of,
+                    drop_rate=proj_drop_rate,
+                    drop_path_rate=next(rates),  # type: ignore[arg-type]
+                    attention_options={"n_win": n_win, "qk_dim": qk_dim, "padding": padding}
+                    | dict(attention_options or {}),
+                )
+                for _ in range(depth)
+            ]
+            self.stages.append(nn.Sequential(*blocks))
+            self.feature_info.append({"num_chs": dim, "reduction": 2 ** (stage + 2), "module": f"stages.{stage}"})
+        self.norm: nn.Module = nn.BatchNorm2d(self.num_features)
+        self.global_pool, self.head = create_classifier(self.num_features, num_classes, global_pool)
+        self.init_weights()
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
+
+    def init_weights(self) -> None:
+        """Truncated normal (0.02) for linear layers, zero biases; convolutions keep PyTorch's own."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay should spare."""
+        return {name for name, _ in self.named_parameters() if name.endswith(("gamma1", "gamma2"))}
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Patterns for timm's layer-wise rates; `coarse` groups by stage."""
+        stem = r"^downsample_layers\.0"
+        if coarse:
+            return {"stem": stem, "blocks": [(r"^(?:downsample_layers|stages)\.(\d+)", None), (r"^norm", (99999,))]}
+        return {
+            "stem": stem,
+            "blocks": [
+                (r"^downsample_layers\.(\d+)", (0,)),
+                (r"^stages\.(\d+)\.(\d+)", None),
+                (r"^norm", (99999,)),
+            ],
+        }
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the blocks in the backward pass instead of keeping their activations."""
+        self.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Put a new classifier in, and another pooling if one is given."""
+        pool = self.global_pool.pool_type if global_pool is None else global_pool
+        self.num_classes = num_classes
+        like = next(self.parameters())
+        self.global_pool, self.head = create_classifier(
+            self.num_features, num_classes, pool, device=like.device, dtype=like.dtype
+        )
+
+    def forward_stage(
+        self, x: Float[Tensor, "batch in_chans h w"], stage: int
+    ) -> Float[Tensor, "batch dim height width"]:
+        """Run one stage.
+
+        Args:
+            x: the output of the stage before, or the image.
+            stage: counted from 0, as in the parameter names.
+        """
+        x = self.downsample_layers[stage](x.contiguous(memory_format=torch.channels_last))
+        blocks = self.stages[stage]
+        return checkpoint_seq(blocks, x) if self.grad_checkpointing and not torch.jit.is_scripting() else blocks(x)
+
+    def forward_features(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch dim height width"]:
+        """The map of the last stage, normalised."""
+        for stage in range(len(self.stages)):
+            x = self.forward_stage(x, stage)
+        return self.norm(x)
+
+    def forward_intermediates(
+        self,
+        x: Float[Tensor, "batch in_chans h w"],
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: Literal["NCHW"] = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The maps of several stages.
+
+        Args:
+            x: images.
+            indices: stages from 0; a number takes that many last ones, None all.
+            norm: whether the map of the last stage is normalised; the others have no norm.
+            stop_early: whether to leave out stages after the last one asked for.
+            output_fmt: NCHW.
+            intermediates_only: whether to return the list alone, without the features.
+
+        Raises:
+            ValueError: another `output_fmt`.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"BiFormer gives maps as NCHW, not {output_fmt!r}")
+        chosen, last = feature_take_indices(len(self.stages), _listed(indices))
+        final = len(self.stages) - 1
+        maps = []
+        for stage in range((last if stop_early else final) + 1):
+            x = self.forward_stage(x, stage)
+            if stage in chosen:
+                maps.append(self.norm(x) if norm and stage == final else x)
+        if intermediates_only:
+            return maps
+        return (self.norm(x) if stage == final else x), maps
+
+    def prune_intermediate_layers(
+        self,
+        indices: int | Sequence[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Remove the stages after the last one asked for, and norm and classifier; see `forward_intermediates`."""
+        chosen, last = feature_take_indices(len(self.stages), _listed(indices))
+        pruned = last + 1 < len(self.stages)
+        self.downsample_layers = self.downsample_layers[: last + 1]
+        self.stages = self.stages[: last + 1]
+        if pruned:
+            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+        if pruned or prune_norm:
+            self.norm = nn.Identity()
+        if pruned or prune_head:
+            self.reset_classifier(0, "")
+        return chosen
+
+    def forward_head(
+        self, x: Float[Tensor, "batch dim height width"], pre_logits: bool = False
+    ) -> Float[Tensor, "batch *out"]:
+        """Pool and classify; `pre_logits` stops before the classifier."""
+        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
+        return x if pre_logits else self.head(x)
+
+    def forward(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch *out"]:
+        """Logits of images."""
+        return self.forward_head(self.forward_features(x))
+
+
+def _downsample(dim_in: int, dim: int, *, first: bool, layout: Literal["biformer", "swin"]) -> nn.Sequential:
+    """What stands before a stage: a step of 4 before the first, of 2 before the others."""
+    if layout == "swin":
+        if first:
+            return nn.Sequential(nn.Conv2d(dim_in, dim, 4, stride=4), nn.BatchNorm2d(dim))
+        return nn.Sequential(nn.BatchNorm2d(dim_in), nn.Conv2d(dim_in, dim, 2, stride=2))
+    half = nn.Sequential(nn.Conv2d(dim_in, dim, 3, stride=2, padding=1), nn.BatchNorm2d(dim))
+    if not first:
+        return half
+    middle = dim // 2
+    stem = nn.Sequential(nn.Conv2d(dim_in, middle, 3, stride=2, padding=1), nn.BatchNorm2d(middle), nn.GELU())
+    return stem.extend(nn.Sequential(nn.Conv2d(middle, dim, 3, stride=2, padding=1), nn.BatchNorm2d(dim)))
+
+
+def _listed(indices: int | Sequence[int] | None) -> int | list[int] | None:
+    return list(indices) if isinstance(indices, Sequence) else indices
+
+
+#: Parts of the names in the authors' STL networks and refactored modules -> those in T, S and B.
+_REFACTORED = (
+    (r"^(?:module\.|backbone\.)+", ""),
+    (r"^(stages\.\d+)\.blocks\.", r"\1."),
+    (r"(^|\.)mlp\.2\.", r"\1mlp.3."),
+    (r"(^|\.)qkv_linear\.", r"\1qkv.qkv."),
+    (r"(^|\.)output_linear\.", r"\1wo."),
+)
+
+
+def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
+    """Bring a published file to our names, which are those of the authors' T, S and B.
+
+    Args:
+        state_dict: a file of the authors (`{"model": ...}`, `{"state_dict": ...}` or its inside), of any of their
+            networks or attention modules, or a file of ours.
+        model: what will load it; timm's signature asks for it, here it decides nothing.
+
+    Example:
+        >>> weights = {"model": {"stages.0.blocks.1.attn.output_linear.weight": torch.zeros(8, 8, 1, 1)}}
+        >>> for name, tensor in checkpoint_filter_fn(weights, BiFormer()).items():
+        ...     print(name, tuple(tensor.shape))
+        stages.0.1.attn.wo.weight (8, 8)
+    """
+    for wrapper in ("model", "state_dict") * 2:
+        if isinstance(state_dict.get(wrapper), Mapping):
+            state_dict = state_dict[wrapper]
+    renamed = {}
+    for name, tensor in state_dict.items():
+        for pattern, replacement in _REFACTORED:
+            name = re.sub(pattern, replacement, name)
+        # 1 x 1 convolutions of the refactored modules are linear layers here
+        if tensor.ndim == 4 and re.search(r"(^|\.)(qkv|wo|proj|mlp\.\d)\.weight$", name):
+            tensor = tensor.flatten(1)
+        renamed[name] = tensor
+    return renamed
+
+
+def _cfg(share: str, **changed: Any) -> dict[str, Any]:
+    """Preprocessing of the authors: centre crop of 224 from 256.
+
+    Their links answered "share id was malformed" in 2026 (issue 53 of their repository): a local file loads with
+    `pretrained_cfg_overlay={"file": path}`.
+    """
+    return {
+        "url": f"https://api.onedrive.com/v1.0/shares/{share}/root/content",
+        "num_classes": 1000,
+        "input_size": (3, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": IMAGENET_DEFAULT_MEAN,
+        "std": IMAGENET_DEFAULT_STD,
+        "first_conv": "downsample_layers.0.0",
+        "classifier": "head",
+        "paper_ids": PAPER,
+        "paper_name": "BiFormer: Vision Transformer with Bi-Level Routing Attention",
+        "origin_url": "https://github.com/rayleizhu/BiFormer",
+        "license": "mit",
+        **changed,
+    }
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "biformer_tiny.in1k": _cfg("s!AkBbczdRlZvChHEOoGkgwgQzEDlM"),
+        "biformer_small.in1k": _cfg("s!AkBbczdRlZvChHDyM-x9KWRBZ832"),
+        "biformer_base.in1k": _cfg("s!AkBbczdRlZvChHI_XPhoadjaNxtO"),
+        "biformer_stl.in1k": _cfg("s!AkBbczdRlZvChSf-m7ujkvx9lIQ1"),
+        "biformer_stl_nchw.in1k": _cfg("s!AkBbczdRlZvChWYrKbWbMgqd2Ai0"),
+    }
+)
+
+
+def _create_biformer(variant: str, pretrained: bool, settings: dict[str, Any], given: dict[str, Any]) -> nn.Module:
+    """Build a variant; `img_size` only tells the data pipeline, the network takes any size."""
+    out_indices = given.pop("out_indices", (0, 1, 2, 3))
+    img_size = given.pop("img_size", None)
+    model = build_model_with_cfg(
+        BiFormer,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
+        **{**settings, **given},
+    )
+    if img_size is not None:
+        size = (given.get("in_chans", 3), *to_2tuple(img_size))
+        model.pretrained_cfg["input_size"] = size
+    return model
+
+
+@register_model
+def biformer_tiny(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """BiFormer-T: 13.1 M parameters."""
+    return _create_biformer("biformer_tiny", pretrained, {"depths": (2, 2, 8, 2), "drop_path_rate": 0.1}, kwargs)
+
+
+@register_model
+def biformer_small(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """BiFormer-S: 25.5 M parameters."""
+    return _create_biformer("biformer_small", pretrained, {"depths": (4, 4, 18, 4), "drop_path_rate": 0.15}, kwargs)
+
+
+@register_model
+def biformer_base(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """BiFormer-B: 56.8 M parameters."""
+    settings = {"dims": (96, 192, 384, 768), "depths": (4, 4, 18, 4), "drop_path_rate": 0.4}
+    return _create_biformer("biformer_base", pretrained, settings, kwargs)
+
+
+_SWIN = {
+    "dims": (96, 192, 384, 768),
+    "depths": (2, 2, 6, 2),
+    "mlp_ratios": (4, 4, 4, 4),
+    "layout": "swin",
+    "drop_path_rate": 0.1,
+}
+
+
+@register_model
+def biformer_stl(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """BiFormer-STL, bi-level routing in Swin-T's layout: 28.4 M parameters."""
+    return _create_biformer("biformer_stl", pretrained, _SWIN, kwargs)
+
+
+@register_model
+def biformer_stl_nchw(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """BiFormer-STL of the authors' refactored modules, with another padding and LePE: 28.4 M parameters."""
+    settings = _SWIN | {"padding": "projected", "lepe_of": "value"}
+    return _create_biformer("biformer_stl_nchw", pretrained, settings, kwargs)
