@@ -158,25 +158,24 @@ class HaloAttention(nn.Module):
         context: Float[Tensor, "batch context dim"] | None = None,
     ) -> Float[Tensor, "batch height_out width_out dim_out"]:
         """Attend from every block to its window, and to all of `context` without a position term."""
-        rows, columns = (-(-size // self.block_size) for size in x.shape[1:3])
-        images = max(1, PIECE // (rows * self._logits_of_a_row(columns)))
-        if not _by_pieces(x) or images >= len(x):
+        if not _by_pieces(x):
             return self._mix(x, context)
-        contexts = [None] * len(x) if context is None else context.split(images)
+        rows, columns = (-(-size // self.block_size) for size in x.shape[1:3])
+        images = max(1, PIECE // (rows * columns * self._logits_of_a_block))
+        contexts = [None] * max(1, len(x)) if context is None else context.split(images)
         return torch.cat([self._mix(piece, more) for piece, more in zip(x.split(images), contexts, strict=False)])
 
-    def _logits_of_a_row(self, columns: int) -> int:
-        """How many logits a row of blocks has."""
-        return columns * self.num_heads * self.pos_embed.block**2 * self.window**2
+    @property
+    def _logits_of_a_block(self) -> int:
+        return self.num_heads * self.pos_embed.block**2 * self.window**2
 
     def _mix(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Everything, for a few images."""
         x, step = x.contiguous(), self.query_stride
         query = F.linear(x[:, ::step, ::step], self.q.weight.flatten(1), self.q.bias)
-        pairs, more = (
-            None if tokens is None else F.linear(tokens, self.kv.weight.flatten(1), self.kv.bias)
-            for tokens in (x, context)
-        )
+        weight, bias = self.kv.weight.flatten(1), self.kv.bias
+        pairs = F.linear(x, weight, bias)
+        more = None if context is None else F.linear(context, weight, bias)
         with torch.autocast(x.device.type, enabled=False):
             mixed = self._attend(query, pairs, more)
         if self.pooled:
@@ -198,7 +197,7 @@ class HaloAttention(nn.Module):
         if not _by_pieces(query):
             mixed = self._windows(query, pairs, more, high, wide)
         else:
-            step = max(1, PIECE // max(1, len(query) * self._logits_of_a_row(columns)))
+            step = max(1, PIECE // max(1, len(query) * columns * self._logits_of_a_block))
             pieces = []
             for row in range(0, rows, step):
                 seen = slice(row * block, (row + step) * block + 2 * halo)
@@ -214,7 +213,7 @@ class HaloAttention(nn.Module):
     def _windows(self, query: Tensor, pairs: Tensor, more: Tensor | None, high: Tensor, wide: Tensor) -> Tensor:
         """Attention of whole blocks to their windows; `high` and `wide` are 1 where the map has rows and columns."""
         block, window, heads, small = self.block_size, self.window, self.num_heads, self.pos_embed.block
-        batch, rows, columns = len(query), query.shape[1] // small, query.shape[2] // small
+        batch, rows, columns = query.shape[0], query.shape[1] // small, query.shape[2] // small
         query = query.reshape(batch, rows, small, columns, small, heads, self.dim_head).permute(0, 1, 3, 5, 2, 4, 6)
         query = query.flatten(0, 3)  # (batch rows columns heads) block block dim_head
         seen = Windows.apply(pairs, window, block, heads)  # (batch rows columns heads) window^2 pair
@@ -277,7 +276,7 @@ def fused_attention(
         carried.append((terms - carried[0]).to(query.dtype))
     one = torch.eye(window, dtype=key.dtype, device=key.device)
     place = torch.cat([one.repeat_interleave(window, dim=0), one.repeat(window, 1)], dim=1)
-    place = F.pad(place, (0, 0, 0, key.shape[1] - window**2)).repeat(1, len(carried)).expand(len(key), -1, -1)
+    place = F.pad(place, (0, 0, 0, key.shape[1] - window**2)).repeat(1, len(carried)).expand(key.shape[0], -1, -1)
     query, key = torch.cat([query, *carried], dim=2), torch.cat([key, place], dim=2)
     query, key, value = (part.unsqueeze(1) for part in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)

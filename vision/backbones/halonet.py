@@ -106,11 +106,11 @@ class HaloBlock(SelfAttnBlock):
         dtype: torch.dtype | None = None,
         **rest: Any,
     ) -> None:
-        where = {"device": device, "dtype": dtype}
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
         super().__init__(in_chs, out_chs, stride=stride, layers=layers, **where, **rest)
         if value_ratio != 1:
-            dim = self.conv1_1x1.out_channels
-            wide = int(dim * value_ratio)
+            dim = self.conv1_1x1.conv.out_channels  # type: ignore[union-attr]
+            wide = int(value_ratio * dim)  # type: ignore[operator]
             self.self_attn = layers.self_attn(dim, dim_out=wide, stride=stride, **where)  # type: ignore[misc]
             self.post_attn = layers.norm_act(wide, **where)
             self.conv3_1x1 = layers.conv_norm_act(wide, out_chs, 1, apply_act=False, **where)
@@ -168,7 +168,7 @@ def _from_the_paper(
         stem_type="7x7",
         stem_pool="maxpool",
         num_features=features,
-        self_attn_layer=HaloLayer,
+        self_attn_layer=HaloLayer,  # type: ignore[arg-type]  # timm takes classes too
     )
 
 
