@@ -34,6 +34,7 @@ ATTENTION: dict[str, str] = {
     "ela": "ela:EfficientLocalAttention",
     "vig": "vig:VigAttention",
     "biformer": "biformer:BiLevelRoutingAttention",
+    "halonet": "halonet:HaloAttention",
 }
 
 

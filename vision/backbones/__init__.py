@@ -19,3 +19,9 @@ __all__ = ["FAMILIES", "biformer", "mobilenetv2_ela", "van"]
 
 #: Name of a family -> its module, with `default_cfgs`, `PAPER` and `TOP1`.
 FAMILIES: dict[str, ModuleType] = {"van": van, "mobilenetv2_ela": mobilenetv2_ela, "biformer": biformer}
+from . import halonet, mobilenetv2_ela, van
+
+__all__ = ["FAMILIES", "halonet", "mobilenetv2_ela", "van"]
+
+#: Name of a family -> its module, with `default_cfgs`, `PAPER` and `TOP1`.
+FAMILIES: dict[str, ModuleType] = {"van": van, "mobilenetv2_ela": mobilenetv2_ela, "halonet": halonet}

@@ -12,4 +12,5 @@ PLAIN: dict[str, str] = {
     "ela": "ela:PlainEfficientLocalAttention",
     "vig": "vig:PlainVigAttention",
     "biformer": "biformer:PlainBiLevelRoutingAttention",
+    "halonet": "halonet:PlainHaloAttention",
 }
