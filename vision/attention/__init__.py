@@ -32,6 +32,7 @@ ATTENTION: dict[str, str] = {
     "softmax": "softmax:SoftmaxAttention",
     "van": "van:VanAttention",
     "ela": "ela:EfficientLocalAttention",
+    "sparsifiner": "sparsifiner:SparsifinerAttention",
 }
 
 

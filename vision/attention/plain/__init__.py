@@ -10,4 +10,5 @@ PLAIN: dict[str, str] = {
     "softmax": "softmax:PlainSoftmaxAttention",
     "van": "van:PlainVanAttention",
     "ela": "ela:PlainEfficientLocalAttention",
+    "sparsifiner": "sparsifiner:PlainSparsifinerAttention",
 }
