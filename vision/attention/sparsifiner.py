@@ -195,9 +195,9 @@ class MaskPredictor(nn.Module):
             scores = scores.masked_fill(~valid[:, None, None], -torch.inf)
         mask = self._choose(scores, budget or self.budget(key.shape[2]))
         if valid is not None:
-            mask &= valid[:, None, None]
+            mask = mask & valid[:, None, None]
             if self.empty_dropped:
-                mask &= valid[:, None, -query.shape[2] :, None]
+                mask = mask & valid[:, None, -query.shape[2] :, None]
         return Connections(coefficients, scores, mask)
 
     def _coefficients(self, query: Tensor, key: Tensor, reads: Tensor, valid: Tensor | None) -> Tensor:
@@ -260,50 +260,45 @@ class MaskPredictor(nn.Module):
         """Sparse attention; on a CPU in pieces, and of whole maps at most the mask is there, for the gradient."""
         batch, heads, queries, _ = query.shape
         keys = key.shape[2]
-        query, key, value, coefficients = (x.flatten(0, 1) for x in (query, key, value, coefficients))
         if basis.ndim == 3:
             basis = basis.repeat_interleave(heads, dim=0)
         if valid is not None:
-            valid = valid.repeat_interleave(heads, dim=0)
-
-        def scores_of(some: slice, rows: slice) -> Tensor:
-            scores = coefficients[some, rows] @ (basis[some] if basis.ndim == 3 else basis)
-            return scores if valid is None else scores.masked_fill(~valid[some, None], -torch.inf)
-
-        def mask_of(some: slice, rows: slice) -> Tensor:
-            scores = scores_of(some, rows)
-            mask = self._choose(scores, budget)
-            if valid is not None:
-                mask = mask & valid[some, None]
-                if self.empty_dropped:
-                    mask = mask & valid[some, -queries:][:, rows, None]
-            return torch.where(mask, 0.0, -torch.inf).to(query.dtype)
-
-        def out_of(some: slice, rows: slice) -> Tensor:
-            tokens = query[some, rows], key[some], value[some]
-            if self.gather:
-                return _gathered(*tokens, scores_of(some, rows).topk(budget, sorted=False).indices)
-            return _masked(*tokens, mask_of(some, rows), self.keep_rate is None or self.empty_dropped)
-
-        whole = slice(None), slice(None)
-        on_cpu = query.device.type == "cpu" and not torch.compiler.is_compiling()
-        if not on_cpu or batch * heads * queries * keys <= PIECE:
-            return out_of(*whole).unflatten(0, (batch, heads))
-        maps, height = max(1, PIECE // (queries * keys)), min(queries, max(1, PIECE // keys))
-        firsts, tops = range(0, batch * heads, maps), range(0, queries, height)
-        pieces = [(slice(first, first + maps), slice(top, top + height)) for first in firsts for top in tops]
-        if torch.is_grad_enabled() and not self.gather:
-            mask = query.new_empty(batch * heads, queries, keys)
+            valid = valid.repeat_interleave(heads, dim=0).unsqueeze(1)  # maps 1 keys
+        alive = valid[..., -queries:].mT if valid is not None and self.empty_dropped else None  # maps queries 1
+        flat = (x.flatten(0, 1) for x in (query, key, value, coefficients))
+        maps = _Maps(*flat, basis, valid, alive)
+        pieces = _pieces(maps.query.shape[0], queries, keys)
+        if query.device.type != "cpu" or torch.compiler.is_compiling() or len(pieces) == 1:
+            mixed = self._mix(maps, budget)
+        elif not torch.is_grad_enabled():
+            mixed = torch.empty_like(maps.query)
             for piece in pieces:
-                mask[piece] = mask_of(*piece)
-            mixed = _masked(query, key, value, mask, self.keep_rate is None or self.empty_dropped)
-        elif torch.is_grad_enabled():
-            mixed = out_of(*whole)
+                mixed[piece] = self._mix(_cut(maps, *piece), budget)
+        elif self.gather:
+            mixed = self._mix(maps, budget)
         else:
-            mixed = torch.empty_like(query)
+            mask = maps.query.new_empty(len(maps.query), queries, keys)
             for piece in pieces:
-                mixed[piece] = out_of(*piece)
+                mask[piece] = self._mask(_cut(maps, *piece), budget)
+            mixed = _masked(maps, mask, self._rows_may_be_empty)
         return mixed.unflatten(0, (batch, heads))
+
+    def _mix(self, maps: _Maps, budget: int) -> Tensor:
+        if self.gather:
+            return _gathered(maps, _scores(maps).topk(budget, sorted=False).indices)
+        return _masked(maps, self._mask(maps, budget), self._rows_may_be_empty)
+
+    def _mask(self, maps: _Maps, budget: int) -> Tensor:
+        """What is added to the logits: 0 or -inf."""
+        mask = self._choose(_scores(maps), budget)
+        for allowed in (maps.valid, maps.alive):
+            if allowed is not None:
+                mask = mask & allowed
+        return torch.where(mask, 0.0, -torch.inf).to(maps.query.dtype)
+
+    @property
+    def _rows_may_be_empty(self) -> bool:
+        return self.keep_rate is None or self.empty_dropped
 
 
 class SparsifinerAttention(nn.Module):
@@ -422,20 +417,76 @@ def _exact(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, may_be_empty: bool) -> Tensor:
-    """Softmax attention with a mask of 0 and -inf, all (maps, tokens, ...); an empty row gives zero."""
+class _Maps(NamedTuple):
+    """Some rows of some maps of attention, a map for each head of each image.
+
+    Attributes:
+        query: (maps, queries, head_dim).
+        key: (maps, keys, head_dim).
+        value: (maps, keys, head_dim).
+        coefficients: (maps, queries, rank).
+        basis: (rank, keys), or (maps, rank, keys).
+        valid: keys that may be chosen, (maps, 1, keys).
+        alive: queries that may choose, (maps, queries, 1).
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    coefficients: Tensor
+    basis: Tensor
+    valid: Tensor | None
+    alive: Tensor | None
+
+
+def _cut(maps: _Maps, some: slice, rows: slice) -> _Maps:
+    """Fewer maps, and fewer rows of them."""
+    return _Maps(
+        maps.query[some, rows],
+        maps.key[some],
+        maps.value[some],
+        maps.coefficients[some, rows],
+        maps.basis[some] if maps.basis.ndim == 3 else maps.basis,
+        None if maps.valid is None else maps.valid[some],
+        None if maps.alive is None else maps.alive[some, rows],
+    )
+
+
+def _scores(maps: _Maps) -> Tensor:
+    """The guessed attention; -inf where a key may not be chosen."""
+    scores = maps.coefficients @ maps.basis
+    return scores if maps.valid is None else scores.masked_fill(~maps.valid, -torch.inf)
+
+
+def _pieces(maps: int, queries: int, keys: int) -> list[tuple[slice, slice]]:
+    """Maps and rows of them, so that each piece of scores fits the cache."""
+    some, rows = max(1, PIECE // max(1, queries * keys)), max(1, PIECE // keys)
+    return [
+        (slice(first, first + some), slice(top, top + rows))
+        for first in range(0, maps, some)
+        for top in range(0, queries, rows)
+    ]
+
+
+def _masked(maps: _Maps, mask: Tensor, may_be_empty: bool) -> Tensor:
+    """Softmax attention with a mask of 0 and -inf; an empty row gives zero."""
+    query, key, value = (x.unsqueeze(1) for x in maps[:3])
     if not may_be_empty:
-        return F.scaled_dot_product_attention(*(x.unsqueeze(1) for x in (query, key, value, mask))).squeeze(1)
+        return F.scaled_dot_product_attention(query, key, value, mask.unsqueeze(1)).squeeze(1)
     empty = mask.isneginf().all(dim=-1, keepdim=True)
-    mask = mask.masked_fill(empty, 0)
-    return _masked(query, key, value, mask, may_be_empty=False).masked_fill(empty, 0)
+    mask = mask.masked_fill(empty, 0).unsqueeze(1)
+    return F.scaled_dot_product_attention(query, key, value, mask).squeeze(1).masked_fill(empty, 0)
 
 
-def _gathered(query: Tensor, key: Tensor, value: Tensor, places: Tensor) -> Tensor:
+def _gathered(maps: _Maps, places: Tensor) -> Tensor:
     """Attention to the keys at `places` (maps, queries, kept) and to no others."""
-    maps = torch.arange(len(key), device=key.device)[:, None, None]
-    logits = (key[maps, places] @ query.unsqueeze(-1)).squeeze(-1) * query.shape[-1] ** -0.5  # maps queries kept
-    return (logits.softmax(dim=-1).unsqueeze(2) @ value[maps, places]).squeeze(2)
+    query, key, value = maps[:3]
+    own = torch.arange(len(key), device=key.device)[:, None, None]
+    logits = (key[own, places] @ query.unsqueeze(-1)).squeeze(-1) * query.shape[-1] ** -0.5  # maps queries kept
+    if maps.valid is not None:
+        logits = logits.masked_fill(~maps.valid.squeeze(1)[own, places], -torch.inf)
+    mixed = (logits.softmax(dim=-1).unsqueeze(2) @ value[own, places]).squeeze(2)
+    return mixed if maps.alive is None else mixed.masked_fill(~maps.alive, 0)
 
 
 def _reconstruction_error(coefficients: Tensor, back: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -474,6 +525,6 @@ class _WithGradientOf(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         (loss,) = ctx.saved_tensors
         return gradient, torch.ones_like(loss)

@@ -47,13 +47,13 @@ class Left(NamedTuple):
     """The tokens that are left after some were dropped.
 
     Attributes:
-        count: patches left, in every image.
+        patches: how many patches are left in every image.
         dropped: patches dropped that take a share of the class token's softmax though they are not there.
         valid: of all tokens, those left; None where the others are gone.
         places: of the tokens there, their numbers among all; None where all are there.
     """
 
-    count: int
+    patches: int
     dropped: int = 0
     valid: Bool[Tensor, "batch all_tokens"] | None = None
     places: Int[Tensor, "batch tokens"] | None = None
@@ -127,7 +127,7 @@ class SparsifinerTokens(nn.Module):
         if left is None:
             return (query, key, value), {}
         predictor = self.mask_predictor
-        options: dict[str, Any] = {"budget": min(predictor.budget(len(predictor.proj_n)), left.count)}
+        options: dict[str, Any] = {"budget": min(predictor.budget(len(predictor.proj_n)), left.patches)}
         if left.places is not None:
             options["tables"] = predictor.proj_n[left.places], predictor.proj_back_n[left.places]
         if left.valid is not None:
@@ -300,7 +300,7 @@ class Sparsifiner(VisionTransformer):
                 x, seen = block(x, left)
             if self.token_keep_rates is not None:
                 count = math.ceil(self.token_keep_rates[index] * (total - prefix))
-                if count < (left.count if left else total - prefix):
+                if count < (left.patches if left else total - prefix):
                     x, left = self._drop(x, left, seen[:, 0, prefix:], count, total)
                 elif left is not None and left.valid is not None:
                     x = x * left.valid.unsqueeze(-1)
