@@ -267,20 +267,19 @@ class MaskPredictor(nn.Module):
         alive = valid[..., -queries:].mT if valid is not None and self.empty_dropped else None  # maps queries 1
         flat = (x.flatten(0, 1) for x in (query, key, value, coefficients))
         maps = _Maps(*flat, basis, valid, alive)
-        pieces = _pieces(maps.query.shape[0], queries, keys)
-        if query.device.type != "cpu" or torch.compiler.is_compiling() or len(pieces) == 1:
+        eager_cpu = query.device.type == "cpu" and not torch.compiler.is_compiling()
+        pieces = _pieces(len(maps.query), queries, keys) if eager_cpu else []
+        if len(pieces) <= 1 or (self.gather and torch.is_grad_enabled()):
             mixed = self._mix(maps, budget)
-        elif not torch.is_grad_enabled():
-            mixed = torch.empty_like(maps.query)
-            for piece in pieces:
-                mixed[piece] = self._mix(_cut(maps, *piece), budget)
-        elif self.gather:
-            mixed = self._mix(maps, budget)
-        else:
+        elif torch.is_grad_enabled():
             mask = maps.query.new_empty(len(maps.query), queries, keys)
             for piece in pieces:
                 mask[piece] = self._mask(_cut(maps, *piece), budget)
             mixed = _masked(maps, mask, self._rows_may_be_empty)
+        else:
+            mixed = torch.empty_like(maps.query)
+            for piece in pieces:
+                mixed[piece] = self._mix(_cut(maps, *piece), budget)
         return mixed.unflatten(0, (batch, heads))
 
     def _mix(self, maps: _Maps, budget: int) -> Tensor:
