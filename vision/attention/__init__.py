@@ -35,6 +35,7 @@ ATTENTION: dict[str, str] = {
     "vig": "vig:VigAttention",
     "biformer": "biformer:BiLevelRoutingAttention",
     "halonet": "halonet:HaloAttention",
+    "sparsifiner": "sparsifiner:SparsifinerAttention",
 }
 
 

@@ -25,3 +25,9 @@ __all__ = ["FAMILIES", "halonet", "mobilenetv2_ela", "van"]
 
 #: Name of a family -> its module, with `default_cfgs`, `PAPER` and `TOP1`.
 FAMILIES: dict[str, ModuleType] = {"van": van, "mobilenetv2_ela": mobilenetv2_ela, "halonet": halonet}
+from . import mobilenetv2_ela, sparsifiner, van
+
+__all__ = ["FAMILIES", "mobilenetv2_ela", "sparsifiner", "van"]
+
+#: Name of a family -> its module, with `default_cfgs`, `PAPER` and `TOP1`.
+FAMILIES: dict[str, ModuleType] = {"van": van, "mobilenetv2_ela": mobilenetv2_ela, "sparsifiner": sparsifiner}

@@ -13,4 +13,5 @@ PLAIN: dict[str, str] = {
     "vig": "vig:PlainVigAttention",
     "biformer": "biformer:PlainBiLevelRoutingAttention",
     "halonet": "halonet:PlainHaloAttention",
+    "sparsifiner": "sparsifiner:PlainSparsifinerAttention",
 }
