@@ -30,12 +30,12 @@ __all__ = ["ATTENTION", "AttentionBlock", "attention_class", "build_attention"]
 #: Name of a block (the same in YAML, command line, code and documents) -> file and class in this folder.
 ATTENTION: dict[str, str] = {
     "softmax": "softmax:SoftmaxAttention",
-    "van": "van:VanAttention",
-    "ela": "ela:EfficientLocalAttention",
-    "vig": "vig:VigAttention",
-    "biformer": "biformer:BiLevelRoutingAttention",
     "halonet": "halonet:HaloAttention",
+    "biformer": "biformer:BiLevelRoutingAttention",
+    "van": "van:VanAttention",
+    "vig": "vig:VigAttention",
     "sparsifiner": "sparsifiner:SparsifinerAttention",
+    "ela": "ela:EfficientLocalAttention",
 }
 
 
