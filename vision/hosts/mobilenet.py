@@ -90,10 +90,34 @@ def build_mobilenet(
     Raises:
         ValueError: the host has no place for the block, or no such stage.
     """
-    layer = partial(attention_layer, attention=attention, attention_options=options)
+    lent: list[nn.Linear] = []
+
+    def layer(channels: int, **timms: Any) -> ChannelsFirst:
+        made = attention_layer(channels, attention=attention, attention_options=options, **timms)
+        for module in made.modules():
+            if isinstance(module, nn.Linear) and module.bias is None:
+                module.bias = nn.Parameter(module.weight.new_zeros(0))  # timm's initialisation asks for one
+                lent.append(module)
+        return made
+
+    model = _build(entry, plain, attention, stages, kwargs, layer)
+    for linear in lent:
+        linear.bias = None  # type: ignore[assignment]
+    return model
+
+
+def _build(
+    entry: Callable[..., nn.Module],
+    plain: EfficientNet,
+    attention: str,
+    stages: Sequence[int] | None,
+    kwargs: Mapping[str, Any],
+    layer: Callable[..., nn.Module],
+) -> nn.Module:
+    """The host with `layer` in the place of squeeze-and-excitation."""
     if entry.__name__ in MOBILENETV2:
         width, depth, keep_ends = MOBILENETV2[entry.__name__]
-        return EfficientNet(**(mobilenetv2_arguments(width, depth, keep_ends, stages) | kwargs), se_layer=layer)
+        return EfficientNet(**(mobilenetv2_arguments(width, depth, keep_ends, stages) | dict(kwargs)), se_layer=layer)
     if stages is not None:
         raise ValueError(f"attention_stages cannot be chosen in {entry.__name__}; mobilenetv2_100 lets you")
     if all(isinstance(getattr(block, "se", None), nn.Identity | None) for block in plain.blocks.modules()):
