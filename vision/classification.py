@@ -230,7 +230,7 @@ def _multi_class_metrics(classes: int) -> MetricCollection:
         "macro_f1": MulticlassF1Score(classes, average="macro"),
         "calibration_error": MulticlassCalibrationError(classes, n_bins=15),
     }
-    return MetricCollection(metrics)
+    return MetricCollection(metrics, compute_groups=False)  # it would take top5 for top1 where both begin alike
 
 
 def _multi_label_metrics(classes: int) -> MetricCollection:
@@ -239,7 +239,7 @@ def _multi_label_metrics(classes: int) -> MetricCollection:
         "macro_f1": MultilabelF1Score(classes, average="macro"),
         "exact_match": MultilabelExactMatch(classes),
     }
-    return MetricCollection(metrics)
+    return MetricCollection(metrics, compute_groups=False)
 
 
 def _tables(classes: int, multi_label: bool) -> MetricCollection:
