@@ -311,7 +311,7 @@ class Sparsifiner(VisionTransformer):
         self, x: Tensor, left: Left | None, seen: Float[Tensor, "batch patches"], count: int, total: int
     ) -> tuple[Tensor, Left]:
         """Keep the patches that the class token sees most."""
-        prefix, batch = self.num_prefix_tokens, len(x)
+        prefix, batch = self.num_prefix_tokens, x.shape[0]
         if left is not None and left.valid is not None:
             seen = seen.masked_fill(~left.valid[:, prefix:], -torch.inf)
         kept = prefix + seen.topk(count).indices.sort(dim=-1).values  # batch count, among those there
@@ -457,14 +457,14 @@ def _whole(x: Tensor, left: Left | None, total: int) -> Tensor:
     if left is None or left.places is None:
         return x
     places = left.places.unsqueeze(-1).expand(-1, -1, x.shape[-1])
-    return x.new_zeros(len(x), total, x.shape[-1]).scatter(1, places, x)
+    return x.new_zeros(x.shape[0], total, x.shape[-1]).scatter(1, places, x)
 
 
 def _which(left: Left | None, total: int) -> Tensor | None:
     """The tokens that are left, as a mask of all."""
     if left is None or left.places is None:
         return None if left is None else left.valid
-    valid = torch.zeros(len(left.places), total, dtype=torch.bool, device=left.places.device)
+    valid = torch.zeros(left.places.shape[0], total, dtype=torch.bool, device=left.places.device)
     return valid.scatter(1, left.places, True)
 
 
