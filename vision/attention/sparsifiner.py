@@ -266,8 +266,8 @@ class MaskPredictor(nn.Module):
         if valid is not None:
             valid = valid.repeat_interleave(heads, dim=0).unsqueeze(1)  # maps 1 keys
         alive = valid[..., -queries:].mT if valid is not None and self.empty_dropped else None  # maps queries 1
-        flat = (x.flatten(0, 1) for x in (query, key, value, coefficients))
-        maps = _Maps(*flat, basis, valid, alive)
+        query, key, value, coefficients = (x.flatten(0, 1) for x in (query, key, value, coefficients))
+        maps = _Maps(query, key, value, coefficients, basis, valid, alive)
         eager_cpu = query.device.type == "cpu" and not torch.compiler.is_compiling()
         pieces = _pieces(len(maps.query), queries, keys) if eager_cpu else []
         if len(pieces) <= 1 or (self.gather and torch.is_grad_enabled()):
