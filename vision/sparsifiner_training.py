@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -212,7 +213,9 @@ class SparsifinerClassifier(ImageClassifier):
             raise ValueError(f"reconstruction_epochs is {first}; 0 to {epochs}, the trainer's epochs, would do")
         updates = max(1, int(self.trainer.estimated_stepping_batches) // epochs)
         scales = [group.get("lr_scale", 1.0) for group in optimizer.param_groups]
-        rates = [lambda step, scale=scale: scale * self.rate(step / updates, epochs) for scale in scales]
+        rates: list[Callable[[int], float]] = [
+            partial(self._group_rate, scale=scale, updates=updates, epochs=epochs) for scale in scales
+        ]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, rates), "interval": "step"}}
 
     def rate(self, epoch: float | int, epochs: int) -> float:
@@ -235,14 +238,17 @@ class SparsifinerClassifier(ImageClassifier):
         part = min(1.0, (epoch - warmup) / max(1e-9, stage - warmup))
         return low + (top - low) * 0.5 * (1 + math.cos(math.pi * part))
 
+    def _group_rate(self, step: int, *, scale: float, updates: int, epochs: int) -> float:
+        return scale * self.rate(step / updates, epochs)
+
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Set the rate by the number of updates so far."""
         scheduler.step()
 
 
-def _outputs(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+def _outputs(model: Any, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Logits, what is compared of every patch, and which patches are left."""
-    prefix: int = model.num_prefix_tokens  # type: ignore[assignment]
+    prefix = model.num_prefix_tokens
     valid = None
     if hasattr(model, "run_blocks"):
         every, valid = model.run_blocks(images)

@@ -8,6 +8,7 @@ only. What saves time is dropping tokens; see `regard.vision.backbones.sparsifin
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -169,7 +170,7 @@ class MaskPredictor(nn.Module):
             mixed = self._attend(query, key, value, *plan, valid, budget or self.budget(key.shape[2]))
             if learns:
                 error = _reconstruction_error(coefficients, basis, query.detach(), key.detach())
-                mixed = _WithGradientOf.apply(mixed, error * (self.reconstruction / len(query)))
+                mixed = _WithGradientOf.apply(mixed, error * (self.reconstruction / query.shape[0]))
         return mixed
 
     @torch.no_grad()
@@ -265,8 +266,8 @@ class MaskPredictor(nn.Module):
         if valid is not None:
             valid = valid.repeat_interleave(heads, dim=0).unsqueeze(1)  # maps 1 keys
         alive = valid[..., -queries:].mT if valid is not None and self.empty_dropped else None  # maps queries 1
-        flat = (x.flatten(0, 1) for x in (query, key, value, coefficients))
-        maps = _Maps(*flat, basis, valid, alive)
+        query, key, value, coefficients = (x.flatten(0, 1) for x in (query, key, value, coefficients))
+        maps = _Maps(query, key, value, coefficients, basis, valid, alive)
         eager_cpu = query.device.type == "cpu" and not torch.compiler.is_compiling()
         pieces = _pieces(len(maps.query), queries, keys) if eager_cpu else []
         if len(pieces) <= 1 or (self.gather and torch.is_grad_enabled()):
@@ -312,7 +313,8 @@ class SparsifinerAttention(nn.Module):
         num_heads: heads.
         qkv_bias: whether queries, keys and values have a bias.
         grid: height and width of the pictures that the tables are made for; a number is a square.
-        predictor: the other arguments of `MaskPredictor`, e.g. `keep_rate`.
+        keep_rate: share of its keys that a query keeps, 0-1; None keeps what is above a threshold.
+        predictor: the other arguments of `MaskPredictor`.
 
     Raises:
         ValueError: `dim` does not divide by `num_heads`, or the predictor has no such argument.
@@ -346,7 +348,12 @@ class SparsifinerAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         tokens = 1 + self.grid[0] * self.grid[1]
-        self.mask_predictor = MaskPredictor(tokens, dim // num_heads, keep_rate=keep_rate, **(predictor or {}))
+        known = [key for key in inspect.signature(MaskPredictor).parameters if key not in ("tokens", "head_dim")]
+        for key in predictor or {}:
+            if key not in known:
+                raise ValueError(f"the predictor has no option {key!r}; its options: {', '.join(known)}")
+        options = {"keep_rate": keep_rate} | (predictor or {})
+        self.mask_predictor = MaskPredictor(tokens, dim // num_heads, **options)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -480,7 +487,7 @@ def _masked(maps: _Maps, mask: Tensor, may_be_empty: bool) -> Tensor:
 def _gathered(maps: _Maps, places: Tensor) -> Tensor:
     """Attention to the keys at `places` (maps, queries, kept) and to no others."""
     query, key, value = maps[:3]
-    own = torch.arange(len(key), device=key.device)[:, None, None]
+    own = torch.arange(key.shape[0], device=key.device)[:, None, None]
     logits = (key[own, places] @ query.unsqueeze(-1)).squeeze(-1) * query.shape[-1] ** -0.5  # maps queries kept
     if maps.valid is not None:
         logits = logits.masked_fill(~maps.valid.squeeze(1)[own, places], -torch.inf)

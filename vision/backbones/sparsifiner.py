@@ -163,17 +163,17 @@ class SparsifinerBlock(Block):
         **timm: Any,
     ) -> None:
         super().__init__(dim, num_heads, qkv_bias=qkv_bias, **timm)
-        like = self.attn.qkv.weight
+        like = next(self.parameters())
         self.attn = SparsifinerTokens(
             dim, num_heads=num_heads, tokens=tokens, prefix=prefix, qkv_bias=qkv_bias, predictor=predictor
         ).to(device=like.device, dtype=like.dtype)
         self.skip_lam = skip_lam
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, x: Float[Tensor, "batch tokens dim"], left: Left | None = None
     ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch prefix tokens"]]:
         """Mix tokens, then channels; also says what the prefix tokens looked at."""
-        mixed, seen = self.attn.attend(self.norm1(x), left)
+        mixed, seen = self.attn.attend(self.norm1(x), left)  # type: ignore[operator]
         x = x + self.drop_path1(self.ls1(mixed)) / self.skip_lam
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x)))) / self.skip_lam, seen
 
@@ -239,7 +239,7 @@ class Sparsifiner(VisionTransformer):
             raise ValueError(f"token_keep_rates is {list(token_keep_rates)}; what was dropped does not come back")
         if token_mode not in ("reference", "removed", "clean"):
             raise ValueError(f"token_mode is {token_mode!r}; reference, removed or clean would do")
-        sizes = [(size, size) if isinstance(size, int) else tuple(size) for size in (img_size, patch_size)]
+        sizes = [(size, size) if isinstance(size, int) else (size[0], size[1]) for size in (img_size, patch_size)]
         prefix = class_token + reg_tokens
         tokens = prefix + (sizes[0][0] // sizes[1][0]) * (sizes[0][1] // sizes[1][1])
         blocks = iter(range(depth))
@@ -256,7 +256,7 @@ class Sparsifiner(VisionTransformer):
             depth=depth,
             class_token=class_token,
             reg_tokens=reg_tokens,
-            block_fn=block,
+            block_fn=block,  # type: ignore[arg-type]  # it makes modules, as a class does
             **timm,
         )
         self.token_keep_rates = None if token_keep_rates is None else list(token_keep_rates)
@@ -279,8 +279,8 @@ class Sparsifiner(VisionTransformer):
         old = self.patch_embed.grid_size
         super().set_input_size(img_size, patch_size)
         new = self.patch_embed.grid_size
-        for block in self.blocks:
-            block.attn.mask_predictor.resize(old, new, prefix=self.num_prefix_tokens)
+        for predictor in (module for module in self.modules() if isinstance(module, MaskPredictor)):
+            predictor.resize(old, new, prefix=self.num_prefix_tokens)
 
     def run_blocks(
         self, x: Float[Tensor, "batch channels height_px width_px"], last: int | None = None
@@ -311,7 +311,7 @@ class Sparsifiner(VisionTransformer):
         self, x: Tensor, left: Left | None, seen: Float[Tensor, "batch patches"], count: int, total: int
     ) -> tuple[Tensor, Left]:
         """Keep the patches that the class token sees most."""
-        prefix, batch = self.num_prefix_tokens, len(x)
+        prefix, batch = self.num_prefix_tokens, x.shape[0]
         if left is not None and left.valid is not None:
             seen = seen.masked_fill(~left.valid[:, prefix:], -torch.inf)
         kept = prefix + seen.topk(count).indices.sort(dim=-1).values  # batch count, among those there
@@ -324,7 +324,7 @@ class Sparsifiner(VisionTransformer):
         dropped = total - prefix - count if self.token_mode == "removed" else 0
         return x, Left(count, dropped, places=places)
 
-    def forward_features(
+    def forward_features(  # type: ignore[override]
         self, x: Float[Tensor, "batch channels height_px width_px"], attn_mask: None = None, is_causal: bool = False
     ) -> Float[Tensor, "batch tokens dim"]:
         """All tokens after the last block, normalised.
@@ -336,7 +336,7 @@ class Sparsifiner(VisionTransformer):
             raise ValueError("Sparsifiner predicts its masks and takes no attn_mask and is_causal")
         return self.norm(self.run_blocks(x)[0][-1])
 
-    def forward_intermediates(
+    def forward_intermediates(  # type: ignore[override]
         self,
         x: Float[Tensor, "batch channels height_px width_px"],
         indices: int | Sequence[int] | None = None,
@@ -382,7 +382,9 @@ class Sparsifiner(VisionTransformer):
             return logits
         return logits + 0.5 * self.aux_head(x[:, self.num_prefix_tokens :]).amax(dim=1)
 
-    def forward(self, x: Float[Tensor, "batch channels height_px width_px"]) -> Float[Tensor, "batch *out"]:
+    def forward(  # type: ignore[override]
+        self, x: Float[Tensor, "batch channels height_px width_px"]
+    ) -> Float[Tensor, "batch *out"]:
         """Logits of images."""
         return self.forward_head(self.forward_features(x))
 
@@ -415,7 +417,7 @@ class ConvPatchEmbed(PatchEmbed):
         super().__init__(img_size, patch_size, in_chans, embed_dim, **timm)
         if tuple(self.patch_size) != (16, 16):
             raise ValueError(f"patch_size is {patch_size}; LV-ViT's stem makes patches of 16")
-        like = {"device": self.proj.weight.device, "dtype": self.proj.weight.dtype}
+        like: dict[str, Any] = {"device": self.proj.weight.device, "dtype": self.proj.weight.dtype}
         self.conv1 = nn.Conv2d(in_chans, width, 7, stride=2, padding=3, bias=False, **like)
         self.bn1 = nn.BatchNorm2d(width, **like)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False, **like)
@@ -457,14 +459,14 @@ def _whole(x: Tensor, left: Left | None, total: int) -> Tensor:
     if left is None or left.places is None:
         return x
     places = left.places.unsqueeze(-1).expand(-1, -1, x.shape[-1])
-    return x.new_zeros(len(x), total, x.shape[-1]).scatter(1, places, x)
+    return x.new_zeros(x.shape[0], total, x.shape[-1]).scatter(1, places, x)
 
 
 def _which(left: Left | None, total: int) -> Tensor | None:
     """The tokens that are left, as a mask of all."""
     if left is None or left.places is None:
         return None if left is None else left.valid
-    valid = torch.zeros(len(left.places), total, dtype=torch.bool, device=left.places.device)
+    valid = torch.zeros(left.places.shape[0], total, dtype=torch.bool, device=left.places.device)
     return valid.scatter(1, left.places, True)
 
 
