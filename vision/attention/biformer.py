@@ -7,7 +7,7 @@ Source: Zhu et al. 2023, arXiv:2303.08810, algorithm 1; rayleizhu/BiFormer@1697b
 from __future__ import annotations
 
 import logging
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -265,7 +265,7 @@ class BiLevelRoutingAttention(nn.Module):
 
     def _route_exactly(self, x: Tensor, cut: _Cut) -> tuple[Tensor, Tensor]:
         exact = torch.promote_types(x.dtype, torch.float32)
-        linear = self.qkv["qkv"]
+        linear = cast(nn.Linear, self.qkv["qkv"])
         weight, bias = linear.weight[: 2 * self.qk_dim], linear.bias[: 2 * self.qk_dim]
         if not self.diff_routing:
             x, weight, bias = x.detach(), weight.detach(), bias.detach()
@@ -420,7 +420,7 @@ class BiLevelRoutingAttention(nn.Module):
 
     def _context(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of further tokens, each (batch, heads, tokens, head_dim)."""
-        linear = self.qkv["qkv"]
+        linear = cast(nn.Linear, self.qkv["qkv"])
         parts = F.linear(context, linear.weight[self.qk_dim :], linear.bias[self.qk_dim :]).split(
             [self.qk_dim, linear.out_features - 2 * self.qk_dim], dim=-1
         )

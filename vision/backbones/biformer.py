@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -452,7 +452,7 @@ def _create_biformer(variant: str, pretrained: bool, settings: dict[str, Any], g
     )
     if img_size is not None:
         size = (given.get("in_chans", 3), *to_2tuple(img_size))
-        model.pretrained_cfg["input_size"] = size
+        cast(dict[str, Any], model.pretrained_cfg)["input_size"] = size
     return model
 
 
