@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 __all__ = ["HaloAttention", "RelativePosition", "explicit_attention", "fused_attention"]
 
-#: Logits of a piece: 4 MB of float32, so that they are added to, normalised and used while in the cache.
-PIECE = 2**20
+#: Logits of a piece: 2 MB of float32, so that they are added to, normalised and used while in the cache.
+PIECE = 2**19
 
 #: What is added, times the scale, to logits that must not be seen: finite, since it is multiplied, and for float16.
 FAR = -2e4
@@ -64,7 +64,8 @@ class HaloAttention(nn.Module):
 
     On a CPU windows are computed a few at a time, so that logits stay in the cache; for gradients they are
     computed again instead of being kept. Elsewhere one call of fused attention takes all of them: the position
-    terms ride on queries that are longer by 4 windows, and no logits are stored. Logits are float32 throughout.
+    terms ride on longer queries, and no logits are stored. Logits are float32 throughout. An export with free height
+    and width serves multiples of the block.
 
     Args:
         dim: channels in, at least 1.
