@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,7 @@ def run(settings: DemoSettings) -> int:
     Args:
         settings: see `DemoSettings`.
     """
+    torch.set_num_threads(1)  # models this small only wait for each other on more
     out = Path(settings.out)
     summaries = {}
     for attention in dict.fromkeys([settings.attention, "softmax"]):

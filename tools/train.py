@@ -106,21 +106,20 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
         compile=settings.compile,
         grad_checkpointing=settings.grad_checkpointing,
     )
-    best = BestCheckpoint(
-        out,
-        "best",
-        monitor=classifier.score,
-        mode="max",
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
+    goal = (
+        {"monitor": "val_loss", "mode": "min"}
+        if settings.best_by == "loss"
+        else {"monitor": classifier.score, "mode": "max"}
     )
-    last = ModelCheckpoint(out, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+    every: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = BestCheckpoint(out, "best", **goal, **every)
+    last = ModelCheckpoint(out, "last", **every)
     callbacks: list[Callback] = [EpochSeed(settings.seed), EpochTable(out / "metrics.csv"), best, last]
     callbacks += [RichProgressBar()] if sys.stderr.isatty() else [EpochLine()]
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.early_stop is not None:
-        callbacks.append(EarlyStopping(classifier.score, mode="max", patience=settings.early_stop))
+        callbacks.append(EarlyStopping(**goal, patience=settings.early_stop))
     trainer = build_trainer(
         callbacks,
         max_epochs=settings.epochs,
@@ -146,7 +145,7 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
         trainer.test(classifier, datamodule=data, verbose=False)
     summary = {
         "metrics": classifier.report["metrics"],
-        "best_epoch": _best_epoch(out / "metrics.csv", classifier.score),
+        "best_epoch": _best_epoch(out / "metrics.csv", **goal),
         "classes": data.classes,
         "images": {split: len(images) for split, images in data.splits.items()},
         "parameters": sum(weight.numel() for weight in model.parameters()),
@@ -341,9 +340,10 @@ def _stopped_early(checkpoint: Path) -> bool:
     return any(name.startswith("EarlyStopping") and state["stopped_epoch"] for name, state in states.items())
 
 
-def _best_epoch(table: Path, score: str) -> int:
-    """The last epoch with the highest score, counted from 1."""
-    return int(max(read_table(table), key=lambda row: (row[score], row["epoch"]))["epoch"]) + 1
+def _best_epoch(table: Path, monitor: str, mode: str) -> int:
+    """The last of the best epochs, counted from 1."""
+    sign = -1 if mode == "min" else 1
+    return int(max(read_table(table), key=lambda row: (sign * row[monitor], row["epoch"]))["epoch"]) + 1
 
 
 def write_tables(out: Path, title: str, report: Mapping[str, Any], classes: list[str]) -> None:

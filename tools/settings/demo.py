@@ -20,5 +20,5 @@ class DemoSettings:
 
     attention: str = "van"
     out: str = "runs/demo"
-    epochs: int = 40
+    epochs: int = 60
     seed: int = 0

@@ -147,7 +147,9 @@ class TrainSettings:
         batch_size: images in one update, over all devices and accumulation steps.
         accumulate: parts in which a device works through its share of a batch.
         ema_decay: keep a moving average of the weights with this decay, 0-1, and judge that; null is off.
-        early_stop: stop after this many epochs without a better validation score; null is off.
+        best_by: what chooses the best epoch, and what early_stop watches: score is top-1 or mean average precision;
+            loss tells epochs apart where validation images are few.
+        early_stop: stop after this many epochs without a better one; null is off.
         seed: seed of everything by chance.
         precision: number format of the computation.
         channels_last: keep images channels last in memory.
@@ -171,6 +173,7 @@ class TrainSettings:
     batch_size: int = 128
     accumulate: int = 1
     ema_decay: float | None = None
+    best_by: Literal["score", "loss"] = "score"
     early_stop: int | None = None
     seed: int = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
