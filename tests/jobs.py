@@ -15,14 +15,8 @@ from regard.tools import cli
 #: A ViT so small that an epoch on the digits takes a second.
 TINY = [
     *("--config", "digits_vit_van", "--epochs", "2", "--batch_size", "256", "--optimizer.warmup_epochs", "0"),
-    *(
-        "--backbone.options.patch_size",
-        "4",
-        "--backbone.options.embed_dim",
-        "32",
-        "--backbone.options.depth",
-        "1",
-    ),
+    *("--images.workers", "0", "--backbone.options.patch_size", "4", "--backbone.options.embed_dim", "32"),
+    *("--backbone.options.depth", "1"),
 ]
 
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import timm
@@ -106,20 +107,16 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
         compile=settings.compile,
         grad_checkpointing=settings.grad_checkpointing,
     )
-    goal = (
-        {"monitor": "val_loss", "mode": "min"}
-        if settings.best_by == "loss"
-        else {"monitor": classifier.score, "mode": "max"}
-    )
+    monitor, mode = ("val_loss", "min") if settings.best_by == "loss" else (classifier.score, "max")
     every: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = BestCheckpoint(out, "best", **goal, **every)
+    best = BestCheckpoint(out, "best", monitor=monitor, mode=mode, **every)
     last = ModelCheckpoint(out, "last", **every)
     callbacks: list[Callback] = [EpochSeed(settings.seed), EpochTable(out / "metrics.csv"), best, last]
     callbacks += [RichProgressBar()] if sys.stderr.isatty() else [EpochLine()]
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
     if settings.early_stop is not None:
-        callbacks.append(EarlyStopping(**goal, patience=settings.early_stop))
+        callbacks.append(EarlyStopping(monitor, mode=mode, patience=settings.early_stop))
     trainer = build_trainer(
         callbacks,
         max_epochs=settings.epochs,
@@ -145,7 +142,7 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
         trainer.test(classifier, datamodule=data, verbose=False)
     summary = {
         "metrics": classifier.report["metrics"],
-        "best_epoch": _best_epoch(out / "metrics.csv", **goal),
+        "best_epoch": _best_epoch(out / "metrics.csv", monitor, mode),
         "classes": data.classes,
         "images": {split: len(images) for split, images in data.splits.items()},
         "parameters": sum(weight.numel() for weight in model.parameters()),
@@ -205,6 +202,7 @@ def build_model(settings: BackboneSettings, classes: int) -> nn.Module:
 
     Raises:
         ValueError: an unknown model, attention or option, or weights that do not fit.
+        OSError: published weights cannot be fetched.
     """
     try:
         return create_model(
@@ -217,6 +215,11 @@ def build_model(settings: BackboneSettings, classes: int) -> nn.Module:
             num_classes=classes,
             **settings.options,
         )
+    except URLError as error:
+        raise OSError(
+            f"the published weights of {settings.name} cannot be fetched ({error.reason}); bring the file from "
+            "elsewhere and give it as --backbone.weights FILE, or start fresh with --backbone.pretrained false"
+        ) from error
     except TypeError as error:  # an argument that the model's constructor does not have
         raise ValueError(f"--backbone.options {settings.options} do not suit {settings.name}: {error}") from error
 

@@ -29,7 +29,6 @@ def saved(image: Image.Image, kind: str, **options: object) -> io.BytesIO:
         ("RGB", "JPEG"),
         ("RGBA", "PNG"),
         ("CMYK", "JPEG"),
-        ("YCbCr", "TIFF"),
         ("I;16", "PNG"),
         ("I;16B", "TIFF"),
         ("I", "TIFF"),

@@ -17,7 +17,9 @@ import torch
 from jobs import TINY, run, start, train
 from PIL import Image
 
-from regard.tools.recipes import recipes
+from regard.tools import train as train_job
+from regard.tools.recipes import read_recipe, recipes
+from regard.tools.settings import TrainSettings
 from regard.tools.training import SafeCheckpointIO
 
 
@@ -267,15 +269,24 @@ def test_images_of_all_modes_train_together(tmp_path: Path, photos: Callable[...
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can take write permission from itself")
-def test_no_write_permission_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tmp_path.chmod(0o755)
+def test_no_write_permission_stops_before_anything_is_read(tmp_path: Path) -> None:
+    settings = read_recipe("digits_vit_van", TrainSettings, {"out": str(tmp_path / "out")})
     os.seteuid(65534)
     try:
-        said = message(capsys, 2, "--out", tmp_path / "out")
+        with pytest.raises(PermissionError, match=str(tmp_path)):
+            train_job.run(settings)
     finally:
         os.seteuid(0)
-    assert "Permission denied" in said
-    assert str(tmp_path / "out") in said
+
+
+def test_a_permission_that_is_missing_is_a_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(settings: TrainSettings) -> int:
+        raise PermissionError(13, "Permission denied", settings.out)
+
+    monkeypatch.setattr(train_job, "run", refuse)
+    assert f"Permission denied: '{tmp_path}/out'" in message(capsys, 2, "--out", tmp_path / "out")
 
 
 def test_a_file_as_output_folder_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
