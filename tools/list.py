@@ -53,7 +53,7 @@ def list_models() -> Iterator[dict[str, Any]]:
                     "paper": family.PAPER,
                     "parameters_M": round(parameters / 1e6, 3),
                     "top1": family.TOP1.get(f"{name}.{tag}"),
-                    "weights": "published" if published.has_weights else "none",
+                    "weights": ", ".join(["published", *(published.notes or ())]) if published.has_weights else "none",
                 }
 
 

@@ -74,6 +74,7 @@ def test_list_shows_every_block_model_and_recipe(capsys: pytest.CaptureFixture[s
     assert models["van_b0"]["parameters_M"] == pytest.approx(4.106, abs=1e-3)
     assert models["van_b0"]["weights"] == "published"
     assert models["van_b4"]["weights"] == "none"
+    assert "the dense network" in models["sparsifiner_deit_tiny_patch16_224"]["weights"]
     assert all(recipe["command"].startswith("regard ") for recipe in found["recipes"])
     assert run("list") == 0
     assert "van_b0" in capsys.readouterr().out

@@ -522,6 +522,7 @@ def _cfg(url: str, origin: str, **changed: Any) -> dict[str, Any]:
         "paper_ids": PAPER,
         "paper_name": "Sparsifiner: Learning Sparse Instance-Dependent Attention for Efficient Vision Transformers",
         "origin_url": origin,
+        "notes": ("the dense network that training starts from",),
         **changed,
     }
 
@@ -540,7 +541,7 @@ def _lvvit_cfg(file: str) -> dict[str, Any]:
     return _cfg(_LVVIT.format(file), "https://github.com/zihangJiang/TokenLabeling", license="apache-2.0", **changed)
 
 
-#: The dense networks that training starts from.
+#: The dense networks that training starts from, as the notes of their configurations say.
 default_cfgs = generate_default_cfgs(
     {
         "sparsifiner_deit_tiny_patch16_224.dense_in1k": _deit_cfg("tiny_patch16_224-a1311bcf"),

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 import timm
@@ -215,3 +216,11 @@ def test_features_export_with_any_size() -> None:
     ).module()
     for height, width in ((64, 96), (49, 66), (33, 128)):
         torch.testing.assert_close(exported(images(height, width)), model(images(height, width)))
+
+
+def test_a_saved_network_of_other_widths_loads_again(tmp_path: Path) -> None:
+    model = timm.create_model("van_b0", num_classes=3, dims=(8, 16), mlp_ratios=(4, 4), depths=(1, 1)).eval()
+    timm.models.save_for_hf(model, str(tmp_path), safe_serialization=True)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    image = torch.rand(1, 3, 33, 50)
+    assert torch.equal(again(image), model(image))
