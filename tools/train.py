@@ -7,6 +7,7 @@ folder (model.safetensors and config.json) that timm loads.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import platform
@@ -34,6 +35,7 @@ from torch import nn
 
 from ..datasets.classification import ClassificationData
 from ..vision import ImageClassifier, create_model
+from ..vision.sparsifiner_training import SparsifinerClassifier
 from .pictures import draw_confusion, draw_curves
 from .settings import BackboneSettings, ImageSettings, TrainSettings
 from .training import (
@@ -48,6 +50,9 @@ from .training import (
 )
 
 __all__ = ["run"]
+
+#: How a model learns -> the Lightning module that does it.
+METHODS: dict[str, type[ImageClassifier]] = {"supervised": ImageClassifier, "sparsifiner": SparsifinerClassifier}
 
 #: Settings that say where and on what a run works, not what comes out; they may change when a run goes on.
 _PLACE = ("out", "accelerator", "devices", "nodes", "strategy", "loggers", "images.workers", "images.root")
@@ -97,7 +102,8 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
     check_size(model, config["input_size"])
     chosen = asdict(settings.optimizer)
     clip_grad = chosen.pop("clip_grad")
-    classifier = ImageClassifier(
+    classifier = build_classifier(
+        settings,
         model,
         multi_label=data.multi_label,
         optimizer=chosen.pop("name"),
@@ -222,6 +228,24 @@ def build_model(settings: BackboneSettings, classes: int) -> nn.Module:
         ) from error
     except TypeError as error:  # an argument that the model's constructor does not have
         raise ValueError(f"--backbone.options {settings.options} do not suit {settings.name}: {error}") from error
+
+
+def build_classifier(settings: TrainSettings, model: nn.Module, **options: Any) -> ImageClassifier:
+    """The Lightning module of `settings.method` around `model`; `options` are those that every method has.
+
+    Raises:
+        ValueError: the method has no such option, or does not suit the model.
+    """
+    method, own = METHODS[settings.method], settings.method_options
+    shared = inspect.signature(ImageClassifier).parameters
+    known = [name for name in inspect.signature(method).parameters if name not in shared and name != "classifier"]
+    unknown = [name for name in own if name not in known]
+    if unknown:
+        hint = f"its options: {', '.join(known)}" if known else "it has none"
+        raise ValueError(f"--method {settings.method} has no option {unknown[0]!r}; {hint}")
+    if settings.method == "sparsifiner" and not (settings.backbone.pretrained or settings.backbone.weights):
+        sys.stderr.write("the teacher is untrained: give --backbone.weights FILE or --backbone.pretrained true\n")
+    return method(model, **options, **own)
 
 
 def check_size(model: nn.Module, size: tuple[int, int, int]) -> None:

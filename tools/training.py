@@ -179,8 +179,9 @@ class EpochTable(Callback):
 
     def write(self) -> None:
         """Write the table anew."""
-        lines = [",".join(self.rows[0])] + [",".join(f"{value:.10g}" for value in row.values()) for row in self.rows]
-        write_atomically(self.path, "\n".join(lines) + "\n")
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        lines = [",".join(f"{row[name]:.10g}" if name in row else "" for name in names) for row in self.rows]
+        write_atomically(self.path, "\n".join([",".join(names), *lines]) + "\n")
 
     def state_dict(self) -> dict[str, Any]:
         """Rows for the checkpoint."""
@@ -192,6 +193,6 @@ class EpochTable(Callback):
 
 
 def read_table(path: Path) -> list[dict[str, float]]:
-    """Rows of a metrics.csv."""
+    """Rows of a metrics.csv, each with what was measured in its epoch."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]

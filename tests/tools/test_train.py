@@ -20,7 +20,7 @@ from PIL import Image
 from regard.tools import train as train_job
 from regard.tools.recipes import read_recipe, recipes
 from regard.tools.settings import TrainSettings
-from regard.tools.training import SafeCheckpointIO
+from regard.tools.training import SafeCheckpointIO, read_table
 
 
 def message(capsys: pytest.CaptureFixture[str], code: int, *words: str | Path) -> str:
@@ -78,10 +78,37 @@ def test_every_recipe_builds_and_trains_for_a_step(
     data = [] if "data: digits" in text else ["--data", idx_folder if "idx" in name else photos(each=4)]
     small = ["--epochs", "1", "--batch_size", "4", "--limit_batches", "1", "--images.workers", "0"]
     small += ["--optimizer.warmup_epochs", "0", "--optimizer.cooldown_epochs", "0", "--accelerator", "cpu"]
-    small += ["--backbone.pretrained", "false"]  # no network
+    small += ["--backbone.pretrained", "false", "--strategy", "auto"]  # no network, one process
+    small += ["--method_options.reconstruction_epochs", "0"] if "method: sparsifiner" in text else []
     small += ["--precision", "bf16-mixed"] if "precision: 16-mixed" in text else []  # float16 needs a GPU
     assert run("train", "--config", name, *data, *small, "--out", tmp_path / "out") == 0
     assert (tmp_path / "out/model/model.safetensors").exists()
+
+
+def test_sparsifiner_learns_in_two_stages_on_two_processes(tmp_path: Path) -> None:
+    train(tmp_path / "dense", "--backbone.attention", "softmax", "--backbone.options.qk_norm", "false")
+    words = ["train", "--config", "digits_sparsifiner_stages", *TINY[2:], "--out", tmp_path / "sparse"]
+    words += ["--backbone.weights", tmp_path / "dense/model/model.safetensors"]
+    words += ["--method_options.reconstruction_epochs", "1", "--accelerator", "cpu", "--devices", "2"]
+    process = start([*words, "--strategy", "ddp_find_unused_parameters_true"])
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    first, second = read_table(tmp_path / "sparse/metrics.csv")
+    assert first["train_reconstruction"] > 0
+    assert "train_distillation" not in first
+    assert "train_distillation" in second
+
+
+def test_an_option_that_the_method_has_not_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = message(capsys, 2, "--out", tmp_path / "out", "--method_options.stages", "2")
+    assert "--method supervised has no option 'stages'; it has none" in said
+    said = message(capsys, 2, "--out", tmp_path / "out", "--method", "sparsifiner", "--method_options.stages", "2")
+    assert "reconstruction_epochs" in said
+
+
+def test_sparsifiner_needs_predictors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = message(capsys, 2, "--out", tmp_path / "out", "--method", "sparsifiner")
+    assert "has no predictors; take a sparsifiner_* model" in said
 
 
 @pytest.fixture

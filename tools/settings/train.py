@@ -143,6 +143,9 @@ class TrainSettings:
         images: how images are read.
         augmentation: what training does to images and labels.
         optimizer: how weights are updated.
+        method: how the model learns: supervised by labels alone; sparsifiner is that paper's two stages, from the
+            weights of a dense network (give pretrained or weights).
+        method_options: the method's own options, e.g. reconstruction_epochs for sparsifiner.
         epochs: passes over the training images.
         batch_size: images in one update, over all devices and accumulation steps.
         accumulate: parts in which a device works through its share of a batch.
@@ -169,6 +172,8 @@ class TrainSettings:
     images: ImageSettings = field(default_factory=ImageSettings)
     augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    method: Literal["supervised", "sparsifiner"] = "supervised"
+    method_options: dict[str, Any] = field(default_factory=dict)
     epochs: int = 100
     batch_size: int = 128
     accumulate: int = 1
