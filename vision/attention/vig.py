@@ -67,27 +67,13 @@ def gated_linear_attention(
     limit = _chunk_limit([decay for decay, _ in ways])
     chunks = -(-tokens // limit)
     length = -(-tokens // chunks)  # as even as can be: 196 tokens are 7 chunks of 28
+    ways = [(decay.clamp(min=-RANGE / limit), back) for decay, back in ways]
     query = query * (key_dim**-0.5 if scale is None else scale)
     query, key, value = (_chunked(x, chunks, length) for x in (query, key, value))  # pieces length dim
-    weights: Tensor | None = None
-    far = []
-    for decay, back in ways:
-        decay = _chunked(decay.clamp(min=-RANGE / limit), chunks, length)
-        decayed = decay.cumsum(dim=1)
-        total = decayed[:, -1:]
-        if back:
-            decayed = total - decayed + decay
-        middle = total / 2  # halves the exponents on both sides
-        seen, kept = query * (decayed - middle).exp(), key * (middle - decayed).exp()
-        within = seen @ kept.mT  # pieces length length
-        within = within.triu_() if back else within.tril_()
-        weights = within if weights is None else weights.add_(within)
-        reach = middle.exp()
-        added = (kept * reach).mT @ value  # pieces key_dim value_dim
-        far.append((seen * reach, _scan(total.exp().mT, added, chunks, back)))
-    assert weights is not None
+    found = [_one_way(query, key, value, _chunked(decay, chunks, length), chunks, back) for decay, back in ways]
+    weights = found[0][0] if len(found) == 1 else found[0][0].add_(found[1][0])
     out = weights @ value
-    for seen, memory in far:
+    for _, seen, memory in found:
         out = out.baddbmm_(seen, memory)
     return out.reshape(batch, heads, chunks * length, value.shape[2])[:, :, :tokens]
 
@@ -226,6 +212,32 @@ def _chunked(
     if missing:
         x = F.pad(x, (0, 0, 0, missing))
     return x.reshape(-1, length, x.shape[3])
+
+
+def _one_way(
+    query: Float[Tensor, "pieces length key_dim"],
+    key: Float[Tensor, "pieces length key_dim"],
+    value: Float[Tensor, "pieces length value_dim"],
+    decay: Float[Tensor, "pieces length key_dim"],
+    chunks: int,
+    back: bool,
+) -> tuple[
+    Float[Tensor, "pieces length length"],
+    Float[Tensor, "pieces length key_dim"],
+    Float[Tensor, "pieces key_dim value_dim"],
+]:
+    """The weights within each chunk; and for what lies before it, how its tokens read and what there is to read."""
+    decayed = decay.cumsum(dim=1)
+    total = decayed[:, -1:]
+    if back:
+        decayed = total - decayed + decay
+    middle = total / 2  # halves the exponents on both sides
+    reach = middle.exp()
+    seen, kept = query * (decayed - middle).exp(), key * (middle - decayed).exp()
+    weights = seen @ kept.mT
+    weights = weights.triu_() if back else weights.tril_()
+    added = (kept * reach).mT @ value
+    return weights, seen * reach, _scan(total.exp().mT, added, chunks, back)
 
 
 def _scan(

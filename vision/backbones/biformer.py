@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import DropPath, calculate_drop_path_rates, create_classifier, to_2tuple, trunc_normal_
+from timm.layers import DropPath, calculate_drop_path_rates, to_2tuple, trunc_normal_
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from ..attention.biformer import BiLevelRoutingAttention
 from ..attention.lepe import LePEAttention
+from .pyramid import Pyramid
 
 __all__ = ["PAPER", "TOP1", "BiFormer", "Block", "checkpoint_filter_fn"]
 
@@ -115,7 +114,7 @@ class Block(nn.Module):
         return self.drop_path(out if gamma is None else gamma * out)
 
 
-class BiFormer(nn.Module):
+class BiFormer(Pyramid):
     """BiFormer and its ablation in Swin-T's layout.
 
     Args:
@@ -175,13 +174,8 @@ class BiFormer(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.drop_rate = drop_rate
-        self.grad_checkpointing = False
-        self.num_features = self.head_hidden_size = dims[-1]
-        self.feature_info: list[dict[str, Any]] = []
+        super().__init__(num_features=dims[-1], in_chans=in_chans, drop_rate=drop_rate)
+        self.feature_info = []
         self.downsample_layers = nn.ModuleList()
         self.stages = nn.ModuleList()
         rates = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
@@ -209,7 +203,7 @@ class BiFormer(nn.Module):
             self.stages.append(nn.Sequential(*blocks))
             self.feature_info.append({"num_chs": dim, "reduction": 2 ** (stage + 2), "module": f"stages.{stage}"})
         self.norm: nn.Module = nn.BatchNorm2d(self.num_features)
-        self.global_pool, self.head = create_classifier(self.num_features, num_classes, global_pool)
+        self.reset_classifier(num_classes, global_pool)
         self.init_weights()
         if device is not None or dtype is not None:
             self.to(device=device, dtype=dtype)
@@ -242,108 +236,28 @@ class BiFormer(nn.Module):
             ],
         }
 
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass instead of keeping their activations."""
-        self.grad_checkpointing = enable
+    @property
+    def num_stages(self) -> int:
+        """Stages."""
+        return len(self.stages)
 
-    @torch.jit.ignore
-    def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new classifier in, and another pooling if one is given."""
-        pool = self.global_pool.pool_type if global_pool is None else global_pool
-        self.num_classes = num_classes
-        like = next(self.parameters())
-        self.global_pool, self.head = create_classifier(
-            self.num_features, num_classes, pool, device=like.device, dtype=like.dtype
-        )
+    @property
+    def norm_parent(self) -> nn.Module:
+        """The network itself: one norm, after the last stage."""
+        return self
 
     def forward_stage(
         self, x: Float[Tensor, "batch in_chans h w"], stage: int
     ) -> Float[Tensor, "batch dim height width"]:
-        """Run one stage.
-
-        Args:
-            x: the output of the stage before, or the image.
-            stage: counted from 0, as in the parameter names.
-        """
+        """Run one stage, counted from 0; see `Pyramid`."""
         x = self.downsample_layers[stage](x.contiguous(memory_format=torch.channels_last))
         blocks = self.stages[stage]
         return checkpoint_seq(blocks, x) if self.grad_checkpointing and not torch.jit.is_scripting() else blocks(x)
 
-    def forward_features(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch dim height width"]:
-        """The map of the last stage, normalised."""
-        for stage in range(len(self.stages)):
-            x = self.forward_stage(x, stage)
-        return self.norm(x)
-
-    def forward_intermediates(
-        self,
-        x: Float[Tensor, "batch in_chans h w"],
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: Literal["NCHW"] = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of several stages.
-
-        Args:
-            x: images.
-            indices: stages from 0; a number takes that many last ones, None all.
-            norm: whether the map of the last stage is normalised; the others have no norm.
-            stop_early: whether to leave out stages after the last one asked for.
-            output_fmt: NCHW.
-            intermediates_only: whether to return the list alone, without the features.
-
-        Raises:
-            ValueError: another `output_fmt`.
-        """
-        if output_fmt != "NCHW":
-            raise ValueError(f"BiFormer gives maps as NCHW, not {output_fmt!r}")
-        chosen, last = feature_take_indices(len(self.stages), _listed(indices))
-        final = len(self.stages) - 1
-        maps = []
-        for stage in range((last if stop_early else final) + 1):
-            x = self.forward_stage(x, stage)
-            if stage in chosen:
-                maps.append(self.norm(x) if norm and stage == final else x)
-        if intermediates_only:
-            return maps
-        return (self.norm(x) if stage == final else x), maps
-
-    def prune_intermediate_layers(
-        self,
-        indices: int | Sequence[int] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
-    ) -> list[int]:
-        """Remove the stages after the last one asked for, and norm and classifier; see `forward_intermediates`."""
-        chosen, last = feature_take_indices(len(self.stages), _listed(indices))
-        pruned = last + 1 < len(self.stages)
-        self.downsample_layers = self.downsample_layers[: last + 1]
-        self.stages = self.stages[: last + 1]
-        if pruned:
-            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
-        if pruned or prune_norm:
-            self.norm = nn.Identity()
-        if pruned or prune_head:
-            self.reset_classifier(0, "")
-        return chosen
-
-    def forward_head(
-        self, x: Float[Tensor, "batch dim height width"], pre_logits: bool = False
-    ) -> Float[Tensor, "batch *out"]:
-        """Pool and classify; `pre_logits` stops before the classifier."""
-        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch *out"]:
-        """Logits of images."""
-        return self.forward_head(self.forward_features(x))
+    def cut_stages(self, count: int) -> None:
+        """Remove all but the first `count` stages."""
+        self.downsample_layers = self.downsample_layers[:count]
+        self.stages = self.stages[:count]
 
 
 def _downsample(dim_in: int, dim: int, *, first: bool, layout: Literal["biformer", "swin"]) -> nn.Sequential:
@@ -358,10 +272,6 @@ def _downsample(dim_in: int, dim: int, *, first: bool, layout: Literal["biformer
     middle = dim // 2
     stem = nn.Sequential(nn.Conv2d(dim_in, middle, 3, stride=2, padding=1), nn.BatchNorm2d(middle), nn.GELU())
     return stem.extend(nn.Sequential(nn.Conv2d(middle, dim, 3, stride=2, padding=1), nn.BatchNorm2d(dim)))
-
-
-def _listed(indices: int | Sequence[int] | None) -> int | list[int] | None:
-    return list(indices) if isinstance(indices, Sequence) else indices
 
 
 #: Parts of the names in the authors' STL networks and refactored modules -> those in T, S and B.

@@ -9,23 +9,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
-from timm.layers import DropPath, calculate_drop_path_rates, create_classifier, trunc_normal_
+from timm.layers import DropPath, calculate_drop_path_rates, trunc_normal_
 from timm.models import (
     build_model_with_cfg,
     checkpoint_seq,
     generate_default_cfgs,
     register_model,
 )
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from ..attention.van import PIECE, VanAttention
+from .pyramid import Pyramid
 
 __all__ = ["PAPER", "TOP1", "VAN", "Block", "Mlp", "OverlapPatchEmbed", "checkpoint_filter_fn"]
 
@@ -146,7 +146,7 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class VAN(nn.Module):
+class VAN(Pyramid):
     """Visual attention network.
 
     Args:
@@ -183,14 +183,8 @@ class VAN(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.drop_rate = drop_rate
-        self.grad_checkpointing = False
-        self.num_stages = len(depths)
-        self.num_features = self.head_hidden_size = dims[-1]
-        self.feature_info: list[dict[str, Any]] = []
+        super().__init__(num_features=dims[-1], in_chans=in_chans, drop_rate=drop_rate)
+        self.feature_info = []
         rates: Iterator[Any] = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
         for stage, (dim, ratio, depth) in enumerate(zip(dims, mlp_ratios, depths, strict=True), start=1):
             patch_px, stride = (7, 4) if stage == 1 else (3, 2)
@@ -203,7 +197,7 @@ class VAN(nn.Module):
             self.add_module(f"norm{stage}", ChannelNorm(dim, eps=1e-6))
             self.feature_info.append({"num_chs": dim, "reduction": 2 ** (stage + 1), "module": f"norm{stage}"})
             in_chans = dim
-        self.global_pool, self.head = create_classifier(self.num_features, num_classes, global_pool)
+        self.reset_classifier(num_classes, global_pool)
         self.init_weights()
         if device is not None or dtype is not None:
             self.to(device=device, dtype=dtype)
@@ -239,110 +233,26 @@ class VAN(nn.Module):
             ],
         }
 
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass instead of keeping their activations."""
-        self.grad_checkpointing = enable
-
-    @torch.jit.ignore
-    def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new classifier in, and another pooling if one is given."""
-        pool = self.global_pool.pool_type if global_pool is None else global_pool
-        self.num_classes = num_classes
-        like = next(self.parameters())
-        self.global_pool, self.head = create_classifier(
-            self.num_features, num_classes, pool, device=like.device, dtype=like.dtype
-        )
+    @property
+    def num_stages(self) -> int:
+        """Stages."""
+        return len(self.feature_info)
 
     def forward_stage(
         self, x: Float[Tensor, "batch in_chans h w"], stage: int
     ) -> Float[Tensor, "batch dim height width"]:
-        """Run one stage.
-
-        Args:
-            x: the output of the stage before, or the image.
-            stage: counted from 1, as in the parameter names.
-        """
-        x = self.get_submodule(f"patch_embed{stage}")(x.contiguous(memory_format=torch.channels_last))
-        blocks = self.get_submodule(f"block{stage}")
+        """Run one stage, counted from 0 (the parameters' names count from 1); see `Pyramid`."""
+        embed, blocks, norm = (self.get_submodule(f"{name}{stage + 1}") for name in ("patch_embed", "block", "norm"))
+        x = embed(x.contiguous(memory_format=torch.channels_last))
         x = checkpoint_seq(blocks, x) if self.grad_checkpointing and not torch.jit.is_scripting() else blocks(x)
-        return self.get_submodule(f"norm{stage}")(x)
+        return norm(x)
 
-    def forward_features(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch dim height width"]:
-        """The map of the last stage, normalised."""
-        for stage in range(1, self.num_stages + 1):
-            x = self.forward_stage(x, stage)
-        return x
-
-    def forward_intermediates(
-        self,
-        x: Float[Tensor, "batch in_chans h w"],
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: Literal["NCHW"] = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of several stages.
-
-        Args:
-            x: images.
-            indices: stages from 0; a number takes that many last ones, None all.
-            norm: without effect: every stage of VAN ends with its norm.
-            stop_early: whether to leave out stages after the last one asked for.
-            output_fmt: NCHW.
-            intermediates_only: whether to return the list alone, without the last map.
-
-        Raises:
-            ValueError: another `output_fmt`.
-        """
-        if output_fmt != "NCHW":
-            raise ValueError(f"VAN gives maps as NCHW, not {output_fmt!r}")
-        chosen, last = feature_take_indices(self.num_stages, _listed(indices))
-        maps = []
-        for stage in range(1, (last + 1 if stop_early else self.num_stages) + 1):
-            x = self.forward_stage(x, stage)
-            if stage - 1 in chosen:
-                maps.append(x)
-        return maps if intermediates_only else (x, maps)
-
-    def prune_intermediate_layers(
-        self,
-        indices: int | Sequence[int] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
-    ) -> list[int]:
-        """Remove the stages after the last one asked for, and the classifier; see `forward_intermediates`."""
-        chosen, last = feature_take_indices(self.num_stages, _listed(indices))
-        for stage in range(last + 2, self.num_stages + 1):
+    def cut_stages(self, count: int) -> None:
+        """Remove all but the first `count` stages."""
+        for stage in range(count + 1, self.num_stages + 1):
             for name in ("patch_embed", "block", "norm"):
                 delattr(self, f"{name}{stage}")
-        pruned = last + 1 < self.num_stages
-        self.num_stages = last + 1
-        if pruned:
-            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
-        if pruned or prune_head:
-            self.reset_classifier(0, "")
-        return chosen
-
-    def forward_head(
-        self, x: Float[Tensor, "batch dim height width"], pre_logits: bool = False
-    ) -> Float[Tensor, "batch *out"]:
-        """Pool and classify; `pre_logits` stops before the classifier."""
-        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
-        return x if pre_logits else self.head(x)
-
-    def forward(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch *out"]:
-        """Logits of images."""
-        return self.forward_head(self.forward_features(x))
-
-
-def _listed(indices: int | Sequence[int] | None) -> int | list[int] | None:
-    return list(indices) if isinstance(indices, Sequence) else indices
+        self.feature_info = self.feature_info[:count]
 
 
 #: Parts of Hugging Face's names (transformers 4.30) inside a stage -> the authors'; {n} is the stage from 1.

@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import DropPath, calculate_drop_path_rates, create_classifier, trunc_normal_
+from timm.layers import DropPath, calculate_drop_path_rates, trunc_normal_
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from ..attention.vig import VigAttention
 from . import vig
+from .pyramid import Pyramid
 from .van import ChannelNorm
 
-__all__ = ["PAPER", "TOP1", "Block", "Mlp", "Stage", "ViGH", "checkpoint_filter_fn"]
+__all__ = ["PAPER", "TOP1", "Block", "Mlp", "ViGH", "checkpoint_filter_fn"]
 
 PAPER = "arXiv:2405.18425"
 
@@ -79,28 +79,7 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class Stage(nn.Module):
-    """Blocks on one grid, and the step to the next.
-
-    Args:
-        blocks: the blocks.
-        downsample: from (batch, dim, height, width) to half the sides and twice the channels; None ends the network.
-    """
-
-    def __init__(self, blocks: Sequence[Block], downsample: nn.Module | None) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*blocks)
-        self.downsample = downsample or nn.Identity()
-        self.grad_checkpointing = False
-
-    def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
-        """Run the blocks, without the step."""
-        x = x.permute(0, 2, 3, 1)
-        x = checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
-        return x.permute(0, 3, 1, 2)
-
-
-class ViGH(nn.Module):
+class ViGH(Pyramid):
     """Hierarchical network of gated linear attention.
 
     Args:
@@ -139,11 +118,7 @@ class ViGH(nn.Module):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.drop_rate = drop_rate
-        self.num_features = self.head_hidden_size = dims[-1]
+        super().__init__(num_features=dims[-1], in_chans=in_chans, drop_rate=drop_rate)
         self.feature_info = [
             {"num_chs": dim, "reduction": 4 * 2**stage, "module": f"layers.{stage}"} for stage, dim in enumerate(dims)
         ]
@@ -162,13 +137,12 @@ class ViGH(nn.Module):
         self.layers = nn.ModuleList()
         for dim, wider, depth, heads in zip(dims, (*dims[1:], None), depths, num_heads, strict=True):
             blocks = [Block(dim, num_heads=heads, drop_path_rate=next(rates), **options) for _ in range(depth)]
-            downsample = None
+            downsample: nn.Module = nn.Identity()
             if wider is not None:
                 downsample = _numbered({1: nn.Conv2d(dim, wider, 3, stride=2, padding=1), 3: ChannelNorm(wider)})
-            self.layers.append(Stage(blocks, downsample))
-        pool, head = create_classifier(self.num_features, num_classes, global_pool)
-        self.global_pool = pool
-        self.classifier = nn.Sequential(OrderedDict(norm=ChannelNorm(dims[-1]), head=head))
+            self.layers.append(nn.ModuleDict({"blocks": nn.Sequential(*blocks), "downsample": downsample}))
+        self.classifier = nn.Sequential(OrderedDict(norm=ChannelNorm(dims[-1]), head=nn.Identity()))
+        self.reset_classifier(num_classes, global_pool)
         self.init_weights()
         if device is not None or dtype is not None:
             self.to(device=device, dtype=dtype)
@@ -203,102 +177,35 @@ class ViGH(nn.Module):
             ],
         }
 
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass instead of keeping their activations."""
-        for stage in self._stages():
-            stage.grad_checkpointing = enable
+    @property
+    def num_stages(self) -> int:
+        """Stages."""
+        return len(self.layers)
 
-    @torch.jit.ignore
-    def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.classifier.get_submodule("head")
+    @property
+    def head_parent(self) -> nn.Module:
+        """Where the authors have the classifier."""
+        return self.classifier
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new classifier in, and another pooling if one is given."""
-        pool = self.global_pool.pool_type if global_pool is None else global_pool
-        self.num_classes = num_classes
-        like = next(self.parameters())
-        self.global_pool, self.classifier.head = create_classifier(
-            self.num_features, num_classes, pool, device=like.device, dtype=like.dtype
-        )
+    @property
+    def norm_parent(self) -> nn.Module:
+        """Where the authors have the norm."""
+        return self.classifier
 
-    def _stages(self) -> list[Stage]:
-        return [stage for stage in self.layers if isinstance(stage, Stage)]
+    def forward_stage(
+        self, x: Float[Tensor, "batch in_chans h w"], stage: int
+    ) -> Float[Tensor, "batch dim height width"]:
+        """Run one stage, counted from 0, and first the step that leads to it; see `Pyramid`."""
+        step = self.layers[stage - 1].get_submodule("downsample") if stage else self.patch_embed
+        x = step(x.contiguous(memory_format=torch.channels_last)).permute(0, 2, 3, 1)
+        blocks = self.layers[stage].get_submodule("blocks")
+        x = checkpoint_seq(blocks, x) if self.grad_checkpointing else blocks(x)
+        return x.permute(0, 3, 1, 2)
 
-    def forward_features(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch dim height width"]:
-        """The map of the last stage, normalised."""
-        x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
-        for stage in self._stages():
-            x = stage.downsample(stage(x))
-        return self.classifier.get_submodule("norm")(x)
-
-    def forward_intermediates(
-        self,
-        x: Float[Tensor, "batch in_chans h w"],
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The maps of several stages, before the step to the next.
-
-        Args:
-            x: images.
-            indices: stages from 0; a number takes that many last ones, None all.
-            norm: whether the last stage's map is normalised; the others have no norm.
-            stop_early: whether to leave out stages after the last one asked for.
-            output_fmt: NCHW.
-            intermediates_only: whether to return the list alone, without the last map.
-
-        Raises:
-            ValueError: another `output_fmt`.
-        """
-        if output_fmt != "NCHW":
-            raise ValueError(f"ViG-H gives maps as NCHW, not {output_fmt!r}")
-        listed = list(indices) if isinstance(indices, Sequence) else indices
-        chosen, last = feature_take_indices(len(self.layers), listed)
-        stages, norm_last = self._stages(), self.classifier.get_submodule("norm")
-        maps = []
-        x = self.patch_embed(x.contiguous(memory_format=torch.channels_last))
-        for number, stage in enumerate(stages[: last + 1] if stop_early else stages):
-            x = stage(x)
-            if number in chosen:
-                maps.append(norm_last(x) if norm and stage is stages[-1] else x)
-            x = stage.downsample(x)
-        return maps if intermediates_only else (norm_last(x), maps)
-
-    def prune_intermediate_layers(
-        self,
-        indices: int | Sequence[int] = 1,
-        prune_norm: bool = False,
-        prune_head: bool = True,
-    ) -> list[int]:
-        """Remove the stages after the last one asked for, and the classifier; see `forward_intermediates`."""
-        listed = list(indices) if isinstance(indices, Sequence) else indices
-        chosen, last = feature_take_indices(len(self.layers), listed)
-        pruned = last + 1 < len(self.layers)
-        self.layers = self.layers[: last + 1]
-        if pruned:
-            self._stages()[-1].downsample = nn.Identity()
-            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
-        if pruned or prune_norm:
-            self.classifier.norm = nn.Identity()
-        if pruned or prune_head:
-            self.reset_classifier(0, "")
-        return chosen
-
-    def forward_head(
-        self, x: Float[Tensor, "batch dim height width"], pre_logits: bool = False
-    ) -> Float[Tensor, "batch *out"]:
-        """Pool and classify; `pre_logits` stops before the classifier."""
-        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
-        return x if pre_logits else self.classifier.get_submodule("head")(x)
-
-    def forward(self, x: Float[Tensor, "batch in_chans h w"]) -> Float[Tensor, "batch *out"]:
-        """Logits of images."""
-        return self.forward_head(self.forward_features(x))
+    def cut_stages(self, count: int) -> None:
+        """Remove all but the first `count` stages."""
+        self.layers = self.layers[:count]
+        self.layers[-1].add_module("downsample", nn.Identity())
 
 
 def _numbered(modules: Mapping[int, nn.Module]) -> nn.Sequential:
