@@ -23,9 +23,16 @@ from torch import Tensor, nn
 from ..attention.biformer import BiLevelRoutingAttention
 from ..attention.lepe import LePEAttention
 
-__all__ = ["PAPER", "TOP1", "BiFormer", "Block", "checkpoint_filter_fn"]
+__all__ = ["AVERAGED", "KEYS", "PAPER", "TOP1", "BiFormer", "Block", "checkpoint_filter_fn"]
 
 PAPER = "arXiv:2303.08810"
+
+#: A name that only files of this family have, of whichever of the authors' modules.
+KEYS = (r"(^|\.)stages\.\d+\.(blocks\.)?\d+\.attn\.(lepe|wo|output_linear)\.",)
+
+#: The authors keep an average over training too (`model_ema`), but measure and publish the plain weights (`model`):
+#: main.py of their repository.
+AVERAGED = False
 
 #: Published ImageNet-1K top-1 accuracy (%) at 224 x 224.
 TOP1: dict[str, float] = {
