@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load_file
 from timm.models import clean_state_dict, get_pretrained_cfg, split_model_name_tag
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .backbones import FAMILIES
 from .downloads import fetch, is_url, looks_like_a_web_page
@@ -244,9 +245,20 @@ def translate(weights: Mapping[str, Tensor], name: str, **kwargs: Any) -> tuple[
     """
     family = family_of(name)
     assert family is not None
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         model = timm.create_model(name, **kwargs)
     return family.checkpoint_filter_fn(dict(weights), model), model
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves random numbers out of a model without storage, where drawing them takes most of the time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Pass on all but the drawing."""
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def fitting(weights: Mapping[str, Tensor], family: ModuleType) -> list[str]:

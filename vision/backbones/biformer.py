@@ -413,7 +413,7 @@ def _cfg(share: str, **changed: Any) -> dict[str, Any]:
     """Preprocessing of the authors: centre crop of 224 from 256.
 
     Their links answered "share id was malformed" in 2026 (issue 53 of their repository): a local file loads with
-    `pretrained_cfg_overlay={"file": path}`.
+    `regard.create_model(name, weights=path)`.
     """
     return {
         "url": f"https://api.onedrive.com/v1.0/shares/{share}/root/content",
@@ -430,6 +430,7 @@ def _cfg(share: str, **changed: Any) -> dict[str, Any]:
         "paper_name": "BiFormer: Vision Transformer with Bi-Level Routing Attention",
         "origin_url": "https://github.com/rayleizhu/BiFormer",
         "license": "mit",
+        "notes": ("the links no longer answer, bring the file",),
         **changed,
     }
 
