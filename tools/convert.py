@@ -118,7 +118,9 @@ def _write(weights: dict[str, Tensor], origin: dict[str, Any], reading: str, out
     """Convert; the folder gets its name as the last thing."""
     name, options = origin["model"], origin["options"]
     model: Any = checkpoints.load_model(name, weights, origin["source"], **options)
-    translated, _ = checkpoints.translate(weights, name, **(options | {"num_classes": model.num_classes}))
+    classes = getattr(model, "num_classes", None)  # restoration has none
+    head = {} if classes is None else {"num_classes": classes}
+    translated, _ = checkpoints.translate(weights, name, **(options | head))
     kept = {tensor.data_ptr() for tensor in translated.values()}
     building = out.with_name(out.name + ".building")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +135,7 @@ def _write(weights: dict[str, Tensor], origin: dict[str, Any], reading: str, out
             "sha256": sha256_of(building / "model.safetensors"),
             "tensors": len(result),
             "parameters": sum(weight.numel() for weight in model.parameters()),
-            "classes": model.num_classes,
+            "classes": classes,
         },
         "left_out": sorted(key for key, tensor in weights.items() if tensor.numel() and tensor.data_ptr() not in kept),
         "freshly_initialised": sorted(key for key in result if key not in translated or translated[key].is_meta),
@@ -154,7 +156,7 @@ def _print(report: dict[str, Any], out: Path) -> None:
         "model": origin["model"],
         "tensors": f"{result['tensors']:,}",
         "parameters": f"{result['parameters']:,}",
-        "classes": str(result["classes"]),
+        "classes": str(result["classes"] or "none"),
         "left out": checkpoints.shorten(report["left_out"]),
         "freshly initialised": checkpoints.shorten(report["freshly_initialised"]),
         "SHA-256 of model.safetensors": result["sha256"],
