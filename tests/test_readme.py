@@ -9,8 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from jobs import run, train
 from PIL import Image
+
+import regard.vision  # noqa: F401  (makes our models known to timm)
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,7 +36,7 @@ SMALL = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the README's commands name: photos/, fashion/ and a finished run."""
+    """A folder with what the README's commands name: photos/, fashion/, files of weights and a finished run."""
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
@@ -53,6 +57,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
     _, job, *words = shlex.split(command)
+    if job == "convert":
+        weights = timm.create_model("van_b0").state_dict()
+        torch.save({"state_dict": weights}, folder / "van_tiny_754.pth.tar")
+        torch.save({"state_dict": weights, "more": slice(1)}, folder / "theirs.pth")
+        words = [word.rpartition("/")[2] for word in words]  # no network
     if job == "evaluate":
         train(folder / words[words.index("--model") + 1])
     small = [] if "--print_config" in words else SMALL.get(job, [])

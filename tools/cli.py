@@ -17,6 +17,7 @@ from .. import __version__
 from .recipes import recipe_file
 from .settings import (
     BenchmarkSettings,
+    ConvertSettings,
     DemoSettings,
     DoctorSettings,
     EvaluateSettings,
@@ -30,6 +31,7 @@ __all__ = ["build_parser", "main"]
 JOBS: dict[str, type] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
+    "convert": ConvertSettings,
     "list": ListSettings,
     "doctor": DoctorSettings,
     "demo": DemoSettings,
@@ -80,7 +82,7 @@ def build_parser() -> ArgumentParser:
     for name, settings in JOBS.items():
         job = _Parser(description=(settings.__doc__ or "").partition("\n")[0], allow_abbrev=False)
         job.add_argument("--config", action=_RecipeAction, help="YAML file, or the name of a recipe (regard list)")
-        job.add_class_arguments(settings)
+        job.add_class_arguments(settings, as_positional=True)
         jobs.add_subcommand(name, job, help=job.description)
     return parser
 

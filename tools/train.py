@@ -11,7 +11,6 @@ import inspect
 import json
 import logging
 import platform
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -36,6 +35,7 @@ from torch import nn
 from ..datasets.classification import ClassificationData
 from ..vision import ImageClassifier, create_model
 from ..vision.sparsifiner_training import SparsifinerClassifier
+from .export import export
 from .pictures import draw_confusion, draw_curves
 from .settings import BackboneSettings, ImageSettings, TrainSettings
 from .training import (
@@ -158,7 +158,7 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
         name = settings.backbone.attention or "its own attention"
         write_tables(out, f"{settings.backbone.name} with {name}", classifier.report, data.classes)
         draw_curves({name: read_table(out / "metrics.csv")}, classifier.score, out / "curves.png")
-        export(model, config, data.classes, out / "model")
+        export(model, out / "model", config=config, label_names=data.classes)
         write_atomically(out / "summary.json", json.dumps(summary, indent=1))
     return summary
 
@@ -386,24 +386,6 @@ def write_tables(out: Path, title: str, report: Mapping[str, Any], classes: list
         counts = [[*absent, *present] for absent, present in counts]
         columns = ["absent, not found", "absent, found", "present, missed", "present, found"]
     draw_confusion(counts, classes, columns, title, out / "confusion.png")
-
-
-def export(model: Any, config: Mapping[str, Any], classes: list[str], folder: Path) -> None:
-    """Write model.safetensors and config.json, whole or not at all, for `timm.create_model("local-dir:FOLDER")`.
-
-    Args:
-        model: what `create_model` gave.
-        config: how it gets its images, from `image_config`.
-        classes: their names.
-        folder: where to.
-    """
-    model.pretrained_cfg = {**model.pretrained_cfg, **config}
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
-    timm.models.save_for_hf(model, str(partial), model_config={"label_names": classes}, safe_serialization=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
 
 
 def print_summary(summary: Mapping[str, Any], title: str) -> None:

@@ -9,15 +9,12 @@ arguments name the host and the block and are plain JSON. So all that timm does 
 from __future__ import annotations
 
 import logging
-import pickle
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import timm
-from safetensors import SafetensorError
 from timm.models import (
     build_model_with_cfg,
     model_entrypoint,
@@ -29,6 +26,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from .attention import attention_class
+from .checkpoints import family_of, find_file, load_model, published_url, read_weights, shorten
 from .hosts import check_name, find_host
 
 __all__ = ["create_model"]
@@ -57,14 +55,16 @@ def create_model(
         attention_stages: the 0-based stages of a host with stages that get the block; all without it.
         pretrained: whether to load the host's published weights, wherever their names still fit. What found
             no place, and what stays freshly initialised, is logged in one message.
-        weights: a local file to load instead, safetensors or PyTorch's (opened with `weights_only`); a published
-            family translates the names in its authors' files. Without `attention` all of it must fit.
+        weights: a file to load instead, its path or its URL, safetensors or PyTorch's (opened with `weights_only`);
+            a published family translates the names in its authors' files. Without `attention` all of it must fit,
+            but for a head of another `num_classes`; without `num_classes` the model has as many as the file.
         kwargs: timm's own, such as `num_classes`, `img_size`, `drop_path_rate`, `features_only`.
 
     Raises:
         ValueError: no such model, block, option or stage; the host leaves no place for the block; or the weights
             are damaged or of another model.
         FileNotFoundError: there is no such file of weights.
+        OSError: the weights cannot be fetched.
 
     Example:
         >>> import torch
@@ -81,14 +81,12 @@ def create_model(
         swapped = {"attention": attention, "attention_options": attention_options, "attention_stages": attention_stages}
         kwargs |= {"host": name, **swapped}
         name = regard_swapped.__name__
+    if weights is None and pretrained and not kwargs.keys() & {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}:
+        weights = published_url(name)
     if weights is None:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
-    if not Path(weights).is_file():
-        raise FileNotFoundError(f"there is no file of weights {weights}")
-    try:
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(weights)}, **kwargs)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
-        raise ValueError(f"{weights} does not load into {name}: {_why(error)}") from error
+    averaged = getattr(family_of(name), "AVERAGED", True)
+    return load_model(name, read_weights(find_file(weights), averaged=averaged), weights, **kwargs)
 
 
 @register_model
@@ -144,36 +142,12 @@ def regard_swapped(
 def _report(model: nn.Module, keys: Any) -> None:
     """Say once what did not load; the emptied lists keep timm from saying it again."""
     if set(keys.missing_keys) >= {name for name, _ in model.named_parameters()}:
-        raise RuntimeError(f"not one of its names is known here; it has {_summary(keys.unexpected_keys[:9])} ...")
+        raise RuntimeError(f"not one of its names is known here; it has {shorten(keys.unexpected_keys)}")
     if keys.missing_keys or keys.unexpected_keys:
         _logger.warning(
             "the host's weights are loaded. Without a place in the new model: %s. Freshly initialised: %s.",
-            _summary(keys.unexpected_keys),
-            _summary(keys.missing_keys),
+            shorten(keys.unexpected_keys, 40),
+            shorten(keys.missing_keys, 40),
         )
     keys.missing_keys.clear()
     keys.unexpected_keys.clear()
-
-
-def _summary(keys: Sequence[str]) -> str:
-    """Keys with their layer numbers as `*`, each once."""
-    return ", ".join(dict.fromkeys(re.sub(r"\b\d+\b", "*", key) for key in keys)) or "nothing"
-
-
-def _why(error: Exception) -> str:
-    """What stopped the loading of a file, in one line."""
-    text = str(error)
-    if "state_dict" in text:
-        parts = []
-        for what, words in (("it lacks", "Missing key"), ("it has, and the model has not,", "Unexpected key")):
-            found = re.search(rf"{words}\(s\) in state_dict: (.*)", text)
-            if found:
-                names = re.findall(r'"([^"]+)"', found[1])
-                parts.append(f"{what} {_summary(names)}")
-        sizes = re.findall(r"size mismatch for ([^:]+):", text)
-        if sizes:
-            parts.append(f"the shapes differ of {_summary(sizes)}")
-        return "; ".join(parts)
-    if isinstance(error, pickle.UnpicklingError):
-        return "it holds more than tensors, or is no file of weights; only tensors and plain values are read"
-    return text.strip().partition("\n")[0] or "the file is cut short"

@@ -37,6 +37,8 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["train", "--precision", "fp8"], "bf16-mixed"),
         (["train", "--config", "no/such/file.yaml"], "neither a file nor a recipe"),
         ([], "train"),
+        (["convert"], "source"),
+        (["convert", "file.pth", "--trus", "true"], "did you mean --trust?"),
     ],
 )
 def test_a_wrong_word_is_named_with_the_nearest_right_one(

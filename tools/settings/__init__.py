@@ -1,6 +1,7 @@
 """What each job can be told: frozen, torch-free dataclasses."""
 
 from .benchmark import BenchmarkSettings
+from .convert import ConvertSettings
 from .demo import DemoSettings
 from .doctor import DoctorSettings, ListSettings
 from .evaluate import EvaluateSettings
@@ -10,6 +11,7 @@ __all__ = [
     "AugmentationSettings",
     "BackboneSettings",
     "BenchmarkSettings",
+    "ConvertSettings",
     "DemoSettings",
     "DoctorSettings",
     "EvaluateSettings",

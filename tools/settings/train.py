@@ -18,7 +18,7 @@ class BackboneSettings:
         attention_options: the block's own options.
         attention_stages: stages that get the block, counted from 0; null is all.
         pretrained: start from the model's published weights.
-        weights: start from this local file (safetensors, or a checkpoint of the authors).
+        weights: start from this file, its path or its URL (safetensors, or a checkpoint of the authors).
         options: the model's own keyword arguments, e.g. img_size, patch_size, drop_path_rate, in_chans.
     """
 

@@ -6,7 +6,8 @@ from . import biformer, halonet, mobilenetv2_ela, sparsifiner, van, vig, vig_h
 
 __all__ = ["FAMILIES", "biformer", "halonet", "mobilenetv2_ela", "sparsifiner", "van", "vig", "vig_h"]
 
-#: Name of a family -> its module, with `default_cfgs`, `PAPER` and `TOP1`.
+#: Name of a family -> its module, with `default_cfgs`, `PAPER`, `TOP1`, and `KEYS`: patterns of names that only
+#: files of the family have.
 FAMILIES: dict[str, ModuleType] = {
     "halonet": halonet,
     "biformer": biformer,

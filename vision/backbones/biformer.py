@@ -22,9 +22,16 @@ from ..attention.biformer import BiLevelRoutingAttention
 from ..attention.lepe import LePEAttention
 from .pyramid import Pyramid
 
-__all__ = ["PAPER", "TOP1", "BiFormer", "Block", "checkpoint_filter_fn"]
+__all__ = ["AVERAGED", "KEYS", "PAPER", "TOP1", "BiFormer", "Block", "checkpoint_filter_fn"]
 
 PAPER = "arXiv:2303.08810"
+
+#: A name that only files of this family have, of whichever of the authors' modules.
+KEYS = (r"(^|\.)stages\.\d+\.(blocks\.)?\d+\.attn\.(lepe|wo|output_linear)\.",)
+
+#: The authors keep an average over training too (`model_ema`), but measure and publish the plain weights (`model`):
+#: main.py of their repository.
+AVERAGED = False
 
 #: Published ImageNet-1K top-1 accuracy (%) at 224 x 224.
 TOP1: dict[str, float] = {
@@ -316,7 +323,7 @@ def _cfg(share: str, **changed: Any) -> dict[str, Any]:
     """Preprocessing of the authors: centre crop of 224 from 256.
 
     Their links answered "share id was malformed" in 2026 (issue 53 of their repository): a local file loads with
-    `pretrained_cfg_overlay={"file": path}`.
+    `regard.create_model(name, weights=path)`.
     """
     return {
         "url": f"https://api.onedrive.com/v1.0/shares/{share}/root/content",
@@ -333,6 +340,7 @@ def _cfg(share: str, **changed: Any) -> dict[str, Any]:
         "paper_name": "BiFormer: Vision Transformer with Bi-Level Routing Attention",
         "origin_url": "https://github.com/rayleizhu/BiFormer",
         "license": "mit",
+        "notes": ("the links no longer answer, bring the file",),
         **changed,
     }
 

@@ -26,9 +26,12 @@ from torch import Tensor, nn
 
 from ..attention.halonet import HaloAttention
 
-__all__ = ["PAPER", "TOP1", "HaloBlock", "HaloLayer", "checkpoint_filter_fn"]
+__all__ = ["KEYS", "PAPER", "TOP1", "HaloBlock", "HaloLayer", "checkpoint_filter_fn"]
 
 PAPER = "arXiv:2103.12731"
+
+#: A name that only files of this family have.
+KEYS = (r"\.self_attn\.pos_embed\.height_rel$",)
 
 #: ImageNet-1K top-1 accuracy (%) of timm's weights, as timm publishes it, at 256 x 256 (haloregnetz_b: 224 x 224).
 TOP1: dict[str, float] = {

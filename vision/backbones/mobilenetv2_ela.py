@@ -18,9 +18,12 @@ from torch import Tensor, nn
 
 from ..hosts.mobilenet import attention_layer, mobilenetv2_arguments
 
-__all__ = ["PAPER", "TOP1", "checkpoint_filter_fn", "convert_inverted_residual", "mobilenetv2_ela"]
+__all__ = ["KEYS", "PAPER", "TOP1", "checkpoint_filter_fn", "convert_inverted_residual", "mobilenetv2_ela"]
 
 PAPER = "arXiv:2403.01123"
+
+#: Names that only files of this family have: the authors' and ours.
+KEYS = (r"^features\.\d+\.conv\.6\.gn\.", r"^blocks\.\d+\.\d+\.se\.attention\.gn\.")
 
 #: No weights are published.
 TOP1: dict[str, float] = {}

@@ -35,9 +35,21 @@ from torch import Tensor, nn
 
 from ..attention.sparsifiner import Connections, MaskPredictor, resize_table
 
-__all__ = ["PAPER", "TOP1", "Left", "Sparsifiner", "SparsifinerBlock", "SparsifinerTokens", "checkpoint_filter_fn"]
+__all__ = [
+    "KEYS",
+    "PAPER",
+    "TOP1",
+    "Left",
+    "Sparsifiner",
+    "SparsifinerBlock",
+    "SparsifinerTokens",
+    "checkpoint_filter_fn",
+]
 
 PAPER = "arXiv:2303.13755"
+
+#: A name that only files of this family have; the dense networks it starts from are DeiT and LV-ViT.
+KEYS = (r"\.attn\.mask_predictor\.",)
 
 #: No trained weights are published.
 TOP1: dict[str, float] = {}

@@ -27,9 +27,16 @@ from torch import Tensor, nn
 from ..attention.van import PIECE, VanAttention
 from .pyramid import Pyramid
 
-__all__ = ["PAPER", "TOP1", "VAN", "Block", "Mlp", "OverlapPatchEmbed", "checkpoint_filter_fn"]
+__all__ = ["KEYS", "PAPER", "TOP1", "VAN", "Block", "Mlp", "OverlapPatchEmbed", "checkpoint_filter_fn"]
 
 PAPER = "arXiv:2202.09741"
+
+#: Names that only files of this family have: the authors', Hugging Face's and mmpretrain's.
+KEYS = (
+    r"\.attn\.spatial_gating_unit\.conv_spatial\.",
+    r"^van\.encoder\.stages\.\d+\.layers\.",
+    r"^backbone\.blocks?\d\.\d+\.attn\.spatial_gating_unit\.",
+)
 
 #: Published ImageNet-1K top-1 accuracy (%) at 224 x 224.
 TOP1: dict[str, float] = {

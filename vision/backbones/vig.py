@@ -25,9 +25,12 @@ from torch import Tensor, nn
 from ..attention.vig import VigAttention
 from .van import ChannelNorm
 
-__all__ = ["PAPER", "TOP1", "Block", "Mlp", "PatchEmbed", "ViG", "checkpoint_filter_fn", "resize_positions"]
+__all__ = ["KEYS", "PAPER", "TOP1", "Block", "Mlp", "PatchEmbed", "ViG", "checkpoint_filter_fn", "resize_positions"]
 
 PAPER = "arXiv:2405.18425"
+
+#: A name that only files of this family have.
+KEYS = (r"^blocks\.\d+\.attn\.gk_proj\.",)
 
 #: Published ImageNet-1K top-1 accuracy (%) at 224 x 224.
 TOP1: dict[str, float] = {"vig_tiny.in1k": 77.2, "vig_small.in1k": 81.7, "vig_base.in1k": 82.6}

@@ -24,9 +24,12 @@ from . import vig
 from .pyramid import Pyramid
 from .van import ChannelNorm
 
-__all__ = ["PAPER", "TOP1", "Block", "Mlp", "ViGH", "checkpoint_filter_fn"]
+__all__ = ["KEYS", "PAPER", "TOP1", "Block", "Mlp", "ViGH", "checkpoint_filter_fn"]
 
 PAPER = "arXiv:2405.18425"
+
+#: A name that only files of this family have, today's and the older one.
+KEYS = (r"^layers\.\d+\.blocks\.\d+\.(op|self_attention)\.gk_proj\.",)
 
 #: Published ImageNet-1K top-1 accuracy (%) at 224 x 224.
 TOP1: dict[str, float] = {"vig_h_tiny.in1k": 82.8, "vig_h_small.in1k": 83.8, "vig_h_base.in1k": 84.2}

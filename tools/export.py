@@ -1,0 +1,31 @@
+"""A model as a folder that timm loads."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+__all__ = ["export"]
+
+
+def export(model: Any, folder: Path, *, config: Mapping[str, Any] | None = None, **named: Any) -> None:
+    """Write model.safetensors and config.json, whole or not at all, for `timm.create_model("local-dir:FOLDER")`.
+
+    Args:
+        model: what `create_model` gave.
+        folder: where to; what is there is replaced.
+        config: what differs from the model's own `pretrained_cfg`, such as how it gets its images.
+        named: further entries of config.json, such as `label_names`.
+    """
+    model.pretrained_cfg = {**model.pretrained_cfg, **(config or {})}
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
+    timm.models.save_for_hf(model, str(partial), model_config=named, safe_serialization=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
