@@ -30,7 +30,7 @@ COMMANDS = [line for line in LINES if line.startswith("regard ")]
 SMALL = {
     "train": ["--epochs", "1", "--limit_batches", "1", "--optimizer.warmup_epochs", "0", "--images.workers", "0"],
     "demo": ["--epochs", "4"],
-    "benchmark": ["--sides", "[7]", "--batch", "1", "--repeats", "1", "--passes", "[forward]"],
+    "benchmark": ["--sides", "[7]", "--image_size", "56", "--batch", "1", "--repeats", "1", "--passes", "[forward]"],
 }
 
 

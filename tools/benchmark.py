@@ -1,22 +1,18 @@
-"""`regard benchmark`: time and peak memory of attention blocks, as ratios taken side by side.
+"""`regard benchmark`: time and peak memory of attention blocks alone, and of whole models with them.
 
-Every repeat times our block, its plain formulation and softmax attention one after the other, so that
-whatever else the machine does meets all three; a ratio is the median over repeats of the ratio within a
-repeat, and its spread is the quartiles. Memory is what a pass holds at its peak beyond weights and input, the
-output included: on CUDA from the allocator's own peak, on a CPU from PyTorch's allocator events in time order,
-which is exact but for the scratch memory of the convolution and matrix libraries.
+Figures are ratios taken side by side; see `regard.tools.measure` for how. A block alone is measured here, beside
+its plain formulation and softmax attention; models are measured in `regard.tools.benchmark_hosts`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
-import os
 import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,47 +21,63 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from ..vision.attention import build_attention
 from ..vision.attention.plain import PLAIN
 from ..vision.attention.plain.van import PlainVanBlock
 from ..vision.backbones.van import Block
+from . import benchmark_hosts
+from .measure import interleaved, make_pass, multiply_adds, peak_bytes, quartiles, spread
 from .settings import BenchmarkSettings
 
 __all__ = ["run"]
 
-#: A pass over a batch that can be repeated.
-Pass = Callable[[], Any]
+#: What is measured where no block is named.
+BLOCKS = ["van", "van_block", "ela"]
 
 
 def run(settings: BenchmarkSettings) -> int:
     """Measure, print the table; exit code 0.
 
     Raises:
-        ValueError: an unknown block, device or a setting out of range.
+        ValueError: an unknown block, host or device, or a setting out of range.
     """
-    if min([settings.dim, settings.batch, settings.repeats, settings.threads, *settings.sides]) < 1:
-        raise ValueError("sides, dim, batch, repeats and threads must be at least 1")
+    numbers = [settings.dim, settings.batch, settings.repeats, settings.threads, settings.image_size, *settings.sides]
+    if min(numbers) < 1:
+        raise ValueError("sides, dim, batch, repeats, threads and image_size must be at least 1")
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {settings.device!r} but torch finds no CUDA device; use cpu")
+    if settings.base and not settings.hosts:
+        raise ValueError(f"base is {settings.base!r} but there are no hosts to compare with it; name some in hosts")
+    blocks = settings.blocks or ([] if settings.hosts else BLOCKS)
+    known = {
+        "blocks": (settings.options, blocks),
+        "hosts": (settings.host_options, [*settings.hosts, settings.base or ""]),
+    }
+    for where, (options, names) in known.items():
+        for name in options:
+            if name not in names:
+                raise ValueError(f"there are options for {name!r}, which is not measured; name it in {where}")
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        rows = []
-        for name in settings.blocks:
-            for side in settings.sides:
-                for layout in settings.layouts:
-                    for what in settings.passes:
-                        sys.stderr.write(f"{name} {side}x{side} {layout} {what}\n")
-                        rows.append(_measure(name, side, layout, what, settings))
+        if settings.hosts:
+            rows = benchmark_hosts.measure(blocks, settings)
+            lines = benchmark_hosts.lines(rows, settings)
+        else:
+            rows = _measure(blocks, settings)
+            lines = [_line(row, settings) for row in rows]
     finally:
         torch.set_num_threads(threads)
-    Console(width=None if sys.stdout.isatty() else 160).print(_table(rows, settings))
+    size = f"{settings.image_size} px" if settings.hosts else f"dim {settings.dim}"
+    title = f"{settings.device}, {settings.dtype}, {settings.threads} thread(s), batch {settings.batch}, {size}"
+    Console(width=None if sys.stdout.isatty() else 160).print(_table(lines, title))
     if settings.out:
         found = {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
         record = {"settings": dataclasses.asdict(settings), **found, "rows": rows}
         Path(settings.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if settings.markdown:
+        Path(settings.markdown).write_text(_markdown(lines, title), encoding="utf-8")
     return 0
 
 
@@ -80,7 +92,18 @@ class _PlanesInside(nn.Module):
         return self.inner(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-def _measure(name: str, side: int, layout: str, what: str, settings: BenchmarkSettings) -> dict[str, Any]:
+def _measure(blocks: Sequence[str], settings: BenchmarkSettings) -> list[dict[str, Any]]:
+    rows = []
+    for name in blocks:
+        for side in settings.sides:
+            for layout in settings.layouts:
+                for what in settings.passes:
+                    sys.stderr.write(f"{name} {side}x{side} {layout} {what}\n")
+                    rows.append(_measure_one(name, side, layout, what, settings))
+    return rows
+
+
+def _measure_one(name: str, side: int, layout: str, what: str, settings: BenchmarkSettings) -> dict[str, Any]:
     """One row: milliseconds and megabytes of each contestant, ratios to ours, and what was left out."""
     torch.manual_seed(0)
     planes = torch.randn(settings.batch, settings.dim, side, side)
@@ -90,44 +113,53 @@ def _measure(name: str, side: int, layout: str, what: str, settings: BenchmarkSe
     inputs = {"ours": (ours, grid.contiguous() if layout == "nhwc" else grid)}
     row: dict[str, Any] = {"block": name, "side": side, "layout": layout, "pass": what, "left_out": {}}
     reason = _too_large(side, settings)
-    if plain is None:
-        row["left_out"]["plain"] = "no plain formulation"
+    if "plain" not in settings.beside:
+        row["left_out"]["plain"] = "not asked for"
+    elif isinstance(plain, str):
+        row["left_out"]["plain"] = plain
     elif reason and name == "softmax":
         row["left_out"]["plain"] = reason
     else:
         inputs["plain"] = (plain, planes)
-    if reason:
+    if "softmax" not in settings.beside:
+        row["left_out"]["softmax"] = "not asked for"
+    elif reason:
         row["left_out"]["softmax"] = reason
     elif name != "softmax":
         softmax = build_attention("softmax", settings.dim).to(planes)
         inputs["softmax"] = (softmax, grid.contiguous())
-    passes = {who: _pass(module, x, what) for who, (module, x) in inputs.items()}
-    row["mb"] = {who: _peak_bytes(once, settings.device) / 1e6 for who, once in passes.items()}
-    seconds = _interleaved(passes, settings)
+    row["multiply_adds"] = {who: multiply_adds(module, x[:1]) for who, (module, x) in inputs.items()}
+    if what == "training":
+        inputs = {who: (module, x.detach().requires_grad_()) for who, (module, x) in inputs.items()}
+    passes = {who: make_pass(module, x, what) for who, (module, x) in inputs.items()}
+    row["mb"] = {who: peak_bytes(once, settings.device) / 1e6 for who, once in passes.items()}
+    seconds = interleaved(passes, settings.repeats, settings.device)
     row["ms"] = {who: 1e3 * statistics.median(taken) for who, taken in seconds.items()}
-    row["times_faster"] = {}
-    for who in set(seconds) - {"ours"}:
-        ratios = [theirs / mine for theirs, mine in zip(seconds[who], seconds["ours"], strict=True)]
-        row["times_faster"][who] = (
-            statistics.quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
-        )
+    row["ns_per_token"] = {who: 1e6 * ms / (settings.batch * side**2) for who, ms in row["ms"].items()}
+    rivals = set(seconds) - {"ours"}
+    row["times_faster"] = {who: quartiles(seconds[who], seconds["ours"]) for who in rivals}
     return row
 
 
-def _contestants(name: str, settings: BenchmarkSettings) -> tuple[nn.Module, nn.Module | None]:
-    """Our block and its plain formulation with the same weights."""
+def _contestants(name: str, settings: BenchmarkSettings) -> tuple[nn.Module, nn.Module | str]:
+    """Our block and its plain formulation with the same weights, or why there is none."""
     like = {"device": settings.device, "dtype": getattr(torch, settings.dtype)}
+    options = settings.options.get(name, {})
     if name == "van_block":
-        block, plain_block = Block(settings.dim, mlp_ratio=8), PlainVanBlock(settings.dim, mlp_ratio=8)
+        both = {"mlp_ratio": 8} | options
+        block, plain_block = Block(settings.dim, **both), PlainVanBlock(settings.dim, **both)
         plain_block.load_state_dict(block.state_dict())
         return _PlanesInside(block).to(**like), plain_block.to(**like)
-    ours = build_attention(name, settings.dim)
+    ours = build_attention(name, settings.dim, options)
     if name not in PLAIN:
-        return ours.to(**like), None
+        return ours.to(**like), "no plain formulation"
     module, _, attribute = PLAIN[name].partition(":")
     plain_class = getattr(import_module(f"..vision.attention.plain.{module}", __package__), attribute)
     heads = {"num_heads": ours.num_heads} if hasattr(ours, "num_heads") else {}
-    plain = plain_class(settings.dim, **heads)
+    without = [key for key in options if key not in inspect.signature(plain_class).parameters]
+    if without:
+        return ours.to(**like), f"no {', '.join(without)} in the plain formulation"
+    plain = plain_class(settings.dim, **(heads | options))
     plain.load_state_dict(ours.state_dict())
     return ours.to(**like), plain.to(**like)
 
@@ -140,119 +172,34 @@ def _too_large(side: int, settings: BenchmarkSettings) -> str:
     return f"{gb:.1f} GB of weights" if gb > settings.memory_limit_gb else ""
 
 
-def _pass(module: nn.Module, x: Tensor, what: str) -> Pass:
-    if what == "forward":
-        module.eval()
-
-        def forward() -> Tensor:
-            with torch.no_grad():
-                return module(x)
-
-        return forward
-    module.train()
-    x = x.detach().requires_grad_()
-    towards = torch.ones_like(x)
-
-    def training() -> None:
-        module(x).backward(towards)
-        module.zero_grad(set_to_none=True)
-        x.grad = None
-
-    return training
+def _line(row: dict[str, Any], settings: BenchmarkSettings) -> dict[str, str]:
+    """A line of the table, by heading."""
+    ms, mb = row["ms"], row["mb"]
+    line = {
+        "block": row["block"],
+        "map": f"{row['side']}x{row['side']} {row['layout']}",
+        "pass": row["pass"],
+        "ms": f"{ms['ours']:.2f}",
+        "ns a token": f"{row['ns_per_token']['ours']:.0f}",
+        "MB": f"{mb['ours']:.1f}",
+    }
+    for who in settings.beside:
+        reason = row["left_out"].get(who, "")
+        line[f"{who} ms"] = f"{ms[who]:.2f}" if who in ms else reason
+        line[f"times faster than {who}"] = spread(row["times_faster"][who]) if who in ms else ""
+        line[f"share of {who}'s MB"] = f"{mb['ours'] / mb[who]:.2f}" if mb.get(who) else ""
+    return line
 
 
-def _interleaved(passes: dict[str, Pass], settings: BenchmarkSettings) -> dict[str, list[float]]:
-    """Seconds of a pass, in every repeat of every contestant.
-
-    A turn is one pass untimed, since the contestant before has filled the caches, and then as many as take some
-    20 ms. Who begins changes from repeat to repeat.
-    """
-    counts = {who: max(1, int(0.02 / max(_seconds(once, 1, settings.device), 1e-6))) for who, once in passes.items()}
-    seconds: dict[str, list[float]] = {who: [] for who in passes}
-    order = list(passes)
-    for _ in range(settings.repeats):
-        for who in order:
-            seconds[who].append(_seconds(passes[who], counts[who], settings.device))
-        order = order[1:] + order[:1]
-    return seconds
-
-
-def _seconds(once: Pass, count: int, device: str) -> float:
-    """Mean of `count` passes, after one that warms up."""
-    once()
-    _wait(device)
-    start = time.perf_counter()
-    for _ in range(count):
-        once()
-    _wait(device)
-    return (time.perf_counter() - start) / count
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-
-
-def _peak_bytes(once: Pass, device: str) -> int:
-    """Most bytes that a pass holds at any moment, beyond what was there before."""
-    once()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        once()
-        torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own talk
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        once()
-    results = profiler.profiler.kineto_results
-    events = [event for event in results.events() if event.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
-
-
-def _table(rows: Sequence[dict[str, Any]], settings: BenchmarkSettings) -> Table:
-    title = f"{settings.device}, {settings.dtype}, {settings.threads} thread(s), batch {settings.batch}"
-    table = Table("block", "map", "pass", title=f"{title}, dim {settings.dim}")
-    for heading in (
-        "ms",
-        "plain ms",
-        "times faster",
-        "MB",
-        "plain MB",
-        "share",
-        "softmax ms",
-        "times faster",
-    ):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        ms, mb = row["ms"], row["mb"]
-        table.add_row(
-            row["block"],
-            f"{row['side']}x{row['side']} {row['layout']}",
-            row["pass"],
-            f"{ms['ours']:.2f}",
-            _number(ms, "plain") or row["left_out"].get("plain", ""),
-            _ratio(row, "plain"),
-            f"{mb['ours']:.1f}",
-            _number(mb, "plain"),
-            f"{mb['ours'] / mb['plain']:.2f}" if mb.get("plain") else "",
-            _number(ms, "softmax") or row["left_out"].get("softmax", ""),
-            _ratio(row, "softmax"),
-        )
+def _table(lines: Sequence[dict[str, str]], title: str) -> Table:
+    table = Table(title=title)
+    for heading in lines[0]:
+        table.add_column(heading, justify="left" if heading in ("host", "block", "map", "pass") else "right")
+    for line in lines:
+        table.add_row(*line.values())
     return table
 
 
-def _number(figures: dict[str, float], who: str) -> str:
-    return f"{figures[who]:.2f}" if who in figures else ""
-
-
-def _ratio(row: dict[str, Any], who: str) -> str:
-    if who not in row["times_faster"]:
-        return ""
-    low, median, high = row["times_faster"][who]
-    return f"{median:.2f} ({low:.2f}-{high:.2f})"
+def _markdown(lines: Sequence[dict[str, str]], title: str) -> str:
+    rows = [list(lines[0]), ["---"] * len(lines[0]), *(list(line.values()) for line in lines)]
+    return "\n".join([f"{title}:", "", *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"

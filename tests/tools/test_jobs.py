@@ -96,8 +96,58 @@ def test_benchmark_compares_in_one_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert row["mb"]["ours"] <= 0.55 * row["mb"]["plain"]
 
 
+def test_benchmark_takes_the_options_of_a_block_and_writes_markdown(tmp_path: Path) -> None:
+    words = ["--blocks", "[halonet,vig]", "--sides", "[6]", "--dim", "24", "--batch", "1", "--repeats", "1"]
+    options = "{halonet: {block_size: 2, num_heads: 6}, vig: {gate_rank: 4}}"
+    files = ["--out", tmp_path / "figures.json", "--markdown", tmp_path / "table.md"]
+    assert run("benchmark", *words, "--passes", "[forward]", "--beside", "[plain]", "--options", options, *files) == 0
+    halonet, vig = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert set(halonet["ms"]) == {"ours", "plain"}
+    assert halonet["ns_per_token"]["ours"] == pytest.approx(1e6 * halonet["ms"]["ours"] / 36)
+    assert vig["left_out"]["plain"] == "no gate_rank in the plain formulation"
+    table = (tmp_path / "table.md").read_text().splitlines()
+    assert table[2].startswith("| block | map | pass | ms |")
+    assert table[4].startswith("| halonet | 6x6 nhwc | forward |")
+
+
+def test_benchmark_measures_whole_models_beside_the_host(tmp_path: Path) -> None:
+    host = {"depth": 1, "embed_dim": 32, "num_heads": 2, "class_token": False, "global_pool": "avg", "patch_size": 8}
+    words = ["--hosts", "[vit_tiny_patch16_224]", "--host_options", json.dumps({"vit_tiny_patch16_224": host})]
+    small = ["--image_size", "32", "--batch", "2", "--repeats", "1", "--out", tmp_path / "figures.json"]
+    assert run("benchmark", *words, "--blocks", "[ela,halonet]", "--options", "{halonet: {block_size: 2}}", *small) == 0
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [row["block"] for row in rows] == [None, "ela", "halonet"]
+    for row in rows:
+        assert set(row["ms_per_image"]) == set(row["mb"]) == {"forward", "training"}
+        assert row["parameters"] > 0
+    assert rows[0]["ratio"]["forward"] == [1, 1, 1]
+    patches, width = 16, 32
+    linear = patches * width * (8 * 8 * 3 + 12 * width) + 1000 * width
+    assert rows[0]["multiply_adds"] == linear + 2 * patches * patches * width
+
+
+def test_benchmark_compares_networks_with_a_base(tmp_path: Path) -> None:
+    tiny = {"depth": 2, "embed_dim": 32, "num_heads": 2}
+    drop = tiny | {"token_mode": "clean", "token_keep_rates": [0.5, 0.5]}
+    names = "deit_tiny_patch16_224", "sparsifiner_deit_tiny_patch16_224"
+    options = json.dumps(dict(zip(names, (tiny, drop), strict=True)))
+    words = ["--hosts", f"[{names[1]}]", "--base", names[0], "--host_options", options, "--image_size", "64"]
+    small = ["--batch", "1", "--repeats", "1", "--passes", "[forward]", "--out", tmp_path / "figures.json"]
+    assert run("benchmark", *words, *small) == 0
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert [row["host"] for row in rows] == list(names)
+
+
 @pytest.mark.parametrize(
-    ("words", "hint"), [(["--blocks", "[vam]"], "did you mean 'van'?"), (["--device", "cuda:7"], "CUDA")]
+    ("words", "hint"),
+    [
+        (["--blocks", "[vam]"], "did you mean 'van'?"),
+        (["--device", "cuda:7"], "CUDA"),
+        (["--options", "{ela: {version: L}}", "--blocks", "[van]"], "'ela', which is not measured"),
+        (["--options", "{van: {shortcat: false}}", "--blocks", "[van]"], "did you mean 'shortcut'?"),
+        (["--base", "resnet18"], "no hosts"),
+        (["--hosts", "[swin_tiny_patch4_window7_224]", "--blocks", "[van]"], "leaves no place"),
+    ],
 )
 def test_benchmark_names_what_is_wrong(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("benchmark", "--sides", "[7]", *words) == 2

@@ -3,39 +3,55 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = ["BenchmarkSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings:
-    """Time and memory of attention blocks, beside their plain formulation and softmax attention.
+    """Time and memory of attention blocks alone, or of whole models with them (--hosts).
 
     Attributes:
-        blocks: names of blocks, package.module:Class, or van_block for the whole block of the VAN backbone.
-        sides: heights of the square maps, in tokens.
-        dim: width of a token.
-        batch: maps in a batch.
+        blocks: names of blocks, package.module:Class, or van_block for the whole block of the VAN backbone (not in
+            hosts). Without it van, van_block and ela; in hosts none, so that the hosts themselves are measured.
+        options: keyword arguments of a block by its name, e.g. '{halonet: {block_size: 8}}'.
+        hosts: models of timm or Regard; each is measured as it is and with every block in it.
+        host_options: keyword arguments of a host by its name, e.g. '{vit_tiny_patch16_224: {class_token: false,
+            global_pool: avg}}'.
+        base: model that hosts and blocks are compared with; without it each host.
+        image_size: side of the pictures for hosts, in pixels.
+        sides: heights of the square maps for blocks alone, in tokens.
+        dim: width of a token for blocks alone.
+        batch: maps or pictures in a batch.
         passes: forward is inference; training is forward and backward.
-        layouts: memory order of what our block is given; the plain formulation always has NCHW.
+        layouts: memory order of what our block alone is given; the plain formulation always has NCHW.
+        beside: what a block alone is timed beside: its plain formulation, softmax attention.
         repeats: timings of each, taken in turns.
         threads: CPU threads.
         device: cpu, cuda or cuda:1.
         dtype: type of weights and tokens.
         memory_limit_gb: softmax attention is left out where its weights alone would take more.
         out: JSON file for the figures; null writes none.
+        markdown: file for the table as Markdown; null writes none.
     """
 
-    blocks: list[str] = field(default_factory=lambda: ["van", "van_block", "ela"])
+    blocks: list[str] | None = None
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hosts: list[str] = field(default_factory=list)
+    host_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    base: str | None = None
+    image_size: int = 224
     sides: list[int] = field(default_factory=lambda: [14, 28, 56])
     dim: int = 64
     batch: int = 8
     passes: list[Literal["forward", "training"]] = field(default_factory=lambda: ["forward", "training"])
     layouts: list[Literal["nhwc", "nchw"]] = field(default_factory=lambda: ["nhwc"])
+    beside: list[Literal["plain", "softmax"]] = field(default_factory=lambda: ["plain", "softmax"])
     repeats: int = 9
     threads: int = 1
     device: str = "cpu"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     memory_limit_gb: float = 2.0
     out: str | None = None
+    markdown: str | None = None

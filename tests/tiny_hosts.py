@@ -1,0 +1,58 @@
+"""Hosts of every kind, small enough for tests; pytest finds this file by `pythonpath`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from timm.models import build_model_with_cfg, register_model
+from timm.models.metaformer import GroupNorm1NoBias, MetaFormer
+
+from regard.vision import HOSTS, create_model
+
+
+@register_model
+def tiny_poolformer(pretrained: bool = False, **kwargs: Any) -> torch.nn.Module:
+    """timm's have fixed sizes; a host of your own needs no more than this and a line in HOSTS."""
+    tiny = {"depths": (1, 1, 1, 1), "dims": (16, 24, 32, 64), "norm_layers": GroupNorm1NoBias}
+    return build_model_with_cfg(MetaFormer, "tiny_poolformer", pretrained, use_mlp_head=False, **tiny, **kwargs)
+
+
+HOSTS[__name__] = HOSTS["timm.models.metaformer"]
+
+SIZE = (97, 130)  # odd, not square, and its grids are multiples of no window
+TINY_VIT = {"img_size": SIZE, "embed_dim": 48, "depth": 2, "num_heads": 3}
+TINY = {
+    "vit with prefix": ("vit_tiny_patch16_224", TINY_VIT | {"reg_tokens": 4}),
+    "vit": ("vit_tiny_patch16_224", TINY_VIT | {"class_token": False, "global_pool": "avg"}),
+    "metaformer": ("tiny_poolformer", {}),
+    "metanext": ("inception_next_atto", {"depths": (1, 1, 1, 1), "dims": (16, 24, 32, 64)}),
+    "resnet": ("test_resnet", {"zero_init_last": False}),  # a bottleneck among basic blocks
+    "mobilenet": ("test_efficientnet", {}),
+}
+
+
+def build(host: str, attention: str, size: tuple[int, int] = SIZE) -> torch.nn.Module:
+    torch.manual_seed(0)
+    name, settings = TINY[host]
+    if "img_size" in settings:
+        settings = settings | {"img_size": size}
+    return create_model(name, attention=attention, num_classes=5, **settings)
+
+
+@functools.cache
+def built(host: str, attention: str) -> torch.nn.Module:
+    return build(host, attention).eval()
+
+
+def untie(module: torch.nn.Module) -> None:
+    """Fresh predictors of Sparsifiner give many equal scores, among which every backend chooses for itself."""
+    for name, parameter in module.named_parameters():
+        if "mask_predictor." in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+
+
+def pictures(count: int = 2, size: tuple[int, int] = SIZE) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(count, 3, *size)
