@@ -19,7 +19,7 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from .attention.sparsifiner import MaskPredictor
+from .attention.mask_predictor import MaskPredictor
 from .classification import ImageClassifier
 
 __all__ = ["SparsifinerClassifier", "distillation_loss", "predictors", "reconstruction", "token_loss"]

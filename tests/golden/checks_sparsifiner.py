@@ -10,14 +10,10 @@ import torch
 from case import Case
 from torch import Tensor, nn
 
-from regard.vision.attention.sparsifiner import Connections
-from regard.vision.backbones.sparsifiner import (
-    ConvPatchEmbed,
-    Left,
-    Sparsifiner,
-    SparsifinerTokens,
-    checkpoint_filter_fn,
-)
+from regard.vision.attention.mask_predictor import Connections
+from regard.vision.backbones.lvvit import ConvPatchEmbed
+from regard.vision.backbones.sparsifiner import Sparsifiner, checkpoint_filter_fn
+from regard.vision.backbones.sparsifiner_tokens import Left, SparsifinerTokens
 
 
 def predictor_of(config: dict[str, Any]) -> dict[str, Any]:

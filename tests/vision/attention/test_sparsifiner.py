@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from regard.vision.attention import sparsifiner
+from regard.vision.attention import mask_predictor
+from regard.vision.attention.mask_predictor import MaskPredictor, resize_table
 from regard.vision.attention.plain.sparsifiner import PlainSparsifinerAttention
-from regard.vision.attention.sparsifiner import MaskPredictor, SparsifinerAttention, resize_table
+from regard.vision.attention.sparsifiner import SparsifinerAttention
 
 SIZES = [(1, 1), (1, 9), (7, 7), (5, 11)]
 
@@ -35,7 +36,7 @@ def by_plain(plain: nn.Module, x: Tensor) -> Tensor:
 def test_it_equals_the_plain_formulation(
     height: int, width: int, piece: int, gather: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sparsifiner, "PIECE", piece)
+    monkeypatch.setattr(mask_predictor, "PIECE", piece)
     ours, plain = pair()
     ours.mask_predictor.gather = gather
     x = image(height, width)
@@ -48,7 +49,7 @@ def test_it_equals_the_plain_formulation(
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 5.0])
 @pytest.mark.parametrize("piece", [10**6, 2000])
 def test_thresholds_give_rows_of_any_length(threshold: float, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparsifiner, "PIECE", piece)
+    monkeypatch.setattr(mask_predictor, "PIECE", piece)
     ours, plain = pair(keep_rate=None, score_threshold=threshold)
     x = image()
     torch.testing.assert_close(ours(x), by_plain(plain, x), rtol=1e-4, atol=1e-4)
@@ -60,7 +61,7 @@ def test_thresholds_give_rows_of_any_length(threshold: float, piece: int, monkey
 def test_gradients_are_those_of_the_plain_formulation_and_of_reconstruction(
     piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sparsifiner, "PIECE", piece)
+    monkeypatch.setattr(mask_predictor, "PIECE", piece)
     ours, plain = pair()
     x = image()
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))

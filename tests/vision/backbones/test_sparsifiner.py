@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from regard.vision.backbones import sparsifiner
-from regard.vision.backbones.sparsifiner import Left, Sparsifiner, checkpoint_filter_fn
+from regard.vision.backbones.sparsifiner import Sparsifiner, checkpoint_filter_fn
+from regard.vision.backbones.sparsifiner_tokens import Left
 
 NAMES = {
     "sparsifiner_deit_tiny_patch16_224": 5_918_632,
