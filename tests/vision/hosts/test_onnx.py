@@ -14,7 +14,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason='pip install "regard[onn
 pytest.importorskip("onnxscript", reason='pip install "regard[onnx]"')
 
 SIZE = (33, 66)  # small, since recurrences are unrolled
-#: (block, host) that gives other numbers or cannot be exported -> the reason. The test asserts that the cell does fail.
+#: (block, host) that gives other numbers or cannot be exported -> the reason. It must fail, or its line must go.
 CANNOT: dict[tuple[str, str], str] = {
     (
         "sparsifiner",

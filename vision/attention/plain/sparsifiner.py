@@ -6,6 +6,7 @@ Source: Wei et al. 2023, arXiv:2303.13755, equations 3-8.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float
@@ -61,16 +62,17 @@ class PlainSparsifinerAttention(nn.Module):
         *,
         num_heads: int = 8,
         qkv_bias: bool = True,
-        grid: tuple[int, int] = (14, 14),
+        grid: int | Sequence[int] = 14,
         keep_rate: float | int | None = 0.25,
         score_threshold: float = 1e-4,
     ) -> None:
         super().__init__()
-        self.num_heads, self.grid = num_heads, grid
+        self.num_heads = num_heads
+        self.grid = (grid, grid) if isinstance(grid, int) else (grid[0], grid[1])
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.mask_predictor = PlainMaskPredictor(
-            1 + grid[0] * grid[1], dim // num_heads, keep_rate=keep_rate, score_threshold=score_threshold
+            1 + self.grid[0] * self.grid[1], dim // num_heads, keep_rate=keep_rate, score_threshold=score_threshold
         )
 
     def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
