@@ -64,7 +64,9 @@ class HybridAttention(nn.Module):
     ) -> None:
         super().__init__()
         if shift is not None and not 0 <= shift < window_size:
-            raise ValueError(f"shift {shift} is not from 0 to window_size - 1 = {window_size - 1}; None is half a window")
+            raise ValueError(
+                f"shift {shift} is not from 0 to window_size - 1 = {window_size - 1}; None is half a window"
+            )
         self.num_heads = num_heads
         self.conv_scale = conv_scale
         self.alternates = shift is None
@@ -222,8 +224,8 @@ def cut(length: int, window: int, shift: int) -> list[Part]:
     """Cut an axis at `shift` and every `window` from there.
 
     Example:
-        >>> [part.query for part in cut(16, 6, 2)]
-        [Run(start=0, count=1, side=2, step=6), Run(start=2, count=2, side=6, step=6), Run(start=14, count=1, side=2, step=6)]
+        >>> [(run.start, run.count, run.side) for run, *_ in cut(16, 6, 2)]
+        [(0, 1, 2), (2, 2, 6), (14, 1, 2)]
     """
     first = min(shift, length)
     # as (length - first) // window, but an export knows both terms where `length` is a multiple

@@ -7,6 +7,7 @@ parameter names are kept. Unlike there any height and width will do.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -25,8 +26,9 @@ class OverlappingCrossAttention(nn.Module):
     What lies outside the map has zero keys and values, also where the map is no multiple of the window. As in the
     reference it is not masked: a window at the border gives some of its weight, by the biases alone, to nothing.
 
-    On a CPU what lies outside is not computed: it is one more key. Elsewhere the map is padded, and one call of
-    fused attention takes all windows; an export with free height and width serves multiples of the window.
+    The map is padded, and one call of fused attention takes all windows. On a CPU windows at the border, or the only
+    ones, are taken on their own where that is less work: then all that lies outside is one more key. An export with
+    free height and width serves multiples of the window.
 
     Args:
         dim: width of a token, a multiple of `num_heads`.
@@ -111,13 +113,16 @@ class OverlappingCrossAttention(nn.Module):
         if context is not None:
             weight, bias = self.qkv.weight[dim:], None if self.qkv.bias is None else self.qkv.bias[dim:]
             more = F.linear(context, weight, bias)
+        rows, columns = ([whole(length, window, rim)] for length in (height, width))
         if runs_eagerly_on_cpu(x):
-            rows, columns = (clip(length, window, rim) for length in (height, width))
-        else:
-            below, right = -height % window, -width % window
+            choices = itertools.product((rows, clip(height, window, rim)), (columns, clip(width, window, rim)))
+            rows, columns = min(choices, key=lambda parts: work(len(x), *parts))
+        high, wide = rows[0].ahead, columns[0].ahead
+        below, right = (parts[-1].query.stop - length for parts, length in ((rows, height), (columns, width)))
+        if any((below, right)):
             query = F.pad(query, (0, 0, 0, right, 0, below))
-            pairs = F.pad(pairs, (0, 0, rim, rim + right, rim, rim + below))
-            rows, columns = ([whole(length, window, rim)] for length in query.shape[1:3])
+        if any((high, wide, below, right)):
+            pairs = F.pad(pairs, (0, 0, wide, wide + right, high, high + below))
         mixed = attend_by_rectangles(query, pairs, rows, columns, self.offsets, more)
         return self.proj(mixed[:, :height, :width])
 
@@ -144,6 +149,15 @@ def clip(length: int, window: int, rim: int) -> list[Part]:
 
 
 def whole(length: int, window: int, rim: int) -> Part:
-    """The same of an axis of whole windows, whose keys have a rim of zeros at both ends that counts as inside."""
-    count = length // window
+    """The same of an axis padded to whole windows, whose keys have a rim at both ends that counts as inside."""
+    count = -(-length // window)
     return Part(Run(0, count, window, window), Run(0, count, window + 2 * rim, window), rim)
+
+
+def work(batch: int, rows: Sequence[Part], columns: Sequence[Part]) -> int:
+    """Logits of all heads and images, and biases, over the heads."""
+    return sum(
+        (batch * row.query.count * column.query.count + 1)
+        * (row.query.side * row.key.side * column.query.side * column.key.side)
+        for row, column in itertools.product(rows, columns)
+    )

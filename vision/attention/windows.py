@@ -8,7 +8,7 @@ others, so that a map of any size needs neither padding nor a mask.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -37,6 +37,11 @@ class Run(NamedTuple):
     count: int
     side: int
     step: int
+
+    @property
+    def stop(self) -> int:
+        """Where the last one ends."""
+        return self.start + (self.count - 1) * self.step + self.side
 
 
 class Part(NamedTuple):
@@ -78,28 +83,71 @@ def attend_by_rectangles(
         offsets: bias of every offset from a query to a key, the offset zero in the middle.
         context: keys and values that all queries attend to without a bias.
     """
-    batch, heads = query.shape[0], offsets.shape[0]
     kinds = list(itertools.product(rows, columns))
+    if runs_eagerly_on_cpu(query) and not torch.is_grad_enabled():
+        mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
+        for row, column in kinds:
+            bias = _bias(offsets, row, column)
+            for images, piece in _pieces(query.shape, row):
+                asked = cut_rectangles(query[images], piece.query, column.query)
+                seen = cut_rectangles(pairs[images], piece.key, column.key)
+                more = None if context is None else context[images]
+                place = rectangles_of(mixed[images], piece.query, column.query)
+                place.copy_(_attend_one_kind(asked, seen, more, piece, column, bias).view(place.shape))
+        return mixed
     queries = Rectangles.apply(query, [(row.query, column.query) for row, column in kinds])
     keys = Rectangles.apply(pairs, [(row.key, column.key) for row, column in kinds])
-    mixed = []
+    found = []
     for (row, column), asked, seen in zip(kinds, queries, keys, strict=True):
-        bias = bias_by_offset(offsets, row, column)  # heads queries keys
-        more = []
-        if any((row.before, row.after, column.before, column.after)):
-            more.append(seen.new_zeros(len(seen), 1, seen.shape[2]))
-            bias = torch.cat([bias, outside_logit(offsets, row, column)], dim=2)
-        if context is not None:
-            more.append(context.repeat_interleave(row.query.count * column.query.count, dim=0))
-            bias = F.pad(bias, (0, context.shape[1]))
-        if more:
-            seen = torch.cat([seen, *more], dim=1)
-        key, value = seen.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)
-        found = attend(asked.unflatten(-1, (heads, -1)).transpose(1, 2), key, value, bias)
-        shape = batch, row.query.count, column.query.count, row.query.side, column.query.side, query.shape[3]
-        mixed.append(found.transpose(1, 2).reshape(shape).transpose(2, 3).flatten(3, 4).flatten(1, 2))
-    lines = [torch.cat(mixed[i : i + len(columns)], dim=2) for i in range(0, len(mixed), len(columns))]
+        tokens = _attend_one_kind(asked, seen, context, row, column, _bias(offsets, row, column))
+        counts, sides = (row.query.count, column.query.count), (row.query.side, column.query.side)
+        squares = tokens.reshape(query.shape[0], *counts, *sides, query.shape[3])
+        found.append(squares.transpose(2, 3).flatten(3, 4).flatten(1, 2))
+    lines = [torch.cat(found[i : i + len(columns)], dim=2) for i in range(0, len(found), len(columns))]
     return torch.cat(lines, dim=1)
+
+
+def _pieces(shape: torch.Size, row: Part) -> Iterator[tuple[slice, Part]]:
+    """A few images at a time, or a few rows of windows of one, so that what is cut from the map stays in the cache."""
+    batch, _, width, dim = shape
+    line = max(1, row.query.side * width * dim)
+    images = max(1, PIECE // max(1, line * row.query.count))
+    count = min(row.query.count, max(1, PIECE // line))
+    for image, first in itertools.product(range(0, batch, images), range(0, row.query.count, count)):
+        query, key = (
+            run._replace(start=run.start + first * run.step, count=min(count, run.count - first))
+            for run in (row.query, row.key)
+        )
+        yield slice(image, image + images), row._replace(query=query, key=key)
+
+
+def _bias(offsets: Tensor, row: Part, column: Part) -> Tensor:
+    """The biases of the keys in a rectangle, and one more for all that are outside the map."""
+    bias = bias_by_offset(offsets, row, column)  # heads queries keys
+    if _has_outside(row, column):
+        bias = torch.cat([bias, outside_logit(offsets, row, column)], dim=2)
+    return bias
+
+
+def _has_outside(row: Part, column: Part) -> bool:
+    return any((row.before, row.after, column.before, column.after))
+
+
+def _attend_one_kind(
+    query: Tensor, pairs: Tensor, context: Tensor | None, row: Part, column: Part, bias: Tensor
+) -> Float[Tensor, "rectangles queries dim"]:
+    """Attention of equal rectangles."""
+    heads, more = bias.shape[0], []
+    if _has_outside(row, column):
+        more.append(pairs.new_zeros(len(pairs), 1, pairs.shape[2]))
+    if context is not None:
+        more.append(context.repeat_interleave(row.query.count * column.query.count, dim=0))
+        bias = F.pad(bias, (0, context.shape[1]))
+    if more:
+        pairs = torch.cat([pairs, *more], dim=1)
+    key, value = pairs.unflatten(-1, (2, heads, query.shape[2] // heads)).permute(2, 0, 3, 1, 4)
+    query = query.unflatten(-1, (heads, query.shape[2] // heads)).transpose(1, 2)
+    return attend(query, key, value, bias).transpose(1, 2).flatten(2)
 
 
 def attend(
@@ -141,7 +189,9 @@ def bias_by_offset(
     return wide.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
-def outside_logit(offsets: Float[Tensor, "heads side side"], row: Part, column: Part) -> Float[Tensor, "heads queries 1"]:
+def outside_logit(
+    offsets: Float[Tensor, "heads side side"], row: Part, column: Part
+) -> Float[Tensor, "heads queries 1"]:
     """Logsumexp of the biases of all keys that lie outside the map, for every query of a rectangle.
 
     They are the rows outside with all columns, and the rows inside with the columns outside.
@@ -170,6 +220,21 @@ def _reach(part: Part, offsets: Tensor) -> tuple[Tensor, Tensor]:
     return inside.to(offsets), (seen & ~inside).to(offsets)
 
 
+def rectangles_of(
+    planes: Float[Tensor, "batch height width dim"], row: Run, column: Run
+) -> Float[Tensor, "batch rows columns side_down side_right dim"]:
+    """A view of the rectangles that lie where intervals of rows meet intervals of columns."""
+    squares = planes[:, row.start :, column.start :].unfold(1, row.side, row.step)[:, : row.count]
+    return squares.unfold(2, column.side, column.step)[:, :, : column.count].permute(0, 1, 2, 4, 5, 3)
+
+
+def cut_rectangles(
+    planes: Float[Tensor, "batch height width dim"], row: Run, column: Run
+) -> Float[Tensor, "rectangles tokens dim"]:
+    """The same one after another, and in each its tokens row by row."""
+    return rectangles_of(planes, row, column).flatten(3, 4).flatten(0, 2)
+
+
 class Rectangles(torch.autograd.Function):
     """Cut rectangles from a map; going back adds whole slices, far faster than PyTorch's own slices and unfold."""
 
@@ -177,28 +242,22 @@ class Rectangles(torch.autograd.Function):
     def forward(
         ctx: Any, planes: Float[Tensor, "batch height width dim"], kinds: list[tuple[Run, Run]]
     ) -> tuple[Float[Tensor, "rectangles tokens dim"], ...]:
-        """For every kind its rectangles, as (image, row, column), and in each its tokens row by row."""
+        """For every kind its rectangles, by image, row and column."""
         ctx.shape, ctx.kinds = planes.shape, kinds
-        found = []
-        for row, column in kinds:
-            squares = planes[:, row.start :, column.start :].unfold(1, row.side, row.step)[:, : row.count]
-            squares = squares.unfold(2, column.side, column.step)[:, :, : column.count]
-            found.append(squares.permute(0, 1, 2, 4, 5, 3).flatten(3, 4).flatten(0, 2))
-        return tuple(found)
+        return tuple(cut_rectangles(planes, row, column) for row, column in kinds)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         """Add the gradients of the rectangles where they lie over one another."""
-        batch, height, width, dim = ctx.shape
+        batch, dim = ctx.shape[0], ctx.shape[3]
         whole = grads[0].new_zeros(ctx.shape)
         for (row, column), grad in zip(ctx.kinds, grads, strict=True):
-            parts = grad.view(batch, row.count, column.count, row.side, column.side, dim).transpose(2, 3)
+            parts = grad.view(batch, row.count, column.count, row.side, column.side, dim)
             for i, j in itertools.product(range(0, row.side, row.step), range(0, column.side, column.step)):
-                part = parts[:, :, i : i + row.step, :, j : j + column.step]
-                top, left = row.start + i, column.start + j
-                place = whole[:, top:, left:].unfold(1, part.shape[2], row.step)[:, : row.count]
-                place = place.unfold(2, part.shape[4], column.step)[:, :, : column.count]
-                place += part.permute(0, 1, 3, 5, 2, 4)
+                part = parts[:, :, :, i : i + row.step, j : j + column.step]
+                down = row._replace(start=row.start + i, side=part.shape[3])
+                right = column._replace(start=column.start + j, side=part.shape[4])
+                rectangles_of(whole, down, right).add_(part)
         return whole, None
 
 

@@ -69,7 +69,9 @@ class PlainWindowAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, "batch dim height width"], shift: int) -> Float[Tensor, "batch dim height width"]:
+    def forward(
+        self, x: Float[Tensor, "batch dim height width"], shift: int
+    ) -> Float[Tensor, "batch dim height width"]:
         """Attend in windows; what pads the map to whole windows is masked as what met only by rolling."""
         side, (height, width) = self.window_size, x.shape[2:]
         padded = F.pad(x, (0, -width % side, 0, -height % side)).roll((-shift, -shift), dims=(2, 3))
