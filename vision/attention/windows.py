@@ -20,7 +20,10 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["Part", "Run", "attend", "attend_by_rectangles", "bias_by_offset", "runs_eagerly_on_cpu"]
 
 #: Logits of a piece, for gradients on a CPU: 2 MB of float32, so that they stay in the cache.
-PIECE = 2**19
+LOGITS = 2**19
+
+#: Numbers in the queries of a piece, without gradients on a CPU, for the same reason.
+QUERIES = 2**17
 
 
 class Run(NamedTuple):
@@ -111,8 +114,8 @@ def _pieces(shape: torch.Size, row: Part) -> Iterator[tuple[slice, Part]]:
     """A few images at a time, or a few rows of windows of one, so that what is cut from the map stays in the cache."""
     batch, _, width, dim = shape
     line = max(1, row.query.side * width * dim)
-    images = max(1, PIECE // max(1, line * row.query.count))
-    count = min(row.query.count, max(1, PIECE // line))
+    images = max(1, QUERIES // max(1, line * row.query.count))
+    count = min(row.query.count, max(1, QUERIES // line))
     for image, first in itertools.product(range(0, batch, images), range(0, row.query.count, count)):
         query, key = (
             run._replace(start=run.start + first * run.step, count=min(count, run.count - first))
@@ -159,12 +162,15 @@ def attend(
     """Softmax attention with a bias that all windows share.
 
     It is one call of fused attention. Only for gradients on a CPU, where PyTorch's has none for the bias, windows
-    are taken a few at a time with their logits in the cache, in float32, and again in the backward pass.
+    are taken a few at a time with their logits in the cache, in float32. If the logits are larger than queries, keys
+    and values, they are computed again in the backward pass instead of being kept.
     """
     if not (runs_eagerly_on_cpu(query) and torch.is_grad_enabled()):
         return F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype).unsqueeze(0))
-    step = max(1, PIECE // max(1, bias.numel()))
+    step = max(1, LOGITS // max(1, bias.numel()))
     pieces = zip(*(part.split(step) for part in (query, key, value)), strict=True)
+    if bias.numel() <= bias.shape[0] * query.shape[3] * (bias.shape[1] + 2 * bias.shape[2]):
+        return torch.cat([_explicit(*piece, bias) for piece in pieces])
     found = [checkpoint(_explicit, *piece, bias, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
     return torch.cat(found)
 
