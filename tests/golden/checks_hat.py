@@ -181,7 +181,7 @@ def shift_mask(name: str, side: int, stated: re.Match[str] | None) -> Tensor:
     lines = []
     for length in (height, width):
         runs = [axis.query for axis in cut(length, side, shift)]
-        lengths = [run.side for run in runs for _ in range(run.count)]
+        lengths = [run.side for run in runs for _ in range(run.number)]
         lines.append(torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)))
     labels = (lines[0].unsqueeze(1) * width + lines[1]).roll((-shift, -shift), dims=(0, 1))
     tokens = maps_to_windows(labels[None, :, :, None], side).squeeze(-1)

@@ -224,7 +224,7 @@ def cut(length: int, window: int, shift: int) -> list[Part]:
     """Cut an axis at `shift` and every `window` from there.
 
     Example:
-        >>> [(run.start, run.count, run.side) for run, *_ in cut(16, 6, 2)]
+        >>> [(run.start, run.number, run.side) for run, *_ in cut(16, 6, 2)]
         [(0, 1, 2), (2, 2, 6), (14, 1, 2)]
     """
     first = min(shift, length)
@@ -233,4 +233,4 @@ def cut(length: int, window: int, shift: int) -> list[Part]:
     whole = max(0, whole)
     last = length - first - whole * window
     runs = [Run(0, 1, first, window), Run(first, whole, window, window), Run(length - last, 1, last, window)]
-    return [Part(run, run) for run in runs if run.count and run.side]
+    return [Part(run, run) for run in runs if run.number and run.side]

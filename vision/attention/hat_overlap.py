@@ -7,6 +7,7 @@ parameter names are kept. Unlike there any height and width will do.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -66,10 +67,11 @@ class OverlappingCrossAttention(nn.Module):
             raise ValueError(f"window_size {window_size} must be at least 1, overlap_ratio {overlap_ratio} at least 0")
         more = int(window_size * overlap_ratio)
         if more % 2:
-            near = " or ".join(f"{(more + step) / window_size:.4g}" for step in (-1, 1))
+            near = " or ".join(f"{math.ceil(1e4 * (more + step) / window_size) / 1e4:g}" for step in (-1, 1))
             raise ValueError(
                 f"overlap_ratio {overlap_ratio} makes the windows of keys {more} wider than window_size {window_size}, "
-                f"which is odd: there is no middle. Ratios of {near} would do"
+                "which is odd, so that queries are not in the middle. "
+                f"Ratios of {near} would do"
             )
         self.num_heads = num_heads
         self.window_size = window_size
@@ -131,7 +133,7 @@ def clip(length: int, window: int, rim: int) -> list[Part]:
     """Windows along an axis, what remains at its end, and the keys that there are around each.
 
     Example:
-        >>> [(part.query.count, part.query.side, part.key.side, part.before) for part in clip(30, 8, 2)]
+        >>> [(part.query.number, part.query.side, part.key.side, part.before) for part in clip(30, 8, 2)]
         [(1, 8, 10, 2), (2, 8, 12, 0), (1, 6, 8, 0)]
     """
     each = []
@@ -157,7 +159,7 @@ def whole(length: int, window: int, rim: int) -> Part:
 def work(batch: int, rows: Sequence[Part], columns: Sequence[Part]) -> int:
     """Logits of all heads and images, and biases, over the heads."""
     return sum(
-        (batch * row.query.count * column.query.count + 1)
+        (batch * row.query.number * column.query.number + 1)
         * (row.query.side * row.key.side * column.query.side * column.key.side)
         for row, column in itertools.product(rows, columns)
     )

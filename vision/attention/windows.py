@@ -31,20 +31,20 @@ class Run(NamedTuple):
 
     Attributes:
         start: where the first begins.
-        count: how many there are.
+        number: how many there are.
         side: how long each is.
         step: from one to the next.
     """
 
     start: int
-    count: int
+    number: int
     side: int
     step: int
 
     @property
     def stop(self) -> int:
         """Where the last one ends."""
-        return self.start + (self.count - 1) * self.step + self.side
+        return self.start + (self.number - 1) * self.step + self.side
 
 
 class Part(NamedTuple):
@@ -103,7 +103,7 @@ def attend_by_rectangles(
     found = []
     for (row, column), asked, seen in zip(kinds, queries, keys, strict=True):
         tokens = _attend_one_kind(asked, seen, context, row, column, _bias(offsets, row, column))
-        counts, sides = (row.query.count, column.query.count), (row.query.side, column.query.side)
+        counts, sides = (row.query.number, column.query.number), (row.query.side, column.query.side)
         squares = tokens.reshape(query.shape[0], *counts, *sides, query.shape[3])
         found.append(squares.transpose(2, 3).flatten(3, 4).flatten(1, 2))
     lines = [torch.cat(found[i : i + len(columns)], dim=2) for i in range(0, len(found), len(columns))]
@@ -114,11 +114,11 @@ def _pieces(shape: torch.Size, row: Part) -> Iterator[tuple[slice, Part]]:
     """A few images at a time, or a few rows of windows of one, so that what is cut from the map stays in the cache."""
     batch, _, width, dim = shape
     line = max(1, row.query.side * width * dim)
-    images = max(1, QUERIES // max(1, line * row.query.count))
-    count = min(row.query.count, max(1, QUERIES // line))
-    for image, first in itertools.product(range(0, batch, images), range(0, row.query.count, count)):
+    images = max(1, QUERIES // max(1, line * row.query.number))
+    number = min(row.query.number, max(1, QUERIES // line))
+    for image, first in itertools.product(range(0, batch, images), range(0, row.query.number, number)):
         query, key = (
-            run._replace(start=run.start + first * run.step, count=min(count, run.count - first))
+            run._replace(start=run.start + first * run.step, number=min(number, run.number - first))
             for run in (row.query, row.key)
         )
         yield slice(image, image + images), row._replace(query=query, key=key)
@@ -144,7 +144,7 @@ def _attend_one_kind(
     if _has_outside(row, column):
         more.append(pairs.new_zeros(len(pairs), 1, pairs.shape[2]))
     if context is not None:
-        more.append(context.repeat_interleave(row.query.count * column.query.count, dim=0))
+        more.append(context.repeat_interleave(row.query.number * column.query.number, dim=0))
         bias = F.pad(bias, (0, context.shape[1]))
     if more:
         pairs = torch.cat([pairs, *more], dim=1)
@@ -166,9 +166,11 @@ def attend(
     and values, they are computed again in the backward pass instead of being kept.
     """
     if not (runs_eagerly_on_cpu(query) and torch.is_grad_enabled()):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype).unsqueeze(0))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype).unsqueeze(0))
+        # what ONNX puts in its place lays memory out otherwise, and views of it would not fit
+        return mixed.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else mixed
     step = max(1, LOGITS // max(1, bias.numel()))
-    pieces = zip(*(part.split(step) for part in (query, key, value)), strict=True)
+    pieces = list(zip(query.split(step), key.split(step), value.split(step), strict=True))
     if bias.numel() <= bias.shape[0] * query.shape[3] * (bias.shape[1] + 2 * bias.shape[2]):
         return torch.cat([_explicit(*piece, bias) for piece in pieces])
     found = [checkpoint(_explicit, *piece, bias, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
@@ -230,8 +232,8 @@ def rectangles_of(
     planes: Float[Tensor, "batch height width dim"], row: Run, column: Run
 ) -> Float[Tensor, "batch rows columns side_down side_right dim"]:
     """A view of the rectangles that lie where intervals of rows meet intervals of columns."""
-    squares = planes[:, row.start :, column.start :].unfold(1, row.side, row.step)[:, : row.count]
-    return squares.unfold(2, column.side, column.step)[:, :, : column.count].permute(0, 1, 2, 4, 5, 3)
+    squares = planes[:, row.start :, column.start :].unfold(1, row.side, row.step)[:, : row.number]
+    return squares.unfold(2, column.side, column.step)[:, :, : column.number].permute(0, 1, 2, 4, 5, 3)
 
 
 def cut_rectangles(
@@ -258,7 +260,7 @@ class Rectangles(torch.autograd.Function):
         batch, dim = ctx.shape[0], ctx.shape[3]
         whole = grads[0].new_zeros(ctx.shape)
         for (row, column), grad in zip(ctx.kinds, grads, strict=True):
-            parts = grad.view(batch, row.count, column.count, row.side, column.side, dim)
+            parts = grad.view(batch, row.number, column.number, row.side, column.side, dim)
             for i, j in itertools.product(range(0, row.side, row.step), range(0, column.side, column.step)):
                 part = parts[:, :, :, i : i + row.step, j : j + column.step]
                 down = row._replace(start=row.start + i, side=part.shape[3])
