@@ -116,9 +116,10 @@ def regard_swapped(
     def build(**arguments: Any) -> nn.Module:
         plain = entry(**(arguments | {"device": "meta"}))
         model = family.build(entry, plain, attention, attention_options, attention_stages, **arguments)
-        for module in model.modules():
-            if isinstance(module, block):
-                module.init_weights()  # most hosts have overwritten it
+        for depth, module in enumerate(module for module in model.modules() if isinstance(module, block)):
+            if hasattr(module, "set_depth"):
+                module.set_depth(depth)
+            module.init_weights()  # most hosts have overwritten it
         if pretrained and not saved:
             hooks.append(model.register_load_state_dict_post_hook(_report))
         return model

@@ -24,7 +24,8 @@ class Case:
         config: constructor arguments of the reference.
         state: its weights, under its own names.
         inputs: name -> tensor, in the reference's order.
-        expected: output name -> tensor, cut where the file says so.
+        expected: output name -> tensor, cut where the file says so. A file of mere data, with nothing called an
+            output, is all output.
         cuts: output name -> what part of it is stored, e.g. "[:, :64]".
         notes: in the words of whoever made the file.
         metadata: all of the file's metadata.
@@ -49,17 +50,18 @@ def read_case(path: Path) -> Case:
         metadata = file.metadata()
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     computed = json.loads(metadata.get("computed", "[]"))
-    shapes = {name: shape for name, shape in json.loads(metadata["shapes"]).items() if name not in computed}
+    shapes = {name: shape for name, shape in json.loads(metadata.get("shapes", "{}")).items() if name not in computed}
     inputs = {}
     for name, shape in json.loads(metadata.get("inputs", "{}")).items():
         key = f"input.{name}"
         inputs[name] = stored[key] if key in stored else normal(key, shape)
+    outputs = {_bare(name): tensor for name, tensor in stored.items() if name.startswith("output.")}
     return Case(
         reference=metadata["reference"].strip(),
         config=json.loads(metadata.get("config", "{}")),
         state=_scaled(fill(shapes), metadata),
         inputs=inputs,
-        expected={_bare(name): tensor for name, tensor in stored.items() if name.startswith("output.")},
+        expected=outputs or {name: tensor for name, tensor in stored.items() if not name.startswith("input.")},
         cuts={_bare(name): cut for name, cut in json.loads(metadata.get("slice", "{}")).items()},
         notes=metadata.get("notes", ""),
         metadata=metadata,

@@ -10,6 +10,8 @@ Every block keeps one contract, so that any host takes it:
   convolution stood; a `"gate"` re-weights what a mixer has made and goes after it.
 - `paper` is its source, e.g. `"arXiv:2202.09741"`.
 - `init_weights()` sets the authors' initialisation; hosts call it after their own.
+- A block with `set_depth(depth)` is told its place among the blocks of a network, counted from 0, before
+  `init_weights()`.
 - A block with `takes_context = True` has `forward(x, context=None)`: (batch, tokens, dim) more tokens that every
   position may attend to, such as the class token of a ViT.
 """
@@ -36,6 +38,8 @@ ATTENTION: dict[str, str] = {
     "vig": "vig:VigAttention",
     "sparsifiner": "sparsifiner:SparsifinerAttention",
     "ela": "ela:EfficientLocalAttention",
+    "hat": "hat:HybridAttention",
+    "hat_overlap": "hat_overlap:OverlappingCrossAttention",
 }
 
 

@@ -14,4 +14,6 @@ PLAIN: dict[str, str] = {
     "biformer": "biformer:PlainBiLevelRoutingAttention",
     "halonet": "halonet:PlainHaloAttention",
     "sparsifiner": "sparsifiner:PlainSparsifinerAttention",
+    "hat": "hat:PlainHybridAttention",
+    "hat_overlap": "hat_overlap:PlainOverlappingCrossAttention",
 }
