@@ -44,6 +44,7 @@ class HybridAttentionLayer(nn.Module):
         ValueError: numbers that do not fit each other, or out of range.
 
     Example:
+        >>> import torch
         >>> HybridAttentionLayer(36, num_heads=3, window_size=8, shift=4)(torch.rand(2, 16, 24, 36)).shape
         torch.Size([2, 16, 24, 36])
     """
@@ -93,6 +94,7 @@ class OverlappingCrossAttentionLayer(OverlappingCrossAttention):
         ValueError: numbers that do not fit each other, or out of range.
 
     Example:
+        >>> import torch
         >>> OverlappingCrossAttentionLayer(36, num_heads=3, window_size=8)(torch.rand(2, 16, 24, 36)).shape
         torch.Size([2, 16, 24, 36])
     """
@@ -133,6 +135,7 @@ class ResidualHybridAttentionGroup(nn.Module):
         ValueError: numbers that do not fit each other, or out of range.
 
     Example:
+        >>> import torch
         >>> ResidualHybridAttentionGroup(36, depth=2, num_heads=3, window_size=8)(torch.rand(2, 16, 24, 36)).shape
         torch.Size([2, 16, 24, 36])
     """
