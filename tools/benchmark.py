@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from torch import Tensor, nn
 from ..vision.attention import build_attention
 from ..vision.attention.plain import PLAIN
 from ..vision.attention.plain.van import PlainVanBlock
+from ..vision.attention.plain.vig import recurrence
+from ..vision.attention.vig import gated_linear_attention
 from ..vision.backbones.van import Block
 from . import benchmark_hosts
 from .measure import interleaved, make_pass, multiply_adds, peak_bytes, quartiles, spread
@@ -92,6 +95,27 @@ class _PlanesInside(nn.Module):
         return self.inner(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
+class _Memory(nn.Module):
+    """ViG's memory without the layers around it, as in its published networks: 64 channels a head, 32 for queries."""
+
+    def __init__(self, channels_first: bool) -> None:
+        super().__init__()
+        self.channels_first = channels_first
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).mT if self.channels_first else x.flatten(1, 2)
+        value = tokens.unflatten(-1, (-1, min(64, tokens.shape[-1]))).transpose(1, 2)  # batch heads tokens channels
+        query, key = value.chunk(2, dim=-1)
+        decay = F.logsigmoid(key) / 16
+        if self.channels_first:
+            back = recurrence(query.flip(2), key.flip(2), value.flip(2), decay.flip(2)).flip(2)
+            mixed = recurrence(query, key, value, decay) + back
+        else:
+            mixed = gated_linear_attention(query, key, value, forward=decay, backward=decay)
+        out = mixed.transpose(1, 2).flatten(2)
+        return out.mT.reshape_as(x) if self.channels_first else out.reshape_as(x)
+
+
 def _measure(blocks: Sequence[str], settings: BenchmarkSettings) -> list[dict[str, Any]]:
     rows = []
     for name in blocks:
@@ -150,6 +174,8 @@ def _contestants(name: str, settings: BenchmarkSettings) -> tuple[nn.Module, nn.
         block, plain_block = Block(settings.dim, **both), PlainVanBlock(settings.dim, **both)
         plain_block.load_state_dict(block.state_dict())
         return _PlanesInside(block).to(**like), plain_block.to(**like)
+    if name == "vig_memory":
+        return _Memory(channels_first=False), _Memory(channels_first=True)
     ours = build_attention(name, settings.dim, options)
     if name not in PLAIN:
         return ours.to(**like), "no plain formulation"

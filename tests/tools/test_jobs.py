@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from jobs import run, train
 from PIL import Image
 
+from regard.tools.benchmark import _contestants
+from regard.tools.settings import BenchmarkSettings
 from regard.vision.attention import ATTENTION
 
 
@@ -94,6 +97,13 @@ def test_benchmark_compares_in_one_run(tmp_path: Path, capsys: pytest.CaptureFix
     (row,) = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert set(row["ms"]) == {"ours", "plain", "softmax"}
     assert row["mb"]["ours"] <= 0.55 * row["mb"]["plain"]
+
+
+def test_the_two_contestants_compute_the_same_memory(tmp_path: Path) -> None:
+    ours, plain = _contestants("vig_memory", BenchmarkSettings())
+    x = torch.randn(2, 5, 7, 128, generator=torch.Generator().manual_seed(0))
+    assert isinstance(plain, torch.nn.Module)
+    torch.testing.assert_close(ours(x), plain(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), rtol=1e-4, atol=1e-5)
 
 
 def test_benchmark_takes_the_options_of_a_block_and_writes_markdown(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ class BenchmarkSettings:
     """Time and memory of attention blocks alone, or of whole models with them (--hosts).
 
     Attributes:
-        blocks: names of blocks, package.module:Class, or van_block for the whole block of the VAN backbone (not in
-            hosts). Without it van, van_block and ela; in hosts none, so that the hosts themselves are measured.
+        blocks: names of blocks or package.module:Class; alone, not in hosts, also van_block, the whole block of the VAN
+            backbone, and vig_memory, ViG's recurrence without the layers around it. Without it van, van_block and
+            ela; in hosts none, so that the hosts themselves are measured.
         options: keyword arguments of a block by its name, e.g. '{halonet: {block_size: 8}}'.
         hosts: models of timm or Regard; each is measured as it is and with every block in it.
         host_options: keyword arguments of a host by its name, e.g. '{vit_tiny_patch16_224: {class_token: false,
