@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from timm.layers import make_divisible
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 __all__ = ["HaloAttention", "RelativePosition", "explicit_attention", "fused_attention"]
 
@@ -62,10 +61,9 @@ class HaloAttention(nn.Module):
     What lies outside the map has zero keys and values, also where the map is no multiple of the block. It is not
     masked, as in timm: a window at the border gives some of its weight to nothing. `mask_outside` changes that.
 
-    On a CPU windows are computed a few at a time, so that logits stay in the cache; for gradients they are
-    computed again instead of being kept. Elsewhere one call of fused attention takes all of them: the position
-    terms ride on longer queries, and no logits are stored. Logits are float32 throughout. An export with free height
-    and width serves multiples of the block.
+    On a CPU windows are computed a few at a time, so that logits stay in the cache. Elsewhere one call of fused
+    attention takes all of them: the position terms ride on longer queries, and no logits are stored. Logits are
+    float32 throughout. An export with free height and width serves multiples of the block.
 
     Args:
         dim: channels in, at least 1.
@@ -203,11 +201,7 @@ class HaloAttention(nn.Module):
             for row in range(0, rows, step):
                 seen = slice(row * block, (row + step) * block + 2 * halo)
                 piece = query[:, row * small : (row + step) * small], pairs[:, seen], more, high[seen], wide
-                if torch.is_grad_enabled():
-                    mixed = checkpoint(self._windows, *piece, use_reentrant=False, preserve_rng_state=False)
-                else:
-                    mixed = self._windows(*piece)
-                pieces.append(mixed)
+                pieces.append(self._windows(*piece))
             mixed = torch.cat(pieces, dim=1)
         return mixed[:, :height_out, :width_out]
 
@@ -253,7 +247,7 @@ def explicit_attention(
     logits = (by_row.unsqueeze(-1) + by_column.unsqueeze(-2)).flatten(2)  # blocks queries keys
     if key.shape[1] != logits.shape[2]:
         logits = F.pad(logits, (0, key.shape[1] - logits.shape[2]))
-    logits = torch.baddbmm(logits, query.to(exact), key.to(exact).mT, alpha=scale)
+    logits = logits.baddbmm_(query.to(exact), key.to(exact).mT, alpha=scale)
     return (logits.softmax(dim=-1) @ value.to(exact)).to(query.dtype)
 
 

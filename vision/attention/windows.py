@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 __all__ = ["Part", "Run", "attend", "attend_by_rectangles", "bias_by_offset", "runs_eagerly_on_cpu"]
 
@@ -162,8 +161,7 @@ def attend(
     """Softmax attention with a bias that all windows share.
 
     It is one call of fused attention. Only for gradients on a CPU, where PyTorch's has none for the bias, windows
-    are taken a few at a time with their logits in the cache, in float32. If the logits are larger than queries, keys
-    and values, they are computed again in the backward pass instead of being kept.
+    are taken a few at a time with their logits in the cache, in float32; their weights are kept for the way back.
     """
     if not (runs_eagerly_on_cpu(query) and torch.is_grad_enabled()):
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype).unsqueeze(0))
@@ -171,19 +169,16 @@ def attend(
         return mixed.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else mixed
     step = max(1, LOGITS // max(1, bias.numel()))
     pieces = list(zip(query.split(step), key.split(step), value.split(step), strict=True))
-    if bias.numel() <= bias.shape[0] * query.shape[3] * (bias.shape[1] + 2 * bias.shape[2]):
-        return torch.cat([_explicit(*piece, bias) for piece in pieces])
-    found = [checkpoint(_explicit, *piece, bias, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
-    return torch.cat(found)
+    return torch.cat([_explicit(*piece, bias) for piece in pieces])
 
 
 def _explicit(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     """The same with all logits formed."""
     with torch.autocast(query.device.type, enabled=False):
         exact = torch.promote_types(query.dtype, torch.float32)
-        logits = bias.to(exact).expand(len(query), -1, -1, -1).flatten(0, 1)
+        logits = bias.to(exact).repeat(len(query), 1, 1)  # windows and heads in one
         rows, columns, values = (part.to(exact).flatten(0, 1) for part in (query, key, value))
-        logits = torch.baddbmm(logits, rows, columns.mT, alpha=query.shape[-1] ** -0.5)
+        logits = logits.baddbmm_(rows, columns.mT, alpha=query.shape[-1] ** -0.5)
         return torch.bmm(logits.softmax(dim=-1), values).view(query.shape).to(query.dtype)
 
 
