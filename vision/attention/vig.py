@@ -63,19 +63,21 @@ def gated_linear_attention(
     ways = [(decay, back) for decay, back in ((forward, False), (backward, True)) if decay is not None]
     if not ways:
         raise ValueError("no decay is given; gated linear attention needs forward, backward or both")
-    batch, heads, tokens, key_dim = query.shape
     limit = _chunk_limit([decay for decay, _ in ways])
-    chunks = -(-tokens // limit)
-    length = -(-tokens // chunks)  # as even as can be: 196 tokens are 7 chunks of 28
-    ways = [(decay.clamp(min=-RANGE / limit), back) for decay, back in ways]
-    query = query * (key_dim**-0.5 if scale is None else scale)
-    query, key, value = (_chunked(x, chunks, length) for x in (query, key, value))  # pieces length dim
-    found = [_one_way(query, key, value, _chunked(decay, chunks, length), chunks, back) for decay, back in ways]
-    weights = found[0][0] if len(found) == 1 else found[0][0].add_(found[1][0])
-    out = weights @ value
-    for _, seen, memory in found:
-        out = out.baddbmm_(seen, memory)
-    return out.reshape(batch, heads, chunks * length, value.shape[2])[:, :, :tokens]
+    scale = query.shape[3] ** -0.5 if scale is None else scale
+    tokens, step = query.shape[2], _segment(value)
+    segments = [slice(start, start + step) for start in range(0, tokens, step)]
+    if len(segments) <= 1:
+        found = [_one_way(query, key, value, decay, scale=scale, limit=limit, back=back)[0] for decay, back in ways]
+        return found[0] if len(found) == 1 else found[0] + found[1]
+    out = torch.zeros_like(value)
+    for decay, back in ways:
+        memory: Tensor | None = None
+        for part in reversed(segments) if back else segments:
+            inputs = query[:, :, part], key[:, :, part], value[:, :, part], decay[:, :, part]
+            read, memory = _one_way(*inputs, scale=scale, limit=limit, back=back, memory=memory)
+            out[:, :, part] += read
+    return out
 
 
 class VigAttention(nn.Module):
@@ -214,19 +216,30 @@ def _chunked(
     return x.reshape(-1, length, x.shape[3])
 
 
+def _segment(value: Tensor) -> int:
+    """Tokens that are computed at once: on a CPU, without gradients, so many that all stays in the cache."""
+    if value.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return value.shape[2]
+    return max(8 * CHUNK, 2 * PIECE // max(1, value[:, :, 0].numel()) // CHUNK * CHUNK)
+
+
 def _one_way(
-    query: Float[Tensor, "pieces length key_dim"],
-    key: Float[Tensor, "pieces length key_dim"],
-    value: Float[Tensor, "pieces length value_dim"],
-    decay: Float[Tensor, "pieces length key_dim"],
-    chunks: int,
+    query: Float[Tensor, "batch heads tokens key_dim"],
+    key: Float[Tensor, "batch heads tokens key_dim"],
+    value: Float[Tensor, "batch heads tokens value_dim"],
+    decay: Float[Tensor, "batch heads tokens key_dim"],
+    *,
+    scale: float,
+    limit: int,
     back: bool,
-) -> tuple[
-    Float[Tensor, "pieces length length"],
-    Float[Tensor, "pieces length key_dim"],
-    Float[Tensor, "pieces key_dim value_dim"],
-]:
-    """The weights within each chunk; and for what lies before it, how its tokens read and what there is to read."""
+    memory: Float[Tensor, "maps key_dim value_dim"] | None = None,
+) -> tuple[Float[Tensor, "batch heads tokens value_dim"], Float[Tensor, "maps key_dim value_dim"]]:
+    """What is read of a memory that runs over these tokens, and what it is then; `memory` is what it was before."""
+    batch, heads, tokens, _ = query.shape
+    chunks = -(-tokens // limit)
+    length = -(-tokens // chunks)  # as even as can be: 196 tokens are 7 chunks of 28
+    parts = (query * scale, key, value, decay.clamp(min=-RANGE / limit))
+    query, key, value, decay = (_chunked(x, chunks, length) for x in parts)  # pieces length dim
     decayed = decay.cumsum(dim=1)
     total = decayed[:, -1:]
     if back:
@@ -234,10 +247,12 @@ def _one_way(
     middle = total / 2  # halves the exponents on both sides
     reach = middle.exp()
     seen, kept = query * (decayed - middle).exp(), key * (middle - decayed).exp()
-    weights = seen @ kept.mT
+    weights = seen @ kept.mT  # pieces length length
     weights = weights.triu_() if back else weights.tril_()
-    added = (kept * reach).mT @ value
-    return weights, seen * reach, _scan(total.exp().mT, added, chunks, back)
+    added = (kept * reach).mT @ value  # pieces key_dim value_dim
+    memories, memory = _scan(total.exp().mT, added, chunks, back, memory)
+    out = (weights @ value).baddbmm_(seen * reach, memories)
+    return out.reshape(batch, heads, chunks * length, value.shape[2])[:, :, :tokens], memory
 
 
 def _scan(
@@ -245,12 +260,13 @@ def _scan(
     added: Float[Tensor, "pieces key_dim value_dim"],
     chunks: int,
     back: bool,
-) -> Float[Tensor, "pieces key_dim value_dim"]:
-    """The memory before each chunk, from what a chunk keeps of it and what it adds."""
+    start: Float[Tensor, "maps key_dim value_dim"] | None,
+) -> tuple[Float[Tensor, "pieces key_dim value_dim"], Float[Tensor, "maps key_dim value_dim"]]:
+    """The memory before each chunk and after the last, from what a chunk keeps of it and what it adds."""
     steps = [*zip(*(x.unflatten(0, (-1, chunks)).unbind(1) for x in (kept, added)), strict=True)]
-    memory = torch.zeros_like(steps[0][1])
+    memory = torch.zeros_like(steps[0][1]) if start is None else start
     memories = []
     for keep, add in reversed(steps) if back else steps:
         memories.append(memory)
         memory = torch.addcmul(add, keep, memory)
-    return torch.stack(memories[::-1] if back else memories, dim=1).flatten(0, 1)
+    return torch.stack(memories[::-1] if back else memories, dim=1).flatten(0, 1), memory

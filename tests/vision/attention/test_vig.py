@@ -49,6 +49,20 @@ def test_chunks_equal_the_recurrence(tokens: int) -> None:
     torch.testing.assert_close(found, by_recurrence(*inputs), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("ways", [(True, True), (True, False), (False, True)])
+def test_segments_of_a_long_sequence_pass_their_memory_on(
+    ways: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vig, "PIECE", 1)
+    inputs = sequences(700)
+    decays = [decay if used else None for decay, used in zip(inputs[3:], ways, strict=True)]
+    whole = gated_linear_attention(*(x.clone().requires_grad_() for x in inputs[:3]), *decays)
+    with torch.no_grad():
+        assert vig._segment(inputs[2]) < 700
+        found = gated_linear_attention(*inputs[:3], *decays)
+    torch.testing.assert_close(found, whole.detach(), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("strength", [50, 300, 10_000])
 def test_memories_that_fade_at_once_stay_exact(strength: int) -> None:
     inputs = tuple(x.requires_grad_() for x in sequences(70, strength=strength))
