@@ -70,13 +70,13 @@ def gated_linear_attention(
     if len(segments) <= 1:
         found = [_one_way(query, key, value, decay, scale=scale, limit=limit, back=back)[0] for decay, back in ways]
         return found[0] if len(found) == 1 else found[0] + found[1]
-    out = torch.zeros_like(value)
+    out = torch.empty_like(value)
     for decay, back in ways:
-        memory: Tensor | None = None
+        first, memory = decay is ways[0][0], None
         for part in reversed(segments) if back else segments:
             inputs = query[:, :, part], key[:, :, part], value[:, :, part], decay[:, :, part]
             read, memory = _one_way(*inputs, scale=scale, limit=limit, back=back, memory=memory)
-            out[:, :, part] += read
+            out[:, :, part] = read if first else out[:, :, part].add_(read)
     return out
 
 
