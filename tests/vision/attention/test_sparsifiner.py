@@ -3,7 +3,6 @@ import torch
 from torch import Tensor, nn
 
 from regard.vision.attention import mask_predictor
-from regard.vision.attention.mask_predictor import MaskPredictor, resize_table
 from regard.vision.attention.plain.sparsifiner import PlainSparsifinerAttention
 from regard.vision.attention.sparsifiner import SparsifinerAttention
 
@@ -125,17 +124,6 @@ def test_what_is_not_kept_changes_nothing() -> None:
     assert not torch.allclose(after[0, 0], before[0, 0])
 
 
-@pytest.mark.parametrize("gather", [False, True])
-def test_dropped_tokens_are_not_chosen(gather: bool) -> None:
-    torch.manual_seed(0)
-    predictor = MaskPredictor(20, 8, gather=gather)
-    valid = torch.rand(2, 20) < 0.6
-    tokens = torch.randn(3, 2, 2, 20, 8) * valid[:, None, :, None]
-    found = predictor.connections(*tokens[:2], valid=valid, budget=5)
-    assert not (found.mask & ~valid[:, None, None]).any()
-    assert predictor(*tokens, valid=valid, budget=5).isfinite().all()
-
-
 def test_a_context_competes_like_any_key() -> None:
     ours, _ = pair()
     context = torch.randn(2, 5, 32)
@@ -161,22 +149,6 @@ def test_autocast_runs_and_learns() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         ours(image()).float().sum().backward()
     assert all(parameter.grad is not None for parameter in ours.parameters())
-
-
-def test_tables_keep_their_prefix_when_resized() -> None:
-    table = torch.rand(1 + 12, 4)
-    resized = resize_table(table, (3, 4), (6, 2), prefix=1)
-    assert torch.equal(resized[:1], table[:1])
-    assert resize_table(table, (3, 4), (3, 4), prefix=1) is table
-    constant = resize_table(torch.ones(12, 2), (3, 4), (5, 5))
-    torch.testing.assert_close(constant, torch.ones(25, 2))
-
-
-def test_a_tied_table_stays_tied_when_resized() -> None:
-    predictor = MaskPredictor(10, 8, tied=True)
-    predictor.resize((3, 3), (4, 4), prefix=1)
-    assert predictor.proj_back_n is predictor.proj_n
-    assert len(predictor.proj_n) == 17
 
 
 @pytest.mark.parametrize(
