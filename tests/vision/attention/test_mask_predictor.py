@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from regard.vision.attention.mask_predictor import MaskPredictor, resize_table
 
@@ -29,3 +30,18 @@ def test_a_tied_table_stays_tied_when_resized() -> None:
     predictor.resize((3, 3), (4, 4), prefix=1)
     assert predictor.proj_back_n is predictor.proj_n
     assert len(predictor.proj_n) == 17
+
+
+def test_what_is_not_kept_changes_nothing() -> None:
+    torch.manual_seed(0)
+    predictor = MaskPredictor(50, 16)
+    for parameter in predictor.parameters():
+        nn.init.normal_(parameter)
+    query, key, value = torch.randn(3, 1, 2, 50, 16).unbind()
+    unseen = ~predictor.connections(query, key).mask
+    query_at, key_at = unseen[0, 0].nonzero()[0]
+    other = value.clone()
+    other[0, 0, key_at] += 100
+    before, after = predictor(query, key, value), predictor(query, key, other)
+    torch.testing.assert_close(after[0, 0, query_at], before[0, 0, query_at])
+    assert not torch.allclose(after[0, 0], before[0, 0])
