@@ -56,6 +56,9 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
+        missing = re.search(r"arguments are required: (\w+)\.(\w+)", message)
+        if missing:  # the job's parser has not got that far
+            command, message = f"{command} {missing[1]}", f"{missing[2]} is missing"
         sys.stderr.write(f"{command}: {_with_hint(message, parser)}\nTry: {command} --help\n")
         self.exit(2)
 

@@ -37,7 +37,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["train", "--precision", "fp8"], "bf16-mixed"),
         (["train", "--config", "no/such/file.yaml"], "neither a file nor a recipe"),
         ([], "train"),
-        (["convert"], "source"),
+        (["convert"], "regard convert: source is missing"),
         (["convert", "file.pth", "--trus", "true"], "did you mean --trust?"),
     ],
 )
