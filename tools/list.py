@@ -11,7 +11,7 @@ import timm
 import torch
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from ..vision.attention import ATTENTION, attention_class
 from ..vision.backbones import FAMILIES
@@ -30,11 +30,15 @@ def run(settings: ListSettings) -> int:
         json.dump(found, sys.stdout, indent=1)
         sys.stdout.write("\n")
         return 0
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     for name, rows in found.items():
-        table = Table(*(column.replace("_", " ") for column in rows[0]), title=name.capitalize())
+        first, *columns = (column for column in rows[0] if column != "command")  # too long for a table
+        caption = "Run one: regard train --config NAME" if name == "recipes" else None
+        table = Table(Column(first, no_wrap=True), title=name.capitalize(), caption=caption)
+        for column in columns:
+            table.add_column(column.replace("_", " "), overflow="fold")
         for row in rows:
-            table.add_row(*("" if value is None else str(value) for value in row.values()))
+            table.add_row(*("" if row[column] is None else str(row[column]) for column in (first, *columns)))
         console.print(table)
     return 0
 
@@ -70,11 +74,11 @@ def list_recipes() -> Iterator[dict[str, Any]]:
     for name, path in recipes().items():
         text = path.read_text(encoding="utf-8")
         recipe = yaml.safe_load(text)
-        backbone = recipe.get("backbone", {})
+        backbone, command = recipe.get("backbone", {}), text.partition("\n")[0].removeprefix("# ")
         yield {
             "name": name,
             "model": backbone.get("name"),
             "attention": backbone.get("attention"),
-            "data": recipe.get("data", "digits"),
-            "command": text.partition("\n")[0].removeprefix("# "),
+            "data": "yours: --data DIR" if "--data" in command else recipe.get("data", "digits"),
+            "command": command,
         }
