@@ -33,12 +33,14 @@ TINY = {
 }
 
 
-def build(host: str, attention: str, size: tuple[int, int] = SIZE) -> torch.nn.Module:
+def build(host: str, attention: str, size: tuple[int, int] = SIZE, stages: list[int] | None = None) -> torch.nn.Module:
+    """A host with a block; `stages` is for those whose stages are alike."""
     torch.manual_seed(0)
     name, settings = TINY[host]
     if "img_size" in settings:
         settings = settings | {"img_size": size}
-    return create_model(name, attention=attention, num_classes=5, **settings)
+    chosen = stages if TINY[host][0] in ("tiny_poolformer", "inception_next_atto", "test_resnet") else None
+    return create_model(name, attention=attention, attention_stages=chosen, num_classes=5, **settings)
 
 
 @functools.cache

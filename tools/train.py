@@ -341,8 +341,8 @@ def _first_process() -> bool:
 
 def _differences(settings: TrainSettings) -> list[str]:
     path = Path(settings.out, "settings.yaml")
-    if not path.is_file():
-        return []
+    if not path.is_file() or not any(Path(settings.out, name).exists() for name in ("last.ckpt", "summary.json")):
+        return []  # nothing is finished that could be lost
     before, now = _flat(yaml.safe_load(path.read_text(encoding="utf-8"))), _flat(asdict(settings))
     return [
         f"{key}: {before.get(key)!r} there, {now.get(key)!r} here"
