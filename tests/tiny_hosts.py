@@ -32,14 +32,16 @@ TINY = {
     "mobilenet": ("test_efficientnet", {}),
 }
 
+STAGED = ("metaformer", "metanext", "resnet")  # where every stage may have the block or not
+
 
 def build(host: str, attention: str, size: tuple[int, int] = SIZE, stages: list[int] | None = None) -> torch.nn.Module:
-    """A host with a block; `stages` is for those whose stages are alike."""
+    """A host with a block; `stages` is for those in `STAGED`."""
     torch.manual_seed(0)
     name, settings = TINY[host]
     if "img_size" in settings:
         settings = settings | {"img_size": size}
-    chosen = stages if TINY[host][0] in ("tiny_poolformer", "inception_next_atto", "test_resnet") else None
+    chosen = stages if host in STAGED else None
     return create_model(name, attention=attention, attention_stages=chosen, num_classes=5, **settings)
 
 

@@ -12,7 +12,7 @@ import json
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -96,24 +96,36 @@ class _PlanesInside(nn.Module):
 
 
 class _Memory(nn.Module):
-    """ViG's memory without the layers around it, as in its published networks: 64 channels a head, 32 for queries."""
+    """ViG's memory without the layers around it, as in its published networks: 64 channels a head, 32 for queries.
 
-    def __init__(self, channels_first: bool) -> None:
+    `read` takes queries, keys, values and the decays of both ways.
+    """
+
+    def __init__(self, read: Callable[..., Tensor]) -> None:
         super().__init__()
-        self.channels_first = channels_first
+        self.read = read
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = x.flatten(2).mT if self.channels_first else x.flatten(1, 2)
-        value = tokens.unflatten(-1, (-1, min(64, tokens.shape[-1]))).transpose(1, 2)  # batch heads tokens channels
+        value = x.flatten(1, 2).unflatten(-1, (-1, min(64, x.shape[-1]))).transpose(1, 2)  # batch heads tokens channels
         query, key = value.chunk(2, dim=-1)
         decay = F.logsigmoid(key) / 16
-        if self.channels_first:
-            back = recurrence(query.flip(2), key.flip(2), value.flip(2), decay.flip(2)).flip(2)
-            mixed = recurrence(query, key, value, decay) + back
-        else:
-            mixed = gated_linear_attention(query, key, value, forward=decay, backward=decay)
-        out = mixed.transpose(1, 2).flatten(2)
-        return out.mT.reshape_as(x) if self.channels_first else out.reshape_as(x)
+        return self.read(query, key, value, decay, decay).transpose(1, 2).reshape(x.shape)
+
+
+class _NhwcInside(nn.Module):
+    """A module of the channels-last contract behind NCHW maps."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _by_recurrence(query: Tensor, key: Tensor, value: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
+    back = recurrence(query.flip(2), key.flip(2), value.flip(2), backward.flip(2)).flip(2)
+    return recurrence(query, key, value, forward) + back
 
 
 def _measure(blocks: Sequence[str], settings: BenchmarkSettings) -> list[dict[str, Any]]:
@@ -175,7 +187,7 @@ def _contestants(name: str, settings: BenchmarkSettings) -> tuple[nn.Module, nn.
         plain_block.load_state_dict(block.state_dict())
         return _PlanesInside(block).to(**like), plain_block.to(**like)
     if name == "vig_memory":
-        return _Memory(channels_first=False), _Memory(channels_first=True)
+        return _Memory(gated_linear_attention), _NhwcInside(_Memory(_by_recurrence))
     ours = build_attention(name, settings.dim, options)
     if name not in PLAIN:
         return ours.to(**like), "no plain formulation"

@@ -168,7 +168,7 @@ def attend(
         # what ONNX puts in its place lays memory out otherwise, and views of it would not fit
         return mixed.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else mixed
     step = max(1, LOGITS // max(1, bias.numel()))
-    pieces = list(zip(query.split(step), key.split(step), value.split(step), strict=True))
+    pieces = zip(query.split(step), key.split(step), value.split(step), strict=True)
     return torch.cat([_explicit(*piece, bias) for piece in pieces])
 
 

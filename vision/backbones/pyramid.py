@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 __all__ = ["Pyramid"]
 
 
-class Pyramid(nn.Module):
+class Pyramid(nn.Module, ABC):
     """A network of stages, a norm, a pooling and a classifier, behind timm's interface.
 
     A family builds its parts under its authors' names, sets `feature_info`, ends its construction with
@@ -44,9 +45,9 @@ class Pyramid(nn.Module):
         self.grad_checkpointing = False
 
     @property
+    @abstractmethod
     def num_stages(self) -> int:
         """Stages."""
-        raise NotImplementedError
 
     @property
     def head_parent(self) -> nn.Module:
@@ -58,6 +59,7 @@ class Pyramid(nn.Module):
         """The module whose `norm` comes after the last stage; None where every stage has its own."""
         return None
 
+    @abstractmethod
     def forward_stage(
         self, x: Float[Tensor, "batch channels h w"], stage: int
     ) -> Float[Tensor, "batch dim height width"]:
@@ -67,11 +69,10 @@ class Pyramid(nn.Module):
             x: the output of the stage before, or the images.
             stage: counted from 0.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def cut_stages(self, count: int) -> None:
         """Remove all but the first `count` stages."""
-        raise NotImplementedError
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import DropPath, calculate_drop_path_rates, trunc_normal_
+from timm.layers import DropPath, GluMlp, calculate_drop_path_rates, trunc_normal_
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ from . import vig
 from .pyramid import Pyramid
 from .van import ChannelNorm
 
-__all__ = ["KEYS", "PAPER", "TOP1", "Block", "Mlp", "ViGH", "checkpoint_filter_fn"]
+__all__ = ["KEYS", "PAPER", "TOP1", "Block", "ViGH", "checkpoint_filter_fn"]
 
 PAPER = "arXiv:2405.18425"
 
@@ -33,25 +32,6 @@ KEYS = (r"^layers\.\d+\.blocks\.\d+\.(op|self_attention)\.gk_proj\.",)
 
 #: Published ImageNet-1K top-1 accuracy (%) at 224 x 224.
 TOP1: dict[str, float] = {"vig_h_tiny.in1k": 82.8, "vig_h_small.in1k": 83.8, "vig_h_base.in1k": 84.2}
-
-
-class Mlp(nn.Module):
-    """SwiGLU: SiLU(a) * b between two projections without bias; 8/3 of `dim` hidden, rounded up to 32s.
-
-    Args:
-        dim: channels.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        hidden = 32 * -(-(dim * 8 // 3) // 32)
-        self.fc1 = nn.Linear(dim, 2 * hidden, bias=False)
-        self.fc2 = nn.Linear(hidden, dim, bias=False)
-
-    def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """Transform every position."""
-        gate, hidden = self.fc1(x).chunk(2, dim=-1)
-        return self.fc2(F.silu(gate) * hidden)
 
 
 class Block(nn.Module):
@@ -73,7 +53,8 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.op = VigAttention(dim, num_heads=num_heads, **attention)
         self.norm2 = nn.LayerNorm(dim)
-        self.mlp = Mlp(dim)
+        hidden = 32 * -(-(dim * 8 // 3) // 32)  # 8/3 of the channels, rounded up to 32s
+        self.mlp = GluMlp(dim, 2 * hidden, act_layer=nn.SiLU, bias=False, gate_last=False)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from regard.vision.backbones import vig_h
-from regard.vision.backbones.vig_h import Mlp, ViGH, checkpoint_filter_fn
+from regard.vision.backbones.vig_h import Block, ViGH, checkpoint_filter_fn
 
 SMALL = {"dims": (8, 16, 24, 32), "depths": (2, 1, 1, 1), "num_heads": (1, 2, 3, 4)}
 
@@ -32,7 +32,7 @@ def test_sizes_are_the_published_ones(name: str, parameters: int) -> None:
 @pytest.mark.parametrize(("dim", "hidden"), [(96, 256), (192, 512), (128, 352), (512, 1376), (1024, 2752)])
 def test_the_mlp_is_as_wide_as_published(dim: int, hidden: int) -> None:
     with torch.device("meta"):
-        assert Mlp(dim).fc2.in_features == hidden
+        assert Block(dim, num_heads=1).mlp.fc2.in_features == hidden
 
 
 def test_every_published_accuracy_belongs_to_published_weights() -> None:
