@@ -34,8 +34,8 @@ def model_source(model: str | Path) -> str:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ValueError(
-                f"{path} holds no model of transformers: config.json is not there. Give the folder that holds it beside "
-                "the weights"
+                f"{path} holds no model of transformers: config.json is not there. Give the folder that holds it "
+                "beside the weights"
             )
         return str(path)
     if isinstance(model, Path) or path.exists() or path.is_absolute() or str(model).count("/") != 1:
@@ -75,8 +75,8 @@ def load_model(
     config = _read(source, "config.json", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False, **hub))
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ValueError(
-            f"{source} takes no images: transformers knows its kind, {config.model_type!r}, as no model that answers in "
-            "words to images and text. Load a vision-language model"
+            f"{source} takes no images: transformers knows its kind, {config.model_type!r}, as no model that answers "
+            "in words to images and text. Load a vision-language model"
         )
     parts = {name: vision_attention for name in config.sub_configs if name != "text_config"}
     model = _read(

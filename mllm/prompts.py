@@ -112,7 +112,7 @@ def answer_tokens(processor: Any, prompt: str, answer: str) -> list[int]:
     """
     tokenizer, special = processor.tokenizer, _special(processor, [prompt])
     before = tokenizer(prompt, **special)["input_ids"]
-    blank = "" if prompt[-1:].isspace() or before[-1:] and before[-1] in tokenizer.all_special_ids else " "
+    blank = "" if prompt[-1:].isspace() or (before and before[-1] in tokenizer.all_special_ids) else " "
     both = tokenizer(prompt + blank + answer.lstrip(), **special)["input_ids"]
     if both and both[-1] == tokenizer.eos_token_id != before[-1]:
         both = both[:-1]
