@@ -51,7 +51,7 @@ class TinyLVLM:
         """Inputs of `model(...)` and `model.generate(...)`.
 
         Args:
-            texts: token ids of each sample, `IMAGE` where a picture is; without any `IMAGE`, inputs of text alone.
+            texts: token ids of each sample, `IMAGE` where a picture is; without any, inputs of text alone.
             images: one seed for each `IMAGE` in reading order through the batch; by default 0, 1, 2 ...
 
         Raises:
@@ -71,8 +71,7 @@ class TinyLVLM:
         mask = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in expanded])
         drawn = iter(torch.randn(self.picture, generator=torch.Generator().manual_seed(seed)) for seed in seeds)
         pictures = [[next(drawn) for _ in range(count)] for count in counts]
-        extras = self.extras(ids, mask, pictures) if seeds else {}
-        return {"input_ids": ids, "attention_mask": mask} | extras
+        return {"input_ids": ids, "attention_mask": mask} | self.extras(ids, mask, pictures)
 
     @property
     def text_stack(self) -> Any:
@@ -161,12 +160,14 @@ def _tower(config: type, side: int, **own: Any) -> Any:
 
 def _flat(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
     """One picture after the other, whosesoever they are."""
-    return {"pixel_values": torch.stack([picture for sample in pictures for picture in sample])}
+    flat = [picture for sample in pictures for picture in sample]
+    return {"pixel_values": torch.stack(flat)} if flat else {}
 
 
 def _sized(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
-    flat = _flat(ids, mask, pictures)["pixel_values"]
-    return {"pixel_values": flat, "image_sizes": torch.tensor([flat.shape[-2:]] * len(flat))}
+    flat = _flat(ids, mask, pictures)
+    sizes = [values.shape[-2:] for values in flat.get("pixel_values", [])]
+    return flat | {"image_sizes": torch.tensor(sizes)} if flat else {}
 
 
 def _typed(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
@@ -174,6 +175,7 @@ def _typed(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
 
 
 def _prefixed(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
+    """The whole prompt is a prefix, which may look ahead; without its types, that would depend on padding."""
     return _flat(ids, mask, pictures) | {"token_type_ids": torch.zeros_like(ids)}
 
 
@@ -186,6 +188,8 @@ def _asked(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
 def _rows(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
     """A row of pictures for each sample, filled up with zeros."""
     shape = (len(pictures), max(map(len, pictures)))
+    if shape[1] == 0:
+        return {}
     values, valid = torch.zeros(*shape, 3, 56, 56), torch.zeros(*shape, 56, 56, dtype=torch.bool)
     for row, sample in enumerate(pictures):
         for column, picture in enumerate(sample):
@@ -195,14 +199,18 @@ def _rows(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
 
 def _patches(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
     """All patches one after the other; the grids say which are whose."""
-    flat = _flat(ids, mask, pictures)["pixel_values"]
-    grids = torch.tensor([[1, 4, 4]] * len(flat))
-    return {"pixel_values": flat.flatten(0, 1), "image_grid_thw": grids, "mm_token_type_ids": (ids == IMAGE).int()}
+    types = {"mm_token_type_ids": (ids == IMAGE).int()}
+    flat = [picture for sample in pictures for picture in sample]
+    return (
+        types | {"pixel_values": torch.cat(flat), "image_grid_thw": torch.tensor([GRID] * len(flat))} if flat else types
+    )
 
 
 def _crossed(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
     """Mllama: one tile a picture; a text token sees the last picture before it."""
     shape = (len(pictures), max(map(len, pictures)))
+    if shape[1] == 0:
+        return {}
     values, ratios = torch.zeros(*shape, 1, 3, 28, 28), torch.zeros(shape, dtype=torch.long)
     for row, sample in enumerate(pictures):
         for column, picture in enumerate(sample):
@@ -241,6 +249,7 @@ def _rope(*sections: int, **own: Any) -> dict[str, Any]:
     return {"rope_type": "default", "mrope_section": list(sections), "rope_theta": 1e4} | own
 
 
+GRID = [1, 4, 4]  # patches of a picture of the families whose pictures may have any size; 2 x 2 make a token
 QWEN = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": 194, "vision_end_token_id": 195}
 
 
