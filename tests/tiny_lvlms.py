@@ -7,7 +7,8 @@ it to as many placeholders as the family wants, pads on the left and adds the fa
     inputs = tiny.inputs([[5, IMAGE, 7, 8], [5, 6, IMAGE, 9, IMAGE, 3, 4]], images=(0, 1, 2))
     tiny.model.generate(**inputs, max_new_tokens=4)
 
-Put some text between two pictures, as every real prompt does (gemma3 and qwen's tell them apart by it). 4 query heads on 2 key-value heads. The layers of mistral3 and half of gemma3's see no further than `WINDOW` columns;
+Put some text between two pictures, as every real prompt does: it tells them apart in gemma3 and qwen's. All have 4
+query heads on 2 key-value heads. The layers of mistral3 and half of gemma3's see no further than `WINDOW` columns;
 gemma3 and qwen3_vl have heads wider than `hidden / 4`. Sizes other than `hidden=64` are its multiples.
 """
 
