@@ -9,18 +9,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..call import Call
-from ..edit import Edit
+from ..edit import Edit, Prompts
 from ..streams import Stream
-
-if TYPE_CHECKING:
-    from ..lvlm import Prompts
 
 __all__ = ["Debias", "calibrated"]
 
