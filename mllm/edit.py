@@ -1,7 +1,9 @@
 """What a method does to attention, and what it is told: the contract between the session and its methods.
 
 A method is a frozen dataclass of options with a `name` and `begin(call) -> Edit`. `begin` runs once for every prompt
-that is read; the `Edit` that it returns holds that call's state in its closures, so nothing outlives the call.
+that is read; the `Edit` that it returns holds that call's state in its closures, so nothing outlives the call. A method
+that needs the pictures or words themselves, not only the model's inputs, has `bind(prompts)`, which gives one that is
+ready for these prompts; `LVLM` calls it.
 
 In every decoder layer of its own, an edit may do four things, in this order:
 
@@ -25,9 +27,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from .call import Call
 
-__all__ = ["Edit", "Intervention", "View", "layer_indices"]
+__all__ = ["Edit", "Intervention", "Prompts", "View", "head_mask", "layer_indices"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,26 @@ class Intervention(Protocol):
         Raises:
             ValueError: the method cannot work on this model or these inputs.
         """
+        ...
+
+
+class Prompts(Protocol):
+    """What was asked, before it became the model's inputs.
+
+    Attributes:
+        questions: one for each sample.
+        images: of each sample, as PIL images.
+    """
+
+    questions: Sequence[str]
+    images: Sequence[Sequence[Image]]
+
+    def first_tokens(self, word: str) -> list[int]:
+        """Tokens with which the usual spellings of a word begin: with and without a space, upper and lower case."""
+        ...
+
+    def inputs_with(self, images: Sequence[Sequence[Image]]) -> dict[str, Any]:
+        """The model's inputs for the same questions about other images."""
         ...
 
 

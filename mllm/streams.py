@@ -43,6 +43,8 @@ class Stream:
     """
 
     def __init__(self, call: Call, model: PreTrainedModel, inputs: Mapping[str, Any]) -> None:
+        self._run: greenlet | None = None
+        self._followed = 0  # tokens of the answer that the run has read
         self._model, self._inputs, self._main_prompt = model, dict(inputs), call.prompt
         self._beams = call.beams
         self._eos = {"eos_token_id": call.inputs["eos_token_id"]} if "eos_token_id" in call.inputs else {}
@@ -50,14 +52,16 @@ class Stream:
             raise ValueError(
                 "a second stream with an image cannot follow beams, which change places at every word; give num_beams=1"
             )
-        self._run: greenlet | None = None
-        self._followed = 0  # tokens of the answer that the run has read
 
     @classmethod
-    def without_image(cls, call: Call) -> Stream:
-        """The prompt without its image tokens."""
+    def without_image(cls, call: Call, *, instead: int | None = None) -> Stream:
+        """The prompt without its image tokens, or with one other token instead of them all."""
         ids = call.inputs["input_ids"][:, : call.prompt]
-        keep = (call.valid & ~call.image)[:: call.beams]
+        valid, image = call.valid[:: call.beams], call.image[:: call.beams]
+        keep = valid & ~image
+        if instead is not None:
+            first = image & (image.cumsum(dim=-1) == 1)
+            ids, keep = ids.masked_fill(first, instead), keep | first
         inputs = image_free_inputs(ids, keep, call.inputs)
         inputs.pop("position_ids")  # generate counts them itself
         return cls(call, image_free_model(call.model), inputs)
@@ -136,20 +140,19 @@ class _Waits(LogitsProcessor):
 
 
 def contrast(
-    call: Call, stream: Stream, combine: Callable[[Tensor, Tensor], Tensor], plausible: float
+    call: Call, other: Callable[[Tensor], Tensor], combine: Callable[[Tensor, Tensor], Tensor], plausible: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A rule for the next token's scores that weighs them against another stream's.
 
     Args:
         call: the running call.
-        stream: the other stream.
+        other: takes the tokens so far, gives the other stream's scores.
         combine: takes the scores of both, (batch, vocabulary), and gives new ones.
         plausible: words less likely than this share of the likeliest are ruled out, 0-1; 0 rules nothing out.
     """
 
     def process(tokens: Tensor, scores: Tensor) -> Tensor:
-        other = stream.scores(tokens).to(scores.dtype)
-        combined = combine(scores, other)
+        combined = combine(scores, other(tokens).to(scores.dtype))
         if plausible > 0:
             floor = scores.amax(dim=-1, keepdim=True) + torch.tensor(plausible).log().to(scores)
             combined = combined.masked_fill(scores < floor, -torch.inf)

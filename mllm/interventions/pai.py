@@ -58,7 +58,7 @@ class PAI:
         factor = self.alpha * call.image.float()  # batch prompt
         process = None
         if self.gamma > 1:
-            process = contrast(call, Stream.without_image(call), self._combine, self.plausible)
+            process = contrast(call, Stream.without_image(call).scores, self._combine, self.plausible)
         return Edit(
             layers=layer_indices(self.layers, call.layers) if self.alpha else (),
             rows="last",
