@@ -1,4 +1,4 @@
-"""A vision-language model with its processor: questions about images in, answers out, methods at work or not.
+r"""A vision-language model with its processor: questions about images in, answers out, methods at work or not.
 
 lvlm = LVLM.load("llava-hf/llava-1.5-7b-hf", dtype="bfloat16")
 for answer in lvlm.answer(["kitchen.jpg"], ["What is on the table?"], methods=[VAR(), VHR()]):
@@ -20,13 +20,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .answers import Answer, of_sample, token_texts
+from .asking import Asked, AtWork
 from .edit import Intervention
 from .image_free import image_free_inputs
 from .layers import image_columns
 from .loading import EMBEDDED, load_model, load_processor, model_source
 from .pictures import Picture, as_image, image_grids, seen_images
-from .prompts import answer_tokens, prompt_texts, sorted_pictures, tokenised, with_answers
-from .session import Session, intervene
+from .prompts import answer_tokens, sorted_pictures, with_answers
+from .scoring import score_answers
+from .session import Session
 
 __all__ = ["LVLM"]
 
@@ -119,11 +121,12 @@ class LVLM:
         Raises:
             ValueError: an empty question, an image that cannot be read, or images and placeholders that do not match.
         """
-        texts, inputs = self._prompts(images, questions, template)
-        if answers is not None:
-            pairs = zip(texts, answers, strict=True)
-            inputs = self._with_answers(inputs, [answer_tokens(self.processor, text, answer) for text, answer in pairs])
-        return self._placed(inputs)
+        asked = self._asked(images, questions, template)
+        inputs = asked.inputs()
+        if answers is None:
+            return inputs
+        pairs = zip(asked.texts, answers, strict=True)
+        return self._with_answers(inputs, [answer_tokens(self.processor, text, answer) for text, answer in pairs])
 
     def image_mask(self, inputs: Mapping[str, Tensor]) -> Bool[Tensor, "samples tokens"]:
         """Which tokens of each sample stand for a piece of an image."""
@@ -184,22 +187,26 @@ class LVLM:
         """
         if max_new_tokens < 1 or beams < 1 or batch_size < 1 or temperature < 0 or not 0 < top_p <= 1:
             raise ValueError(
-                "max_new_tokens, beams and batch_size are at least 1, temperature is at least 0, and 0 < top_p <= 1; got "
-                f"{max_new_tokens=}, {beams=}, {batch_size=}, {temperature=}, {top_p=}"
+                "max_new_tokens, beams and batch_size are at least 1, temperature is at least 0, and 0 < top_p <= 1; "
+                f"got {max_new_tokens=}, {beams=}, {batch_size=}, {temperature=}, {top_p=}"
             )
         if watch and beams > 1:
             raise ValueError(f"the attention of {beams} beams cannot be watched, since they change places; beams=1 can")
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": beams, "do_sample": temperature > 0}
         options |= {"temperature": temperature or None, "top_p": top_p if temperature else None}
         options |= {"top_k": 0 if temperature else None, "pad_token_id": self.tokenizer.pad_token_id}
+        asked, work = self._asked(images, questions, template), AtWork(self.model, methods, watch=watch)
         answers: list[Answer] = []
-        with self._batches(images, questions, methods, allow_inactive, watch) as (pictures, session), _seeded(seed):
+        with _seeded(seed):
             for first in range(0, len(questions), batch_size):
-                part = slice(first, first + batch_size)
-                inputs = self.prepare(pictures[part], questions[part], template=template)
+                part = asked.part(range(len(questions))[first : first + batch_size])
+                inputs = part.inputs()
                 grids = self.image_grid(inputs) if watch else []
-                tokens = session.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
-                answers += self._answers(inputs, tokens, session, grids)
+                with work.on(part) as session:
+                    tokens = session.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+                    answers += self._answers(inputs, tokens, session, grids)
+        if not allow_inactive:
+            work.check()
         return answers
 
     def score(
@@ -239,43 +246,22 @@ class LVLM:
             raise ValueError(
                 f"score takes a list of answers and a batch_size of at least 1; got {answers!r}, {batch_size}"
             )
-        scores = torch.zeros(len(questions), len(answers))
-        with self._batches(images, questions, methods, allow_inactive, False) as (pictures, session):
-            texts = prompt_texts(self.processor, questions, list(map(len, pictures)), template=template)
-            tokens = [[answer_tokens(self.processor, text, answer) for answer in answers] for text in texts]
-            # What must be read: the prompt with all but the last token of each answer, unless another one covers it.
-            reads = [(row, read) for row, some in enumerate(tokens) for read in _longest([one[:-1] for one in some])]
-            for first in range(0, len(reads), batch_size):
-                part = reads[first : first + batch_size]
-                rows = [row for row, _ in part]
-                prompts = tokenised(self.processor, [texts[row] for row in rows], [pictures[row] for row in rows])
-                length = prompts["input_ids"].shape[1]
-                inputs = self._placed(self._with_answers(prompts, [read for _, read in part]))
-                logits = session.forward(prompt=length, **inputs).logits.cpu()  # reads tokens words
-                foretold = logits[:, length - 1 - inputs["input_ids"].shape[1] :].float().log_softmax(dim=-1)
-                for (row, read), table in zip(part, foretold, strict=True):
-                    for index, one in enumerate(tokens[row]):
-                        if one[:-1] == read[: len(one) - 1]:
-                            scores[row, index] = table[torch.arange(len(one)), torch.tensor(one)].sum()
-        return scores.softmax(dim=-1) if normalise else scores
+        work = AtWork(self.model, methods)
+        asked = self._asked(images, questions, template)
+        scores = score_answers(asked, answers, work, self._with_answers, batch_size=batch_size)
+        if not allow_inactive:
+            work.check()
+        if not normalise:
+            return scores
+        return scores.softmax(dim=-1).nan_to_num(1 / len(answers))  # where a method rules all of them out
 
-    @contextmanager
-    def _batches(
-        self, images: _Images, questions: Sequence[str], methods: Any, allow_inactive: bool, watch: bool
-    ) -> Iterator[tuple[list[list[Image.Image]], Session]]:
-        """The images of all questions, which are looked at before anything runs, and a session for them."""
-        _check_questions(questions)
+    def _asked(self, images: _Images, questions: Sequence[str], template: bool) -> Asked:
+        if isinstance(questions, str) or not len(questions):
+            raise ValueError(f"questions is a list of one question or more; got {questions!r}")
         pictures = sorted_pictures(images, len(questions))
-        with intervene(self.model, methods, allow_inactive=allow_inactive, watch=watch) as session:
-            yield pictures, session
-
-    def _prompts(
-        self, images: _Images, questions: Sequence[str], template: bool
-    ) -> tuple[list[str], dict[str, Tensor]]:
-        _check_questions(questions)
-        pictures = sorted_pictures(images, len(questions))
-        texts = prompt_texts(self.processor, questions, list(map(len, pictures)), template=template)
-        return texts, tokenised(self.processor, texts, pictures)
+        asked = Asked(self.processor, questions, pictures, template, self._placed)
+        _ = asked.texts  # what is wrong with any prompt is said before anything runs
+        return asked
 
     def _with_answers(self, inputs: dict[str, Tensor], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         return with_answers(inputs, answers, causal=self.model.config.model_type == "paligemma")
@@ -313,17 +299,6 @@ class LVLM:
                 )
             )
         return answers
-
-
-def _check_questions(questions: Sequence[str]) -> None:
-    if isinstance(questions, str) or not len(questions):
-        raise ValueError(f"questions is a list of one question or more; got {questions!r}")
-
-
-def _longest(reads: list[list[int]]) -> list[list[int]]:
-    """Those that are not the beginning of another."""
-    unique = [list(read) for read in dict.fromkeys(map(tuple, reads))]
-    return [one for one in unique if not any(one == other[: len(one)] for other in unique if other != one)]
 
 
 @contextmanager
