@@ -47,10 +47,7 @@ def token_texts(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
         if end < len(ids) and text.endswith("\N{REPLACEMENT CHARACTER}"):
             pieces.append("")
             continue
-        same = next(
-            (i for i, (a, b) in enumerate(zip(before, text, strict=False)) if a != b), min(len(before), len(text))
-        )
-        pieces.append(text[same:])
+        pieces.append(text[len(os.path.commonprefix([before, text])) :])
         before = text
     return tuple(pieces)
 

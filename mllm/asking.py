@@ -105,6 +105,6 @@ class AtWork:
         idle = [method.name for method in self.methods if method.name not in self.fired]
         if idle:
             raise RuntimeError(
-                f"{', '.join(idle)} did nothing for any of these prompts, so the answers are the baseline's. Look at the "
-                "method's layers and thresholds, and whether the prompts have images; allow_inactive=True accepts it"
+                f"{', '.join(idle)} did nothing for any of these prompts, so the answers are the baseline's. Look at "
+                "the method's layers and thresholds, and whether the prompts have images; allow_inactive=True accepts it"
             )

@@ -1,5 +1,6 @@
 """What each job can be told: frozen, torch-free dataclasses."""
 
+from .ask import AskSettings, SinksSettings
 from .benchmark import BenchmarkSettings
 from .convert import ConvertSettings
 from .demo import DemoSettings
@@ -8,6 +9,7 @@ from .evaluate import EvaluateSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
 
 __all__ = [
+    "AskSettings",
     "AugmentationSettings",
     "BackboneSettings",
     "BenchmarkSettings",
@@ -18,5 +20,6 @@ __all__ = [
     "ImageSettings",
     "ListSettings",
     "OptimizerSettings",
+    "SinksSettings",
     "TrainSettings",
 ]
