@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .activity import Activity as Activity
-    from .answers import Answer as Answer
+    from .answer import Answer as Answer
     from .interventions import INTERVENTIONS as INTERVENTIONS
     from .interventions import describe as describe
     from .interventions import intervention_class as intervention_class
@@ -34,7 +34,7 @@ _FILES = {
     "VAR": "interventions.var",
     "VHR": "interventions.vhr",
     "Activity": "activity",
-    "Answer": "answers",
+    "Answer": "answer",
     "Session": "session",
     "describe": "interventions",
     "discover_sinks": "sinks",

@@ -106,5 +106,6 @@ class AtWork:
         if idle:
             raise RuntimeError(
                 f"{', '.join(idle)} did nothing for any of these prompts, so the answers are the baseline's. Look at "
-                "the method's layers and thresholds, and whether the prompts have images; allow_inactive=True accepts it"
+                "the method's layers and thresholds, and whether the prompts have images; allow_inactive=True accepts "
+                "it"
             )

@@ -60,7 +60,8 @@ def load_model(
         source: as `model_source` gives it.
         device: cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is one.
         device_map: as accelerate takes it, instead of `device`.
-        dtype: float32, bfloat16 or float16; auto is that of the weights' file.
+        dtype: float32, bfloat16 or float16; auto is that of the file, but on a CPU float32 for float16, which is slow
+            there.
         text_attention: attention of the language model, as transformers names it.
         vision_attention: of everything else.
         hub: `revision`, `local_files_only`.
@@ -93,7 +94,10 @@ def load_model(
             **hub,
         ),
     )
-    return (model if place is None else model.to(place)).eval()
+    if place is not None:
+        slow = dtype == "auto" and place.type == "cpu" and model.dtype == torch.float16
+        model = model.to(place, torch.float32 if slow else None)
+    return model.eval()
 
 
 def load_processor(source: str, **hub: Any) -> Any:

@@ -19,14 +19,14 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .answers import Answer, of_sample, token_texts
+from .answer import Answer, of_sample, token_texts
 from .asking import Asked, AtWork
 from .edit import Intervention
 from .image_free import image_free_inputs
 from .layers import image_columns
 from .loading import EMBEDDED, load_model, load_processor, model_source
 from .pictures import Picture, as_image, image_grids, seen_images
-from .prompts import answer_tokens, sorted_pictures, with_answers
+from .prompts import answer_tokens, followed_by, sorted_pictures
 from .scoring import score_answers
 from .session import Session
 
@@ -72,7 +72,8 @@ class LVLM:
                 Hugging Face hub.
             device: cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is one.
             device_map: several devices, as accelerate takes them; instead of `device`.
-            dtype: float32, bfloat16 or float16; `auto` is that of the file.
+            dtype: float32, bfloat16 or float16; `auto` is that of the file, but on a CPU float32 for float16, which is
+                slow there.
             text_attention: attention of the language model; sessions need `sdpa` or `eager`.
             vision_attention: attention of the vision tower.
             revision: branch, tag or commit on the hub.
@@ -126,7 +127,7 @@ class LVLM:
         if answers is None:
             return inputs
         pairs = zip(asked.texts, answers, strict=True)
-        return self._with_answers(inputs, [answer_tokens(self.processor, text, answer) for text, answer in pairs])
+        return self._followed_by(inputs, [answer_tokens(self.processor, text, answer) for text, answer in pairs])
 
     def image_mask(self, inputs: Mapping[str, Tensor]) -> Bool[Tensor, "samples tokens"]:
         """Which tokens of each sample stand for a piece of an image."""
@@ -248,7 +249,7 @@ class LVLM:
             )
         work = AtWork(self.model, methods)
         asked = self._asked(images, questions, template)
-        scores = score_answers(asked, answers, work, self._with_answers, batch_size=batch_size)
+        scores = score_answers(asked, answers, work, self._followed_by, batch_size=batch_size)
         if not allow_inactive:
             work.check()
         if not normalise:
@@ -263,8 +264,8 @@ class LVLM:
         _ = asked.texts  # what is wrong with any prompt is said before anything runs
         return asked
 
-    def _with_answers(self, inputs: dict[str, Tensor], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        return with_answers(inputs, answers, causal=self.model.config.model_type == "paligemma")
+    def _followed_by(self, inputs: dict[str, Tensor], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        return followed_by(inputs, answers, causal=self.model.config.model_type == "paligemma")
 
     def _placed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         device, dtype = self.model.device, self.model.dtype

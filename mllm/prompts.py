@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .pictures import Picture, as_image
 
-__all__ = ["answer_tokens", "placeholder", "prompt_texts", "sorted_pictures", "tokenised", "with_answers"]
+__all__ = ["answer_tokens", "followed_by", "placeholder", "prompt_texts", "sorted_pictures", "tokenised"]
 
 
 def placeholder(processor: Any) -> str | None:
@@ -124,7 +124,7 @@ def answer_tokens(processor: Any, prompt: str, answer: str) -> list[int]:
     return list(tokens)
 
 
-def with_answers(
+def followed_by(
     inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]], *, causal: bool = False
 ) -> dict[str, Tensor]:
     """Inputs whose prompts are followed by answers, padded on the right.
@@ -136,7 +136,7 @@ def with_answers(
 
     Example:
         >>> prompts = {"input_ids": torch.tensor([[5, 6], [5, 7]]), "attention_mask": torch.ones(2, 2).long()}
-        >>> with_answers(prompts, [[8], [8, 9]])["attention_mask"].tolist()
+        >>> followed_by(prompts, [[8], [8, 9]])["attention_mask"].tolist()
         [[1, 1, 1, 0], [1, 1, 1, 1]]
     """
     longest = max(map(len, answers))

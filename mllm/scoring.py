@@ -31,7 +31,7 @@ def score_answers(
         asked: the questions and images.
         answers: the same for all questions.
         at_work: the methods.
-        extended: puts tokens after the prompts, as `with_answers` does.
+        extended: puts tokens after the prompts, as `followed_by` does.
         batch_size: prompts that are read together.
     """
     scores = torch.zeros(len(asked.questions), len(answers))

@@ -19,7 +19,7 @@ from .pictures import save_figure
 
 __all__ = ["Row", "changed_words", "draw_attention", "tile", "words_seen"]
 
-_ACROSS, _TILE_PX, _GAP_PX, _CAPTION_PX, _TITLE_PX, _DPI = 10, 104, 8, 22, 34, 120
+_ACROSS, _TILE_PX, _GAP_PX, _CAPTION_PX, _TITLE_PX = 10, 104, 8, 22, 34
 _COLOURS = colormaps["inferno"]
 
 
@@ -39,7 +39,7 @@ class Row:
 
 
 def words_seen(tokens: Sequence[str], seen: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Words from tokens, each with the mean attention of its tokens.
+    """Words from tokens, each with the mean attention of its tokens; a full stop behind it has no say.
 
     Args:
         tokens: pieces of an answer; a word begins where a piece begins with a blank.
@@ -61,10 +61,11 @@ def words_seen(tokens: Sequence[str], seen: np.ndarray) -> tuple[list[str], np.n
             parts.append([])
         words[-1] += token.strip()
         parts[-1].append(index)
-    kept = [index for index, word in enumerate(words) if word]
+    kept = [(word, part) for word, part in zip(words, parts, strict=True) if word]
     if not kept:
         return [], seen[:0]
-    return [words[index] for index in kept], np.stack([seen[parts[index]].mean(axis=0) for index in kept])
+    spoken = [[index for index in part if any(map(str.isalnum, tokens[index]))] or part for _, part in kept]
+    return [word for word, _ in kept], np.stack([seen[part].mean(axis=0) for part in spoken])
 
 
 def changed_words(words: Sequence[str], others: Sequence[str]) -> list[bool]:
@@ -95,8 +96,8 @@ def tile(image: Image.Image, weights: np.ndarray, most: float) -> np.ndarray:
     grey = np.asarray(image.convert("L").resize(size, Image.Resampling.BICUBIC), dtype=float)[..., None] / 255
     heat = Image.fromarray(weights.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
     share = (np.asarray(heat, dtype=float) / most).clip(0, 1)
-    cover = 0.75 * np.sqrt(share)[..., None]
-    return (1 - cover) * (0.12 + 0.6 * grey) + cover * _COLOURS(share)[..., :3]
+    cover = 0.6 * share[..., None] ** 0.7
+    return (1 - cover) * (0.05 + 0.8 * grey) + cover * _COLOURS(share)[..., :3]
 
 
 def draw_attention(image: Image.Image, rows: Sequence[Row], title: str, path: Path) -> None:
@@ -114,13 +115,14 @@ def draw_attention(image: Image.Image, rows: Sequence[Row], title: str, path: Pa
     most = max(float(np.percentile(shown, 99)) if shown.size else 0.0, 1e-6)
     width_px, height_px = _tile_size(image)
     step = (max(width_px, 56) + _GAP_PX, height_px + _CAPTION_PX + _GAP_PX)
-    longest = max(len(row.words) + 1 for row in rows)
-    across = min(_ACROSS, max(longest, 6))
+    across = min(_ACROSS, max(6, *(len(row.words) + 1 for row in rows)))
     lines = [-(-(len(row.words) + 1) // across) for row in rows]
     height = sum(lines) * step[1] + len(rows) * _TITLE_PX
     canvas = np.ones((height, across * step[0], 3))
-    figure = Figure(figsize=(canvas.shape[1] / 100, height / 100 + 0.9), dpi=_DPI)
-    axes = figure.add_axes((0, 0.5 / (height / 100 + 0.9), 1, height / 100 / (height / 100 + 0.9)))
+    inches, below, above = height / 100, 0.45, 0.2
+    total = inches + below + above
+    figure = Figure(figsize=(canvas.shape[1] / 100, total))
+    axes = figure.add_axes((0, below / total, 1, inches / total))
     top = 0
     for index, row in enumerate(rows):
         changed = changed_words(row.words, rows[0].words)
@@ -146,8 +148,8 @@ def draw_attention(image: Image.Image, rows: Sequence[Row], title: str, path: Pa
         top += _TITLE_PX + lines[index] * step[1]
     axes.imshow(canvas, extent=(0, canvas.shape[1], height, 0), interpolation="none", aspect="auto")
     axes.axis("off")
-    figure.suptitle(title, x=0, y=1, ha="left", va="top", fontsize=9, parse_math=False)
-    bar_axes = figure.add_axes((0, 0.3 / figure.get_figheight(), 0.3, 0.1 / figure.get_figheight()))
+    figure.text(0, 1, title, va="top", fontsize=10, parse_math=False)
+    bar_axes = figure.add_axes((0, 0.25 / total, 0.3, 0.1 / total))
     bar = figure.colorbar(ScalarMappable(Normalize(0, most), _COLOURS), cax=bar_axes, orientation="horizontal")
     bar.ax.tick_params(labelsize=6.5)
     note = "share of a word's attention on one patch: mean of layers and heads, one scale for all tiles"

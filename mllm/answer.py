@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -47,7 +46,9 @@ def token_texts(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
         if end < len(ids) and text.endswith("\N{REPLACEMENT CHARACTER}"):
             pieces.append("")
             continue
-        pieces.append(text[len(os.path.commonprefix([before, text])) :])
+        pairs = enumerate(zip(before, text, strict=False))
+        same = next((place for place, (old, new) in pairs if old != new), min(len(before), len(text)))
+        pieces.append(text[same:])
         before = text
     return tuple(pieces)
 
