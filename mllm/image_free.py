@@ -41,9 +41,8 @@ def image_free_inputs(
     attention_mask = keep.gather(1, order).long()
     cut = {"input_ids": input_ids.gather(1, order)}
     for name, value in (others or {}).items():
-        if name not in ("input_ids", "attention_mask", "position_ids") and isinstance(value, Tensor):
-            if value.shape == input_ids.shape and name.endswith("token_type_ids"):
-                cut[name] = value.gather(1, order)
+        if name.endswith("token_type_ids") and isinstance(value, Tensor) and len(value) == len(input_ids):
+            cut[name] = value[:, : input_ids.shape[1]].gather(1, order)  # in teacher forcing it goes beyond the prompt
     cut["input_ids"] = torch.where(attention_mask.bool(), cut["input_ids"], input_ids.new_zeros(()))
     positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
     return {**cut, "attention_mask": attention_mask, "position_ids": positions}
