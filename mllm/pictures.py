@@ -142,7 +142,8 @@ def _even_grids(
             return grids
     if pixels.ndim == 5 and pixels.shape[1] == 1:
         pixels = pixels[:, 0]
-    cuts = any(getattr(processor.image_processor, flag, False) for flag in _CUTTING)
+    usual = getattr(processor, "images_kwargs", None) or {}
+    cuts = any(usual.get(flag, getattr(processor.image_processor, flag, False)) for flag in _CUTTING)
     if pixels.ndim != 4 or tokens % len(pixels) or (cuts and len(pixels) > sum(count > 0 for count in counts)):
         raise ValueError(f"{kind} cuts an image into pieces that overlap, whose tokens do not lie on one grid")
     rows, across = (int(side) // patch for side in pixels.shape[-2:])

@@ -46,7 +46,8 @@ def tiny_tokenizer(**own: str) -> hf.PreTrainedTokenizerFast:
 def tiny_processor(family: str) -> Any:
     """The processor of a family, whose pictures are as its tiny model wants them."""
     square = {"height": 28, "width": 28}
-    chat = _CHAT.replace("MARK", "<begin>" if family == "gemma3" else "<image>")
+    mark = {"gemma3": "<begin>", "qwen": "<begin> <image> <end>"}.get(family if family == "gemma3" else family[:4])
+    chat = _CHAT.replace("MARK", mark or "<image>")
     words = tiny_tokenizer(image_token="<image>")
     if family in ("llava", "llava_next", "llava_onevision"):
         own: dict[str, Any] = {"patch_size": 14, "vision_feature_select_strategy": "default", "chat_template": chat}
@@ -97,4 +98,5 @@ def tiny_processor(family: str) -> Any:
         own = {"image_token": "<image>", "image_break_token": "<break>", "image_end_token": "<end>"}
         return hf.PixtralProcessor(pictures, words, patch_size=14, spatial_merge_size=2, chat_template=chat, **own)
     pictures = hf.BlipImageProcessorPil(size=square)
+    words = tiny_tokenizer()
     return hf.InstructBlipProcessor(pictures, words, tiny_tokenizer(), num_query_tokens=4)
