@@ -265,7 +265,7 @@ class LVLM:
         return asked
 
     def _followed_by(self, inputs: dict[str, Tensor], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        return followed_by(inputs, answers, causal=self.model.config.model_type == "paligemma")
+        return followed_by(self.model.config.model_type, inputs, answers)
 
     def _placed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         device, dtype = self.model.device, self.model.dtype

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .answers import with_answers
 from .pictures import Picture, as_image
 
 __all__ = ["answer_tokens", "followed_by", "placeholder", "prompt_texts", "sorted_pictures", "tokenised"]
@@ -95,8 +96,13 @@ def tokenised(processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[
     if any(pictures):
         flat = placeholder(processor) is None
         given = [picture for some in pictures for picture in some] if flat else [list(some) for some in pictures]
-    inputs = processor(images=given, text=list(texts), padding=True, return_tensors="pt", **_special(processor, texts))
-    return {name: value for name, value in inputs.items() if isinstance(value, Tensor) and name != "labels"}
+    made = processor(images=given, text=list(texts), padding=True, return_tensors="pt", **_special(processor, texts))
+    inputs = {name: value for name, value in made.items() if isinstance(value, Tensor) and name != "labels"}
+    # A processor that puts the image in front puts it before the padding, too.
+    order = inputs["attention_mask"].argsort(dim=1, stable=True)
+    for name in ("input_ids", "attention_mask"):
+        inputs[name] = inputs[name].gather(1, order)
+    return inputs
 
 
 def answer_tokens(processor: Any, prompt: str, answer: str) -> list[int]:
@@ -124,33 +130,24 @@ def answer_tokens(processor: Any, prompt: str, answer: str) -> list[int]:
     return list(tokens)
 
 
-def followed_by(
-    inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]], *, causal: bool = False
-) -> dict[str, Tensor]:
-    """Inputs whose prompts are followed by answers, padded on the right.
+def followed_by(model_type: str, inputs: Mapping[str, Tensor], answers: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Inputs whose prompts are followed by answers of different length, padded on the right.
 
     Args:
+        model_type: of the model's configuration.
         inputs: of the prompts, padded on the left.
         answers: tokens of each.
-        causal: answers have the token type 1, as PaliGemma marks what is read from left to right.
 
     Example:
         >>> prompts = {"input_ids": torch.tensor([[5, 6], [5, 7]]), "attention_mask": torch.ones(2, 2).long()}
-        >>> followed_by(prompts, [[8], [8, 9]])["attention_mask"].tolist()
+        >>> followed_by("llava", prompts, [[8], [8, 9]])["attention_mask"].tolist()
         [[1, 1, 1, 0], [1, 1, 1, 1]]
     """
-    longest = max(map(len, answers))
-    ids, shape = inputs["input_ids"], inputs["input_ids"].shape
-    added = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in answers], dtype=ids.dtype)
-    valid = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens in answers])
-    longer = dict(inputs)
-    longer["input_ids"] = torch.cat([ids, added.view(len(ids), longest).to(ids)], dim=1)
-    for name, value in inputs.items():
-        if name == "attention_mask":
-            longer[name] = torch.cat([value, valid.view(len(ids), longest).to(value)], dim=1)
-        elif name.endswith("token_type_ids") and value.shape == shape:
-            kind = 1 if causal and name == "token_type_ids" else 0
-            longer[name] = torch.cat([value, value.new_full((len(ids), longest), kind)], dim=1)
+    longest, ids = max(map(len, answers)), inputs["input_ids"]
+    padded = torch.tensor([[*tokens, *[0] * (longest - len(tokens))] for tokens in answers], dtype=ids.dtype)
+    longer = with_answers(model_type, inputs, padded.view(len(ids), longest).to(ids.device))
+    for mask, tokens in zip(longer["attention_mask"], answers, strict=True):
+        mask[ids.shape[1] + len(tokens) :] = 0
     return longer
 
 

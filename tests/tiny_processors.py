@@ -98,5 +98,5 @@ def tiny_processor(family: str) -> Any:
         own = {"image_token": "<image>", "image_break_token": "<break>", "image_end_token": "<end>"}
         return hf.PixtralProcessor(pictures, words, patch_size=14, spatial_merge_size=2, chat_template=chat, **own)
     pictures = hf.BlipImageProcessorPil(size=square)
-    words = tiny_tokenizer()
+    words = tiny_tokenizer()  # the processor brings its own mark
     return hf.InstructBlipProcessor(pictures, words, tiny_tokenizer(), num_query_tokens=4)

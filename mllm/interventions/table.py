@@ -85,8 +85,10 @@ def build_intervention(name: str, options: Mapping[str, Any] | None = None) -> I
             )
         if isinstance(value, list):
             value = tuple(value)
-        elif isinstance(value, int | float) and not isinstance(value, bool) and not _fits(hints[key], value):
+        elif type(value) in (int, float) and not _fits(hints[key], value):
             value = str(value)  # layers=2
+        elif type(value) is int and not _fits(hints[key], "") and _fits(hints[key], 0.5):
+            value = float(value)
         if not _fits(hints[key], value):
             raise ValueError(f"the method {name} takes {key} as {_plain(hints[key])}; got {options[key]!r}")
         chosen[key] = value

@@ -115,10 +115,11 @@ def _read(text: str) -> list[tuple[str, dict[str, Any]]]:
 
 def _split(text: str) -> list[str]:
     """The pieces between commas that are in no brackets or quotes."""
-    pieces, closing, quote = [""], "", ""
+    pieces, closing, quote, escaped = [""], "", "", False
     for letter in text:
         if quote:
-            quote = "" if letter == quote else quote
+            quote = "" if letter == quote and not escaped else quote
+            escaped = letter == "\\" and not escaped
         elif letter in "\"'":
             quote = letter
         elif letter in "[({":
@@ -154,10 +155,12 @@ def _value(text: str) -> Any:
 
 def _written(value: Any) -> str:
     if isinstance(value, str):
-        pieces = _split(value) if not re.search(r"[\"'\[\](){}\\]", value) else [""]
-        joined = all(piece.strip() and not re.match(r"\s*[A-Za-z_]", piece) for piece in pieces[1:])
-        plain = joined and value == value.strip() != "" and _value(value) == value
-        return value if plain else json.dumps(value)
+        if re.search(r"[\"'\[\](){}\\]", value) or value != value.strip() or not value or _value(value) != value:
+            return json.dumps(value)
+        goes_on = all(piece.strip() and not re.match(r"\s*[A-Za-z_]", piece) for piece in value.split(",")[1:])
+        return value if goes_on else json.dumps(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     if isinstance(value, Sequence):
         return f"[{','.join(map(_written, value))}]"
     return json.dumps(value)
