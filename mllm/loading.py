@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
@@ -126,7 +127,7 @@ def _read(source: str, what: str, read: Any) -> Any:
         return read()
     except ImportError as error:
         raise ValueError(f"cannot load {what} of {source}: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         text = " ".join(str(error).split())
         if "trust_remote_code" in text or "does not recognize this architecture" in text or "model type" in text:
             raise ValueError(
