@@ -83,9 +83,9 @@ class LVLM:
             ValueError: no such folder, device or dtype; the model takes no images or needs code of its own; files are
                 missing; the hub cannot be reached.
         """
-        source, hub = model_source(model), {"local_files_only": local_files_only}
-        if revision is not None:
-            hub["revision"] = revision
+        source = model_source(model)
+        hub: dict[str, Any] = {"local_files_only": local_files_only}
+        hub |= {} if revision is None else {"revision": revision}
         loaded = load_model(
             source,
             device=device,

@@ -45,7 +45,7 @@ def sorted_pictures(
             f"{len(images)} images were given for {questions} questions; give one entry for each question: an image, "
             "a list of several, or None"
         )
-    entries = [[] if entry is None else entry if isinstance(entry, list | tuple) else [entry] for entry in images]
+    entries: list[Any] = [[] if one is None else one if isinstance(one, list | tuple) else [one] for one in images]
     return [[as_image(picture) for picture in entry] for entry in entries]
 
 

@@ -45,7 +45,7 @@ def score_answers(
         length = prompts["input_ids"].shape[1]
         inputs = extended(prompts, [read for _, read in part])
         with at_work.on(batch) as session:
-            logits = session.forward(prompt=length, **inputs).logits
+            logits = session.forward(prompt=length, **inputs)["logits"]
         foretold = logits[:, length - 1 - inputs["input_ids"].shape[1] :].float().log_softmax(dim=-1).cpu()
         for (row, read), table in zip(part, foretold, strict=True):
             for index, one in enumerate(tokens[row]):

@@ -1,4 +1,4 @@
-"""A tiny LLaVA with random weights, its words and its processor, in a folder; pytest finds this file by `pythonpath`."""
+"""A tiny LLaVA with random weights and its processor, in a folder; pytest finds this file by `pythonpath`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processors for the tiny LVLMs of `tiny_lvlms`, with whole words for tokens; pytest finds this file by `pythonpath`."""
+"""Processors for the tiny LVLMs of `tiny_lvlms`, with words for tokens; pytest finds this file by `pythonpath`."""
 
 from __future__ import annotations
 

@@ -64,14 +64,11 @@ class _Parser(ArgumentParser):
 
     repeated: Collection[str] = ()
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+    def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
         """Parse; an option that may be repeated adds to its list, as jsonargparse does for `--option+`."""
         if args is not None and self.repeated:
-            pairs = [word.partition("=") for word in args]
-            args = [
-                f"{key}+{equals}{value}" if key in self.repeated else key + equals + value
-                for key, equals, value in pairs
-            ]
+            pairs = [str(word).partition("=") for word in args]
+            args = [f"{key}{'+' * (key in self.repeated)}{equals}{value}" for key, equals, value in pairs]
         return super().parse_args(args, *rest, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -302,9 +303,8 @@ def test_prepared_answers_follow_their_prompts(lvlm: LVLM) -> None:
 )
 def test_a_wrong_prompt_is_named(images: Any, questions: Any, hint: str, lvlm: LVLM) -> None:
     for ask in (lvlm.prepare, lvlm.answer, lambda some, asked: lvlm.score(some, asked, ["yes"])):
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(ValueError, match=re.escape(hint)):
             ask(images, questions)
-        assert hint in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n" + b"broken"])
@@ -385,9 +385,8 @@ def test_what_is_wrong_with_a_folder_is_named(change: str, hint: str, folder: Pa
         (copy / "model.safetensors").unlink()
         if change == "pickle only":
             torch.save({}, copy / "pytorch_model.bin")
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(hint)):
         LVLM.load(copy, device="cpu")
-    assert hint in str(error.value)
     assert not (tmp_path / "ran").exists()
 
 
@@ -406,6 +405,5 @@ def test_what_is_wrong_with_a_folder_is_named(change: str, hint: str, folder: Pa
     ],
 )
 def test_a_wrong_way_to_load_is_named(model: str | None, options: dict[str, Any], hint: str, folder: Path) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(hint)):
         LVLM.load(model or folder, **options)
-    assert hint in str(error.value)

@@ -13,10 +13,12 @@ from regard.mllm import LVLM, PAI
 
 QUESTIONS = ["a dog ?", "what is red ?"]  # short, since some layers see no further than eight tokens
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # in a processor of transformers
+
 #: Rows and columns of image tokens for pictures of 60 x 40 and 30 x 64 px.
+SQUARE, LONG = [[(2, 2)], [(2, 2)]], [[(1, 2)], [(2, 1)]]
 GRIDS = {
-    **dict.fromkeys(("llava", "paligemma", "gemma3", "idefics3"), [[(2, 2)], [(2, 2)]]),
-    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), [[(1, 2)], [(2, 1)]]),
+    **{name: SQUARE for name in ("llava", "paligemma", "gemma3", "idefics3")},
+    **{name: LONG for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")},
     "mistral3": [[(2, 2)], [(2, 1)]],
 }
 NO_GRIDS = {
