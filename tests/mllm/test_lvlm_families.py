@@ -17,8 +17,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # in
 #: Rows and columns of image tokens for pictures of 60 x 40 and 30 x 64 px.
 SQUARE, LONG = [[(2, 2)], [(2, 2)]], [[(1, 2)], [(2, 1)]]
 GRIDS = {
-    **{name: SQUARE for name in ("llava", "paligemma", "gemma3", "idefics3")},
-    **{name: LONG for name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")},
+    **dict.fromkeys(("llava", "paligemma", "gemma3", "idefics3"), SQUARE),
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), LONG),
     "mistral3": [[(2, 2)], [(2, 1)]],
 }
 NO_GRIDS = {
