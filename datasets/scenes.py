@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from .sprites import EMOJI, resized_sprite
@@ -32,7 +32,8 @@ __all__ = [
     "Scene",
     "SceneObject",
     "Scenes",
-    "cells_in_use",
+    "draw_scene",
+    "patch_classes",
     "pick",
     "render",
 ]
@@ -212,8 +213,8 @@ def render(scene: Scene) -> UInt8[np.ndarray, "height width 3"]:
     return np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
 
 
-def cells_in_use(scene: Scene, patch_px: int) -> Bool[np.ndarray, "rows columns"]:
-    """Which patches of the picture lie in a cell that holds a thing; the others are background.
+def patch_classes(scene: Scene, patch_px: int) -> Int[np.ndarray, "rows columns"]:
+    """What each patch of the picture belongs to: the number of the class whose cell it lies in, 24 for background.
 
     Args:
         scene: a scene of the 3 x 3 grid, as `Scenes` makes them.
@@ -223,15 +224,15 @@ def cells_in_use(scene: Scene, patch_px: int) -> Bool[np.ndarray, "rows columns"
         ValueError: a cell does not consist of whole patches.
 
     Example:
-        >>> thing = SceneObject("dog", (0, 0, 32, 32))
-        >>> cells_in_use(Scene("park", (thing,), 0), 16).sum()
-        np.int64(4)
+        >>> thing = SceneObject("knife", (0, 32, 32, 64))
+        >>> patch_classes(Scene("park", (thing,), 0), 32).tolist()
+        [[24, 24, 24], [1, 24, 24], [24, 24, 24]]
     """
     if patch_px < 1 or CELL_PX % patch_px:
         raise ValueError(f"patch_px is {patch_px}; a cell of {CELL_PX} px is to consist of whole patches")
-    cells = np.zeros((GRID, GRID), bool)
+    cells = np.full((GRID, GRID), len(CLASSES))
     for thing in scene.objects:
-        cells[thing.box[1] // CELL_PX, thing.box[0] // CELL_PX] = True
+        cells[thing.box[1] // CELL_PX, thing.box[0] // CELL_PX] = CLASSES.index(thing.name)
     each = CELL_PX // patch_px
     return cells.repeat(each, axis=0).repeat(each, axis=1)
 
