@@ -6,6 +6,7 @@ from .demo import DemoSettings
 from .doctor import DoctorSettings, ListSettings
 from .evaluate import EvaluateSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
+from .train_lvlm import TrainLvlmSettings
 
 __all__ = [
     "AugmentationSettings",
@@ -18,5 +19,6 @@ __all__ = [
     "ImageSettings",
     "ListSettings",
     "OptimizerSettings",
+    "TrainLvlmSettings",
     "TrainSettings",
 ]
