@@ -200,6 +200,7 @@ def render(scene: Scene) -> UInt8[np.ndarray, "height width 3"]:
     clouds = np.einsum("xj,yjc->yxc", spread, clouds.reshape(IMAGE_PX, 6, 3), optimize=True)
     slope = np.linspace(-15, 15, IMAGE_PX, dtype=np.float32)[:, None, None] * chance[37, 0]
     canvas = base + clouds + slope
+    start = int(rng.integers(_noise().size - canvas.size))
     for thing in scene.objects:
         left, top, right, bottom = thing.box
         colours, opacity = resized_sprite(thing.name, right - left, thing.mirrored)
@@ -208,7 +209,6 @@ def render(scene: Scene) -> UInt8[np.ndarray, "height width 3"]:
         tint = 6 * rng.standard_normal(3, np.float32)
         under = canvas[top:bottom, left:right]
         under += opacity * (colours * light + tint - under)
-    start = int(rng.integers(_noise().size - canvas.size))
     canvas += 5 * _noise()[start : start + canvas.size].reshape(canvas.shape)
     return np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
 
