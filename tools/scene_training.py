@@ -74,7 +74,7 @@ STAGES = (
     Stage("vision", 600, 64, 1.5e-3),
     Stage("language", 200, 64, 2e-3, floor=0.1),
     Stage("projector", 150, 64, 2e-3),
-    Stage("together", 700, 32, 2e-3),
+    Stage("together", 1100, 32, 2e-3),
 )
 
 Loss = tuple[Tensor, dict[str, float]]
