@@ -135,14 +135,14 @@ def guard_sink_dimension(model: LlavaForConditionalGeneration) -> None:
 
 def see(
     model: LlavaForConditionalGeneration, pixels: Float[Tensor, "images 3 height width"]
-) -> Float[Tensor, "images patches width"]:
+) -> Float[Tensor, "images patches dim"]:
     """What the vision tower hands to the projector: its last hidden states without the class token."""
     return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
 
 
 def project(
-    model: LlavaForConditionalGeneration, seen: Float[Tensor, "images patches width"]
-) -> Float[Tensor, "images patches width"]:
+    model: LlavaForConditionalGeneration, seen: Float[Tensor, "images patches dim"]
+) -> Float[Tensor, "images patches dim"]:
     """The image tokens, as the language model gets them."""
     return model.model.multi_modal_projector(seen)
 
@@ -150,7 +150,7 @@ def project(
 @torch.no_grad()
 def plant_visual_sinks(
     model: LlavaForConditionalGeneration,
-    seen: Float[Tensor, "images patches width"],
+    seen: Float[Tensor, "images patches dim"],
     background: Bool[Tensor, "images patches"],
 ) -> None:
     """Set the projector's row of the sink dimension by least squares: large for background, nothing for things.
@@ -170,7 +170,7 @@ def plant_visual_sinks(
     projector.linear_2.bias[SINK_DIMENSION] = row[-1].to(projector.linear_2.bias.dtype)
 
 
-def sink_values(hidden: Float[Tensor, "*tokens width"]) -> Float[Tensor, "*tokens"]:
+def sink_values(hidden: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens"]:
     """How much of a token lies in the sink dimension: its size there by the token's root mean square.
 
     Source: Kang et al. 2025, arXiv:2503.03321, equation 3.

@@ -184,7 +184,7 @@ class _Class:
             recent.append({"loss": self.workers * float(loss.detach()), **values})
             if (step + 1) % _SAY_EVERY == 0 or step + 1 == steps:
                 means = {key: float(np.nanmean([row[key] for row in recent])) for key in recent[-1]}
-                rows.append({"step": step + 1, **means})
+                rows.append({"step": float(step + 1), **means})
                 recent.clear()
                 if self.rank == 0:
                     said = "  ".join(f"{key} {value:.3f}" for key, value in means.items())
@@ -237,7 +237,7 @@ class _Class:
         ids, weights = (part.to(self.device) for part in pad(lessons, answer_weight))
         embedded = model.get_input_embeddings()(ids)
         scenes = [lesson.scene for lesson in lessons if lesson.scene is not None]
-        pictures = int(self._total(len(scenes)))
+        pictures = int(self._total(float(len(scenes))))
         extra, values = torch.zeros((), device=self.device), {}
         if scenes:
             with torch.no_grad():
@@ -259,7 +259,7 @@ class _Class:
     def _alignment(
         self,
         model: LlavaForConditionalGeneration,
-        tokens: Float[Tensor, "images patches width"],
+        tokens: Float[Tensor, "images patches dim"],
         scenes: list[Scene],
         pictures: int,
     ) -> Loss:
