@@ -125,8 +125,8 @@ def sink_figures(
     background = torch.from_numpy(
         np.stack([patch_classes(scene, PATCH_PX).ravel() == len(CLASSES) for scene in scenes])
     )
-    before = model.config.text_config._attn_implementation
-    model.set_attn_implementation({"text_config": "eager"})
+    before = {name: getattr(model.config, name)._attn_implementation for name in ("text_config", "vision_config")}
+    model.set_attn_implementation("eager")
     kinds: dict[str, list[Tensor]] = {name: [] for name in ("bos", "background", "things", "words")}
     masses: dict[str, list[Tensor]] = {name: [] for name in ("bos", "sinks", "others")}
     try:
@@ -149,7 +149,7 @@ def sink_figures(
             masses["sinks"].append((on_image * sink).sum(dim=-1).mean(dim=2))
             masses["others"].append((on_image * ~sink).sum(dim=-1).mean(dim=2))
     finally:
-        model.set_attn_implementation({"text_config": before})
+        model.set_attn_implementation(before)
     mean = {name: torch.stack(values).mean(dim=0) for name, values in masses.items()}  # layers heads
     return {
         "sinks": {name: _rounded(torch.stack(values).mean(dim=0)) for name, values in kinds.items()},

@@ -140,6 +140,7 @@ def _export(out: Path, seed: int) -> None:
     model = build_scene_lvlm(seed)
     model.load_state_dict(load_file(out / f"{STAGES[-1].name}.safetensors"), strict=False)
     model.half().save_pretrained(partial)
+    (partial / "model.safetensors").chmod(0o644)  # as the other files; it is written for its owner alone
     build_processor().save_pretrained(partial)
     shutil.rmtree(out / "model", ignore_errors=True)
     partial.replace(out / "model")

@@ -35,7 +35,7 @@ from regard.tools.scene_lvlm import (
 from regard.tools.scene_training import STAGES, teach
 
 EMBEDDED = Path(__file__).parents[2] / "mllm" / "embedded"
-TINY = ["--steps_scale", "0.004", "--workers", "1", "--eval_scenes", "2", "--device", "cpu"]
+TINY = ["--steps_scale", "0.001", "--workers", "1", "--eval_scenes", "2", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +271,4 @@ def test_bos_and_background_of_the_embedded_model_are_sinks_that_get_attention(e
         assert figures["attention"]["sinks"][layer] > 0.05
         assert figures["attention"]["others"][layer] > 0.05
     assert model.config.text_config._attn_implementation == "sdpa"
+    assert model.model.vision_tower.config._attn_implementation == "sdpa"
