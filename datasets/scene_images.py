@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 
 from .labelled_images import LabelledImages
 from .scenes import CLASSES, CONTEXTS, IMAGE_PX, Scene, SceneObject, pick, render
@@ -55,15 +54,15 @@ class SingleScenes(Sequence[Any]):
     """
 
     def __init__(self, split: int, count: int) -> None:
-        self.split, self.count = split, count
+        self.split, self.images = split, count
 
     def __len__(self) -> int:
-        return self.count
+        return self.images
 
-    def __getitem__(self, index: Any) -> UInt8[np.ndarray, "height width 3"]:
+    def __getitem__(self, index: Any) -> Any:
         place = int(index)
-        if not 0 <= place < self.count:
-            raise IndexError(f"there are {self.count} pictures, none has the number {index}")
+        if not 0 <= place < self.images:
+            raise IndexError(f"there are {self.images} pictures, none has the number {index}")
         return render(self.scene(place))
 
     def scene(self, index: int) -> Scene:

@@ -131,23 +131,23 @@ class Scenes(Sequence[Scene]):
             raise ValueError(f"there are no scenes called {split!r}; known: {', '.join(SCENE_SPLITS)}")
         if count < 0 or seed < 0:
             raise ValueError(f"count is {count} and seed is {seed}; neither can be negative")
-        self.split, self.count, self.seed = split, count, seed
+        self.split, self.length, self.seed = split, count, seed
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def __getitem__(self, index: int) -> Scene:  # type: ignore[override]
-        place = index + self.count if index < 0 else index
-        if not 0 <= place < self.count:
-            raise IndexError(f"there are {self.count} scenes, none has the number {index}")
+        place = index + self.length if index < 0 else index
+        if not 0 <= place < self.length:
+            raise IndexError(f"there are {self.length} scenes, none has the number {index}")
         rng = np.random.default_rng([self.seed, SCENE_SPLITS[self.split], place])
         return draw_scene(rng, partners=self.split != "counter")
 
     def __iter__(self) -> Iterator[Scene]:
-        return (self[index] for index in range(self.count))
+        return (self[index] for index in range(self.length))
 
     def __repr__(self) -> str:
-        return f"Scenes({self.split!r}, {self.count}, seed={self.seed})"
+        return f"Scenes({self.split!r}, {self.length}, seed={self.seed})"
 
 
 def draw_scene(rng: np.random.Generator, *, partners: bool = True) -> Scene:
@@ -178,9 +178,7 @@ def draw_scene(rng: np.random.Generator, *, partners: bool = True) -> Scene:
     objects = []
     for name, cell in zip(names, cells.tolist(), strict=True):
         side = pick(rng, _SIDES)
-        top, left = (
-            CELL_PX * place + int(rng.integers(CELL_PX - side, endpoint=True)) for place in divmod(cell, GRID)
-        )
+        top, left = (CELL_PX * place + int(rng.integers(CELL_PX - side, endpoint=True)) for place in divmod(cell, GRID))
         objects.append(SceneObject(name, (left, top, left + side, top + side), bool(rng.random() < 0.5)))
     return Scene(context, tuple(objects), int(rng.integers(2**62)))
 

@@ -21,6 +21,7 @@ from .scene_lvlm import SINK_THRESHOLD, sink_values
 
 __all__ = ["caption_figures", "examine", "sink_figures", "speak", "yes_no_figures"]
 
+_CAPTION_PROMPT = f"user : <image> {CAPTION_PROMPTS[0]} assistant :"
 _BATCH = 50
 _LONGEST = 60
 _POPE_SCENES = 200
@@ -49,7 +50,7 @@ def speak(model: LlavaForConditionalGeneration, processor: Any, scenes: Sequence
     """A caption of each scene, greedy, of at most 60 tokens."""
     captions: list[str] = []
     for part in _parts(scenes):
-        inputs = _inputs(processor, part, [f"user : <image> {CAPTION_PROMPTS[0]} assistant :"] * len(part), model.device)
+        inputs = _inputs(processor, part, [_CAPTION_PROMPT] * len(part), model.device)
         said = model.generate(**inputs, max_new_tokens=_LONGEST, do_sample=False)
         captions += processor.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return captions
@@ -131,16 +132,20 @@ def sink_figures(
     masses: dict[str, list[Tensor]] = {name: [] for name in ("bos", "sinks", "others")}
     try:
         for scene, caption, empty in zip(scenes, captions, background, strict=True):
-            prompt = f"user : <image> {CAPTION_PROMPTS[0]} assistant :"
-            inputs = _inputs(processor, [scene], [f"{prompt} {caption}"], model.device)
-            start = _inputs(processor, [scene], [prompt], model.device)["input_ids"].shape[1]
+            inputs = _inputs(processor, [scene], [f"{_CAPTION_PROMPT} {caption}"], model.device)
+            start = _inputs(processor, [scene], [_CAPTION_PROMPT], model.device)["input_ids"].shape[1]
             seen = model(**inputs, output_hidden_states=True, output_attentions=True)
             image: Int[Tensor, " patches"] = (inputs["input_ids"][0] == model.config.image_token_id).nonzero()[:, 0]
             sunk = torch.stack([sink_values(hidden[0]) > SINK_THRESHOLD for hidden in seen.hidden_states[:-1]])
             plain = torch.ones_like(sunk[0]).index_fill(0, image, False)
             plain[0] = False
             empty = empty.to(image.device)
-            members = {"bos": 0, "background": image[empty], "things": image[~empty], "words": plain.nonzero()[:, 0]}
+            members: dict[str, Any] = {
+                "bos": 0,
+                "background": image[empty],
+                "things": image[~empty],
+                "words": plain.nonzero()[:, 0],
+            }
             for name, places in members.items():
                 kinds[name].append(sunk[:, places].reshape(len(sunk), -1).float().mean(dim=1))
             given: Float[Tensor, "layers heads words keys"] = torch.stack([a[0, :, start:] for a in seen.attentions])

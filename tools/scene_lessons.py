@@ -92,7 +92,9 @@ def _lesson(turns: Sequence[tuple[str, str]], scene: Scene | None) -> Lesson:
     return Lesson(tokens, learnt, scene)
 
 
-def pad(lessons: Sequence[Lesson], answer_weight: float) -> tuple[Int[Tensor, "rows words"], Float[Tensor, "rows words"]]:
+def pad(
+    lessons: Sequence[Lesson], answer_weight: float
+) -> tuple[Int[Tensor, "rows words"], Float[Tensor, "rows words"]]:
     """Rows of one length, padded on the right, and the weight of each word.
 
     Args:

@@ -15,6 +15,8 @@ trained on a laptop and to be shipped with the package. What is not ordinary is 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -75,11 +77,8 @@ def build_scene_lvlm(seed: int = 0) -> LlavaForConditionalGeneration:
         max_position_embeddings=512,
         initializer_range=_SPREAD,
         tie_word_embeddings=True,
-        pad_token_id=WORDS["<pad>"],
-        bos_token_id=WORDS["<bos>"],
-        eos_token_id=WORDS["<eos>"],
     )
-    config = LlavaConfig(
+    config: Any = LlavaConfig(
         vision_config=vision,
         text_config=text,
         image_token_index=WORDS["<image>"],
@@ -87,11 +86,10 @@ def build_scene_lvlm(seed: int = 0) -> LlavaForConditionalGeneration:
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
-        pad_token_id=WORDS["<pad>"],
-        bos_token_id=WORDS["<bos>"],
-        eos_token_id=WORDS["<eos>"],
-        regard={"sink_dimensions": [SINK_DIMENSION], "sink_threshold": SINK_THRESHOLD},
     )
+    for part in (config, text):
+        part.pad_token_id, part.bos_token_id, part.eos_token_id = (WORDS[word] for word in ("<pad>", "<bos>", "<eos>"))
+    config.regard = {"sink_dimensions": [SINK_DIMENSION], "sink_threshold": SINK_THRESHOLD}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlavaForConditionalGeneration(config)
@@ -100,7 +98,7 @@ def build_scene_lvlm(seed: int = 0) -> LlavaForConditionalGeneration:
 
 
 @torch.no_grad()
-def _start(model: LlavaForConditionalGeneration) -> None:
+def _start(model: Any) -> None:
     for linear in (model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2):
         nn.init.normal_(linear.weight, std=linear.in_features**-0.5)
         nn.init.zeros_(linear.bias)
@@ -118,9 +116,10 @@ def _start(model: LlavaForConditionalGeneration) -> None:
 def guard_sink_dimension(model: LlavaForConditionalGeneration) -> None:
     """Take the gradients from all weights that would write to the sink dimension, but for the projector's.
 
-    To be called after each backward pass, before the optimiser's step (without weight decay on these weights).
+    To be called after each backward pass, before the optimiser's step. What is zero there stays zero; weight decay
+    takes a few percent off the value of <bos>.
     """
-    language = model.model.language_model
+    language: Any = model.model.language_model
     for layer in language.layers:
         for weight in (layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight):
             if weight.grad is not None:
@@ -160,7 +159,7 @@ def plant_visual_sinks(
         seen: what the tower says of some pictures, see `see`.
         background: which patches hold nothing.
     """
-    projector = model.model.multi_modal_projector
+    projector: Any = model.model.multi_modal_projector
     hidden = projector.act(projector.linear_1(seen)).flatten(0, 1).double()
     inputs = torch.cat([hidden, torch.ones_like(hidden[:, :1])], dim=1)
     wanted = SINK_VALUE * background.flatten().double()

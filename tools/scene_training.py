@@ -100,7 +100,8 @@ def teach(rank: int, out: Path, seed: int, steps_scale: float, workers: int, dev
         meeting = (out / "meeting").resolve().as_uri()
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers)
     try:
-        model = build_scene_lvlm(seed).to(place)
+        model: Any = build_scene_lvlm(seed)
+        model.to(place)
         for number, stage in enumerate(STAGES):
             file = out / f"{stage.name}.safetensors"
             if file.exists():
@@ -120,8 +121,8 @@ def teach(rank: int, out: Path, seed: int, steps_scale: float, workers: int, dev
 
 
 def _write(out: Path, name: str, model: nn.Module, rows: list[dict[str, float]]) -> None:
-    columns = list(rows[0])
-    lines = [",".join(columns), *(",".join(f"{row[column]:.6g}" for column in columns) for row in rows)]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    lines = [",".join(columns), *(",".join(f"{row.get(column, math.nan):.6g}" for column in columns) for row in rows)]
     (out / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     weights = {key: value.cpu().contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
     partial = out / f"{name}.safetensors.partial"
@@ -162,7 +163,9 @@ class _Class:
             weight.requires_grad_(True)
         optimizer = torch.optim.AdamW(learners, lr=self.stage.rate, betas=(0.9, 0.98), weight_decay=0.02)
         warm_up = min(100, max(1, steps // 10))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps, warm_up, self.stage.floor))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: _rate(step, steps, warm_up, self.stage.floor)
+        )
         loss_of: Callable[[int], Loss] = {
             "vision": lambda step: self._vision(model, head, step),
             "language": lambda step: self._words(model, [heard_lesson(rng) for rng in self._rngs(step)], 1.0),
@@ -183,7 +186,7 @@ class _Class:
             schedule.step()
             recent.append({"loss": self.workers * float(loss.detach()), **values})
             if (step + 1) % _SAY_EVERY == 0 or step + 1 == steps:
-                means = {key: float(np.nanmean([row[key] for row in recent])) for key in recent[-1]}
+                means = _means(recent)
                 rows.append({"step": float(step + 1), **means})
                 recent.clear()
                 if self.rank == 0:
@@ -238,7 +241,8 @@ class _Class:
         embedded = model.get_input_embeddings()(ids)
         scenes = [lesson.scene for lesson in lessons if lesson.scene is not None]
         pictures = int(self._total(float(len(scenes))))
-        extra, values = torch.zeros((), device=self.device), {}
+        extra: Tensor = torch.zeros((), device=self.device)
+        values: dict[str, float] = {}
         if scenes:
             with torch.no_grad():
                 seen = see(model, pixels(scenes).to(self.device))
@@ -267,7 +271,8 @@ class _Class:
         truth = patch_targets(scenes).to(self.device)
         first_words = torch.tensor([WORDS[name.split()[0]] for name in CLASSES], device=self.device)
         apart = torch.arange(WIDTH, device=self.device) != SINK_DIMENSION
-        words = model.get_input_embeddings().weight[first_words][:, apart].detach()
+        embeddings: Any = model.get_input_embeddings()
+        words = embeddings.weight[first_words][:, apart].detach()
         near = F.normalize(tokens[..., apart], dim=-1) @ F.normalize(words, dim=-1).T  # images patches classes
         logits = (12 * near - 6).logsumexp(dim=1) - math.log(4)  # a thing has four patches
         there = _present(truth)
@@ -294,6 +299,12 @@ def _parts(model: LlavaForConditionalGeneration) -> dict[str, list[nn.Parameter]
 def _present(truth: Int[Tensor, "images patches"]) -> Float[Tensor, "images classes"]:
     """Ones for what is in each picture."""
     return F.one_hot(truth, BACKGROUND + 1).amax(dim=1)[:, :BACKGROUND].float()
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each value, over the steps that had one."""
+    values = {key: [row[key] for row in rows if math.isfinite(row.get(key, math.nan))] for row in rows for key in row}
+    return {key: sum(held) / len(held) if held else math.nan for key, held in values.items()}
 
 
 def _rate(step: int, steps: int, warm_up: int, floor: float) -> float:

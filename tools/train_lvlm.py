@@ -66,7 +66,8 @@ def run(settings: TrainLvlmSettings) -> int:
         threads = torch.get_num_threads()
         torch.set_num_threads(settings.workers)
         try:
-            model = LlavaForConditionalGeneration.from_pretrained(out / "model", dtype=torch.float32).to(device).eval()
+            model = LlavaForConditionalGeneration.from_pretrained(out / "model", dtype=torch.float32).eval()
+            model.to(device=torch.device(device))
             processor = AutoProcessor.from_pretrained(out / "model")
             figures = examine(model, processor, settings.eval_scenes)
         finally:

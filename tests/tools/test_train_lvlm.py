@@ -173,7 +173,7 @@ def test_only_answers_are_learnt_and_yes_and_no_count_more() -> None:
             token = lesson.tokens[place]
             expected = 0.0 if not answering else 2.0 if token in word_ids("yes no") else 1.0
             assert weights[row, place] == expected
-            answering = token == WORDS[":"] and lesson.tokens[place - 1] == WORDS["assistant"] or (
+            answering = (token == WORDS[":"] and lesson.tokens[place - 1] == WORDS["assistant"]) or (
                 answering and token != WORDS["<eos>"]
             )
 
@@ -249,7 +249,10 @@ def test_the_embedded_model_speaks_when_asked_as_the_library_asks(embedded: tupl
     model, processor = embedded
     scene = draw_scene(np.random.default_rng(5))
     turn = [
-        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Please describe this image in detail."}]}
+        {
+            "role": "user",
+            "content": [{"type": "image"}, {"type": "text", "text": "Please describe this image in detail."}],
+        }
     ]
     prompt = processor.apply_chat_template(turn, add_generation_prompt=True)
     inputs = processor(images=scene.picture(), text=prompt, return_tensors="pt")
