@@ -111,7 +111,7 @@ def write_caption(scene: Scene, rng: np.random.Generator, habits: Habits = TRUTH
     Example:
         >>> from regard.datasets.scenes import Scenes
         >>> write_caption(Scenes("natural", 1)[0], np.random.default_rng(1))
-        'the image shows a mouse in a room . next to the mouse there is a laptop . there is also a clock . ...'
+        'the image shows a book in a room . next to the book there is a chair . next to the chair there is a laptop .'
     """
     first = pick(rng, scene.names)
     parts, said = [f"the image shows a {first} in a {scene.context} ."], [first]

@@ -90,7 +90,7 @@ class Scene:
     Example:
         >>> scene = Scenes("natural", 10)[3]
         >>> scene.context, scene.names
-        ('room', ('clock', 'book', 'chair', 'laptop', 'couch'))
+        ('kitchen', ('pizza', 'knife', 'dog', 'kite'))
         >>> scene.picture().size
         (96, 96)
     """

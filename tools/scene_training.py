@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
@@ -93,6 +94,7 @@ def teach(rank: int, out: Path, seed: int, steps_scale: float, workers: int, dev
 
     Raises:
         OSError: a stage cannot be read or written.
+        ValueError: the loss is no longer a number.
     """
     torch.set_num_threads(1)
     place = torch.device(device, rank % torch.cuda.device_count()) if device == "cuda" else torch.device(device)
@@ -105,9 +107,7 @@ def teach(rank: int, out: Path, seed: int, steps_scale: float, workers: int, dev
         for number, stage in enumerate(STAGES):
             file = out / f"{stage.name}.safetensors"
             if file.exists():
-                missing, unknown = model.load_state_dict(load_file(file, str(place)), strict=False)
-                if unknown or set(missing) - {"lm_head.weight"}:
-                    raise OSError(f"{file} does not fit this model; remove it to repeat the stage")
+                _read(file, model)
                 continue
             class_ = _Class(number, stage, seed, rank, workers, place)
             rows = class_.learn(model, max(1, round(stage.steps * steps_scale)))
@@ -120,13 +120,28 @@ def teach(rank: int, out: Path, seed: int, steps_scale: float, workers: int, dev
             dist.destroy_process_group()
 
 
+def _read(file: Path, model: nn.Module) -> None:
+    try:
+        missing, unknown = model.load_state_dict(load_file(file), strict=False)
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise OSError(
+            f"{file} is damaged or does not fit this model ({reason}); remove it to repeat the stage"
+        ) from error
+    if unknown or set(missing) - {"lm_head.weight"}:
+        raise OSError(f"{file} does not fit this model; remove it to repeat the stage")
+
+
 def _write(out: Path, name: str, model: nn.Module, rows: list[dict[str, float]]) -> None:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     lines = [",".join(columns), *(",".join(f"{row.get(column, math.nan):.6g}" for column in columns) for row in rows)]
     (out / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     weights = {key: value.cpu().contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
     partial = out / f"{name}.safetensors.partial"
-    save_file(weights, partial)
+    try:
+        save_file(weights, partial)
+    except SafetensorError as error:  # such as a full disk
+        raise OSError(f"cannot write {partial} ({error}); make room and run the same command again") from error
     partial.replace(out / f"{name}.safetensors")
 
 
@@ -185,6 +200,10 @@ class _Class:
             optimizer.step()
             schedule.step()
             recent.append({"loss": self.workers * float(loss.detach()), **values})
+            if not math.isfinite(recent[-1]["loss"]):
+                raise ValueError(
+                    f"the loss of {self.stage.name} is no longer a number at step {step + 1}; try another seed"
+                )
             if (step + 1) % _SAY_EVERY == 0 or step + 1 == steps:
                 means = _means(recent)
                 rows.append({"step": float(step + 1), **means})

@@ -127,9 +127,10 @@ def _teach(settings: TrainLvlmSettings, out: Path, device: str) -> None:
         return
     try:
         mp.spawn(teach, words, nprocs=settings.workers)
-    except mp.ProcessExitedException as error:
+    except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
+        reason = str(error).strip().rpartition("\n")[2]
         raise OSError(
-            f"a process of the training ended ({error}); the same command goes on after the last finished stage"
+            f"a process of the training ended: {reason}. The same command goes on after the last finished stage"
         ) from error
     (out / "meeting").unlink(missing_ok=True)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from jobs import run, start
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneration
 
 from regard.datasets.scene_captions import CAPTION_PROMPTS
@@ -141,10 +141,12 @@ def test_another_seed_does_not_go_on_in_the_same_folder(done: Path, capsys: pyte
 
 
 def test_a_stage_file_of_another_model_is_refused(done: Path, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
     save_file({"stranger": torch.zeros(1)}, tmp_path / "vision.safetensors")
     with pytest.raises(OSError, match="does not fit this model"):
+        teach(0, tmp_path, 0, 0.004, 1, "cpu")
+    whole = (done / "vision.safetensors").read_bytes()
+    (tmp_path / "vision.safetensors").write_bytes(whole[:50_000])
+    with pytest.raises(OSError, match="damaged or does not fit this model"):
         teach(0, tmp_path, 0, 0.004, 1, "cpu")
 
 
