@@ -99,8 +99,8 @@ def teach(rank: int, out: Path, seed: int, steps_scale: float, workers: int, dev
     torch.set_num_threads(1)
     place = torch.device(device, rank % torch.cuda.device_count()) if device == "cuda" else torch.device(device)
     if workers > 1:
-        meeting = (out / "meeting").resolve().as_uri()
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=workers)
+        meeting = dist.FileStore(str(out / "meeting"), workers)
+        dist.init_process_group("gloo", store=meeting, rank=rank, world_size=workers)
     try:
         model: Any = build_scene_lvlm(seed)
         model.to(place)
