@@ -1,0 +1,86 @@
+"""ACT: attention calibration. Take attention off the sinks beyond the first token, in the newest rows.
+
+Source: Yu et al. 2024, "Unveiling and Harnessing Hidden Attention Sinks: Enhancing Large Language Models without
+Training through Attention Calibration", arXiv:2406.15765. Written from third-party notes on the paper; no code was
+compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from ..call import Call
+from ..edit import Edit, View, head_mask, layer_indices
+
+__all__ = ["ACT"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ACT:
+    """Multiply the attention to sinks by `beta`, and share what is freed among the other tokens as they stand.
+
+    A column is a sink of a head if the rows of the prompt pay it on average more than `alpha` times an even share.
+    The paper averages over all rows; here over those after the image, which are the ones that are edited. The first
+    token, every model's sink, is left alone, as in the paper.
+
+    Attributes:
+        alpha: how far above an even share of 1 / tokens a sink is, above 1; 5 in the paper.
+        beta: factor of a sink's attention, 0-1; 0.4 in the paper.
+        heads: heads that are edited, as in `layer_indices`; the paper leaves out heads in which sinks help, found on
+            a calibration set.
+        layers: decoder layers, as in `layer_indices`; the first two are left out.
+
+    Raises:
+        ValueError: a value is out of its range.
+
+    Example:
+        >>> ACT(beta=0.2).alpha
+        5.0
+    """
+
+    name: ClassVar[str] = "act"
+    alpha: float = 5.0
+    beta: float = 0.4
+    heads: str | Sequence[int] = "all"
+    layers: str | Sequence[int] = "2:"
+
+    def __post_init__(self) -> None:
+        if self.alpha <= 1 or not 0 <= self.beta < 1:
+            raise ValueError(f"ACT needs alpha > 1 and beta from 0 to below 1; got {self.alpha} and {self.beta}")
+
+    def begin(self, call: Call) -> Edit:
+        """Keep the sinks of every layer from the reading of the prompt on."""
+        heads = head_mask(self.heads, call.text_config.num_attention_heads, call.device)[:, None]
+        beyond_first = call.valid & (call.valid.cumsum(dim=-1) > 1)
+        tokens = call.valid.sum(dim=-1)
+        sinks: dict[int, Bool[Tensor, "batch heads prompt"]] = {}
+
+        def edit(weights: Tensor, view: View) -> Tensor:
+            if call.reading:
+                sinks[view.layer] = self._sinks(weights, view, call, tokens) & beyond_first[:, None] & heads
+            on_sinks = sinks[view.layer][:, :, None, view.start : view.start + view.stop].to(weights.dtype)
+            old = weights[..., : view.stop]
+            sunk = (old * on_sinks).sum(dim=-1, keepdim=True)
+            freed = view.where_edited((1 - self.beta) * sunk)
+            gain = freed / (1 - sunk).clamp(min=torch.finfo(weights.dtype).tiny)
+            edited = weights * (1 + gain)
+            kept = view.where_edited(on_sinks)
+            edited[..., : view.stop] = torch.where(kept.bool(), old * self.beta, edited[..., : view.stop])
+            return edited
+
+        return Edit(layers=layer_indices(self.layers, call.layers), rows="after_image", edit_weights=edit)
+
+    def _sinks(self, weights: Tensor, view: View, call: Call, tokens: Tensor) -> Bool[Tensor, "batch heads prompt"]:
+        rows, places = weights.shape[2], torch.arange(call.total - weights.shape[2], call.total, device=weights.device)
+        mine = weights.new_ones(1, 1, rows, 1) if view.rows is None else view.rows.to(weights.dtype)
+        mine = mine * (places < call.prompt)[:, None]  # not the rows of a given answer
+        mean = (weights * mine).sum(dim=2) / mine.sum(dim=2).clamp(min=1)  # batch heads keys
+        found = torch.zeros(*mean.shape[:2], call.prompt, dtype=torch.bool, device=weights.device)
+        found[..., view.start : view.start + view.stop] = mean[..., : view.stop] > self.alpha / tokens[:, None, None]
+        return found
