@@ -114,6 +114,7 @@ class Intervention(Protocol):
         ...
 
 
+@runtime_checkable
 class Prompts(Protocol):
     """What was asked, before it became the model's inputs.
 

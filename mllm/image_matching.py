@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import open_clip
 import torch
@@ -43,6 +43,7 @@ class Match:
     relevance: Float[Tensor, "rows columns"]
 
 
+@runtime_checkable
 class Matcher(Protocol):
     """A matching model, ready for use."""
 
@@ -66,7 +67,7 @@ class BlipMatcher:
     for "they match" with respect to it, a patch's relevance is the mean over heads and the question's own tokens of
     A * max(g, 0).
 
-    Source: Tiong et al. 2022, "Plug-and-Play VQA", arXiv:2210.08773, equation 2; salesforce/LAVIS@28d9d9e,
+    Source: Tiong et al. 2022, "Plug-and-Play VQA", arXiv:2210.08773; salesforce/LAVIS@28d9d9e,
     `blip_image_text_matching.py`, whose questions are cleaned and cut likewise. As there, the first token is BLIP's
     [ENC] where attention crosses; `BlipForImageTextRetrieval` by itself would leave [CLS]. The tokenizers that
     transformers' checkpoints come with do not know [ENC], which is the last of two rows that the embedding has more.
@@ -87,7 +88,7 @@ class BlipMatcher:
         self.model, self.processor = model.eval().requires_grad_(False), processor
         self._attention: nn.Module = layers[block].crossattention.self
         tokenizer = processor.tokenizer
-        spare = model.config.text_config.vocab_size - len(tokenizer)
+        spare = model.text_encoder.get_input_embeddings().num_embeddings - len(tokenizer)
         added = tokenizer.get_added_vocab().get("[ENC]")
         self._joint_token = added if added is not None else len(tokenizer) + 1 if spare == 2 else None
 
@@ -155,7 +156,7 @@ class OpenClipMatcher:
 
     def __init__(self, model: Any, tokenizer: Callable[..., Tensor], preprocess: Callable[..., Tensor]) -> None:
         visual = model.visual
-        trunk = getattr(visual, "trunk", None)
+        trunk: Any = getattr(visual, "trunk", None)
         if hasattr(visual, "transformer") and hasattr(visual, "grid_size"):
             self._block, self._grid = visual.transformer.resblocks[-1], visual.grid_size
         elif hasattr(trunk, "blocks") and hasattr(getattr(trunk, "patch_embed", None), "grid_size"):
@@ -228,16 +229,18 @@ def _load_blip(name: str, block: int, dtype: torch.dtype) -> BlipMatcher:
         "then matcher=FOLDER); or open_clip:ARCH:WEIGHTS"
     )
     safe: dict[str, Any] = {"trust_remote_code": False}
+    loaded: Any
     try:
         config = AutoConfig.from_pretrained(name, **safe)
         if config.model_type != "blip":
             raise ValueError(f"it is of the type {config.model_type!r}, not 'blip'")
         processor = AutoProcessor.from_pretrained(name, **safe)
-        model, loading = BlipForImageTextRetrieval.from_pretrained(
+        loaded = BlipForImageTextRetrieval.from_pretrained(
             name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot load the matching model {name!r}: {error}. {advice}") from error
+    model, loading = loaded
     missing = sorted(key for key in loading["missing_keys"] if "position_ids" not in key)
     if missing:
         raise ValueError(
