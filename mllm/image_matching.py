@@ -10,6 +10,7 @@ Both squeeze the image to the square that they were trained on, without a crop, 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,10 +38,19 @@ class Match:
         similarity: cosine of their features, -1 to 1.
         relevance: how much each patch, (rows, columns) from the image's top left, speaks for the match; at least 0,
             in no unit, on the CPU.
+
+    Raises:
+        ValueError: a value is not finite.
     """
 
     similarity: float
     relevance: Float[Tensor, "rows columns"]
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.similarity) and bool(self.relevance.isfinite().all())):
+            raise ValueError(
+                "the matching model gave numbers that are not finite; if its dtype is float16, try float32 or bfloat16"
+            )
 
 
 @runtime_checkable
@@ -75,16 +85,20 @@ class BlipMatcher:
     Args:
         model: the model; it is frozen and put into eval mode.
         processor: a `BlipProcessor`.
-        block: index of the block of the text encoder, from 0.
+        block: index of the block of the text encoder, from 0. The last would not do: the score is read from the first
+            token, and what the question's own tokens attend to there never reaches it.
 
     Raises:
-        ValueError: the text encoder has no such block.
+        ValueError: the text encoder has no such block, or it is the last.
     """
 
     def __init__(self, model: BlipForImageTextRetrieval, processor: Any, *, block: int = 6) -> None:
         layers = model.text_encoder.encoder.layer
-        if not 0 <= block < len(layers):
-            raise ValueError(f"BLIP's text encoder has the blocks 0 to {len(layers) - 1}; got block={block}")
+        if not 0 <= block < len(layers) - 1:
+            raise ValueError(
+                f"this BLIP's text encoder has maps in its blocks 0 to {len(layers) - 2} (not in the last, which reads "
+                f"the score from its first token only); got block={block}"
+            )
         self.model, self.processor = model.eval().requires_grad_(False), processor
         self._attention: nn.Module = layers[block].crossattention.self
         tokenizer = processor.tokenizer
@@ -239,7 +253,8 @@ def _load_blip(name: str, block: int, dtype: torch.dtype) -> BlipMatcher:
             name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot load the matching model {name!r}: {error}. {advice}") from error
+        why = str(error).rstrip(".")
+        raise ValueError(f"cannot load the matching model {name!r}: {why}. {advice}") from error
     model, loading = loaded
     missing = sorted(key for key in loading["missing_keys"] if "position_ids" not in key)
     if missing:

@@ -51,7 +51,7 @@ class AGLA:
             `regard.mllm.image_matching.load_matcher`. It is loaded once, when it is needed first.
         alpha: weight of the second prompt, at least 0.
         plausible: words less likely than this share of the likeliest one are ruled out, 0-1.
-        block: index of the block of BLIP's text encoder whose attention to the image counts, from 0.
+        block: index of the block of BLIP's text encoder whose attention to the image counts, from 0; not the last.
         device: of the matching model, e.g. `"cuda:1"`; by default that of the LVLM's inputs.
         dtype: of the matching model.
         inputs: the LVLM's inputs for the augmented images; `bind` makes them.
