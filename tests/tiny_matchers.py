@@ -11,24 +11,8 @@ import transformers as hf
 from safetensors.torch import save_file
 from torch import nn
 
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "is",
-    "there",
-    "a",
-    "red",
-    "square",
-    "?",
-    "in",
-    "the",
-    "image",
-    "cat",
-    "dog",
-]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "is", "there", "a", "red", "square", "?", "in", "the"]
+WORDS += ["image", "cat", "dog"]
 GRID = 8  # patches a side
 
 
