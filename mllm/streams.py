@@ -169,6 +169,9 @@ def contrast(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A rule for the next token's scores that weighs them against another stream's.
 
+    Words that generation bars (a score of minus infinity) stay barred, and one that only the other stream bars has the
+    same score in both.
+
     Args:
         call: the running call.
         other: takes the tokens so far, gives the other stream's scores.
@@ -177,7 +180,8 @@ def contrast(
     """
 
     def process(tokens: Tensor, scores: Tensor) -> Tensor:
-        combined = combine(scores, other(tokens).to(scores.dtype))
+        second, barred = other(tokens).to(scores.dtype), scores.isneginf()
+        combined = combine(scores, torch.where(second.isneginf(), scores, second)).masked_fill(barred, -torch.inf)
         if plausible > 0:
             floor = scores.amax(dim=-1, keepdim=True) + torch.tensor(plausible).log().to(scores)
             combined = combined.masked_fill(scores < floor, -torch.inf)
