@@ -53,6 +53,7 @@ def save_open_clip(folder: Path, *, pool: str = "tok") -> Path:
     config = {"embed_dim": 8, "vision_cfg": vision, "text_cfg": text}
     model = _filled(open_clip.CLIP(**config))
     model.visual.positional_embedding.data[1:] = 0
+    model.visual.proj.data.neg_()  # so that images and questions of the tests are similar
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     return folder
