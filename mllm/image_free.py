@@ -21,12 +21,12 @@ def image_free_inputs(
 ) -> dict[str, Tensor]:
     """Take the image tokens out of prompts, and pad what remains on the left.
 
-    Other inputs that have one value for each token (token types) are cut likewise; those of the image are left out.
+    Token types are cut likewise; inputs of the image are left out.
 
     Args:
         input_ids: the prompts.
         keep: tokens that stay: neither image nor padding.
-        others: the other inputs of the model.
+        others: the other inputs of the model; what goes on behind the prompt is not looked at.
 
     Returns:
         `input_ids`, `attention_mask`, `position_ids` (counted from 0 at each sample's first token) and what was cut.
@@ -41,9 +41,8 @@ def image_free_inputs(
     attention_mask = keep.gather(1, order).long()
     cut = {"input_ids": input_ids.gather(1, order)}
     for name, value in (others or {}).items():
-        if name not in ("input_ids", "attention_mask", "position_ids") and isinstance(value, Tensor):
-            if value.shape == input_ids.shape and name.endswith("token_type_ids"):
-                cut[name] = value.gather(1, order)
+        if name.endswith("token_type_ids") and name != "qformer_token_type_ids" and isinstance(value, Tensor):
+            cut[name] = value[:, : input_ids.shape[1]].gather(1, order)
     cut["input_ids"] = torch.where(attention_mask.bool(), cut["input_ids"], input_ids.new_zeros(()))
     positions = (attention_mask.cumsum(dim=-1) - 1).clamp(min=0)
     return {**cut, "attention_mask": attention_mask, "position_ids": positions}

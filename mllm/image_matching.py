@@ -41,6 +41,10 @@ class Match:
 
     Raises:
         ValueError: a value is not finite.
+
+    Example:
+        >>> Match(0.4, torch.rand(24, 24)).relevance.shape
+        torch.Size([24, 24])
     """
 
     similarity: float
@@ -155,9 +159,10 @@ class BlipMatcher:
 class OpenClipMatcher:
     """A contrastive model of open_clip, and gradient times activation of its patches.
 
-    The map is ours, not the authors': with x the patch tokens that enter the last block of the image's transformer and
-    s the cosine of image and question, a patch's relevance is max(0, x . ds/dx). The tokens that leave that block
-    would not do, as most of these models read their class token only.
+    The map is ours, not the authors': with x the patch tokens that enter the attention of the last block of the image's
+    transformer and s the cosine of image and question, a patch's relevance is max(0, x . ds/dx). What leaves that block
+    would not do, as most of these models read their class token only; nor what enters it before its norm, as
+    x . ds/dx is zero for all that a norm follows.
 
     Args:
         model: of open_clip, with a vision transformer for the image; it is frozen and put into eval mode.
@@ -171,15 +176,21 @@ class OpenClipMatcher:
     def __init__(self, model: Any, tokenizer: Callable[..., Tensor], preprocess: Callable[..., Tensor]) -> None:
         visual = model.visual
         trunk: Any = getattr(visual, "trunk", None)
-        if hasattr(visual, "transformer") and hasattr(visual, "grid_size"):
-            self._block, self._grid = visual.transformer.resblocks[-1], visual.grid_size
-        elif hasattr(trunk, "blocks") and hasattr(getattr(trunk, "patch_embed", None), "grid_size"):
-            self._block, self._grid = trunk.blocks[-1], trunk.patch_embed.grid_size
+        if hasattr(visual, "transformer"):
+            blocks, grid = visual.transformer.resblocks, getattr(visual, "grid_size", None)
         else:
-            raise ValueError(
-                f"the image tower {type(visual).__name__} has no transformer on a grid of patches, which the map of "
-                "relevance needs; choose an architecture whose name begins with ViT"
+            blocks, grid = (
+                getattr(trunk, "blocks", [None]),
+                getattr(getattr(trunk, "patch_embed", None), "grid_size", None),
             )
+        norm = getattr(blocks[-1], "ln_1", getattr(blocks[-1], "norm1", None))
+        if grid is None or norm is None:
+            raise ValueError(
+                f"the image tower {type(visual).__name__} has no transformer on a grid of patches with norms before its "
+                "attention, which the map of relevance needs; choose an architecture whose name begins with ViT"
+            )
+        self._norm: nn.Module = norm
+        self._grid: tuple[int, int] = grid
         self.model, self.tokenizer, self.preprocess = model.eval().requires_grad_(False), tokenizer, preprocess
 
     def to(self, device: torch.device | str) -> None:
@@ -192,12 +203,12 @@ class OpenClipMatcher:
             raise ValueError(f"the question {question!r} has no words that an image could be matched with")
         entered: list[Tensor] = []
 
-        def enter(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            entered.append(args[0].detach().requires_grad_())
-            return (entered[0], *args[1:])
+        def enter(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            entered.append(output.detach().requires_grad_())
+            return entered[0]
 
         weight = next(self.model.parameters())
-        hook = self._block.register_forward_pre_hook(enter)
+        hook = self._norm.register_forward_hook(enter)
         try:
             with torch.inference_mode(False), torch.enable_grad():
                 pixels = self.preprocess(image.convert("RGB"))[None].to(weight.device, weight.dtype)

@@ -96,8 +96,8 @@ def intervene(
     idle = sorted({method.name for method in chosen} - session.fired)
     if idle and not allow_inactive:
         raise RuntimeError(
-            f"{', '.join(idle)} did nothing in this session, in none of its {session.calls} calls; so its answers are "
-            "the baseline's. Look at the method's layers and thresholds, and whether the prompts have images; "
+            f"{', '.join(idle)} did nothing in this session of {session.calls} call{'s' * (session.calls != 1)}: its "
+            "answers are the baseline's. Look at the method's layers and thresholds, and whether the prompts have images; "
             "allow_inactive=True accepts it"
         )
 

@@ -2,7 +2,9 @@
 
 Contrastive methods compare the next word's scores with those of the prompt without its image, or with another image.
 The second prompt runs through transformers' own `generate`, in a coroutine (a greenlet) that waits at every new token
-until the main stream has chosen it. So it has a cache and positions of its own, whatever the family of the model.
+until the main stream has chosen it. So it has a cache and positions of its own, whatever the family of the model. Its
+scores are raw; those of the main stream come after what generate itself was told to do to them (penalties and the
+like), except temperature, top-k and top-p, which come last.
 """
 
 from __future__ import annotations
@@ -15,14 +17,15 @@ import torch
 from greenlet import getcurrent, greenlet
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
+from .answers import with_answers
 from .image_free import image_free_inputs, image_free_model
 
 if TYPE_CHECKING:
     from .call import Call
 
-__all__ = ["Stream", "contrast"]
+__all__ = ["Stream", "contrast", "guidance"]
 
 #: Inputs of the main prompt that a second one with the same text does not share.
 _OWN = frozenset({"past_key_values", "cache", "inputs_embeds", "position_ids", "mm_encoder_outputs"})
@@ -131,7 +134,7 @@ class Stream:
     def _read(self, inputs: Mapping[str, Any], new_tokens: int) -> Tensor:
         """Begin a run; the scores of its first new token."""
         waits = LogitsProcessorList([_Waits()])
-        options = {"max_new_tokens": new_tokens, "do_sample": False, "num_beams": 1, **self._eos}
+        options = {**_plain_decoding(self._model), "max_new_tokens": new_tokens, **self._eos}
         self._run = greenlet(lambda: (self._model.generate(**inputs, **options, logits_processor=waits), None)[1])
         self._run.gr_context = contextvars.copy_context()
         return self._run.switch()
@@ -144,14 +147,7 @@ class Stream:
         for name, value in self._inputs.items():
             one_each = isinstance(value, Tensor) and len(value) == rows and times > 1
             inputs[name] = value.repeat_interleave(times, dim=0) if one_each else value
-        if answer.shape[1]:
-            inputs["input_ids"] = torch.cat([inputs["input_ids"], answer], dim=1)
-            for name in inputs:
-                if name == "attention_mask":
-                    inputs[name] = torch.cat([inputs[name], torch.ones_like(answer)], dim=1)
-                elif name.endswith("token_type_ids"):
-                    inputs[name] = torch.cat([inputs[name], torch.zeros_like(answer)], dim=1)
-        return inputs
+        return with_answers(self._model.config.model_type, inputs, answer)
 
 
 class _Waits(LogitsProcessor):
@@ -164,13 +160,18 @@ class _Waits(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)
 
 
+def _plain_decoding(model: PreTrainedModel) -> dict[str, Any]:
+    """Options of `generate` that undo whatever the model's own configuration does to scores or asks for."""
+    usual = GenerationConfig._get_default_generation_params()
+    kept = {"eos_token_id", "pad_token_id", "bos_token_id", "transformers_version", "_from_model_config"}
+    changed = model.generation_config.to_diff_dict()
+    return {name: usual.get(name) for name in changed if name not in kept} | {"do_sample": False, "num_beams": 1}
+
+
 def contrast(
     call: Call, other: Callable[[Tensor], Tensor], combine: Callable[[Tensor, Tensor], Tensor], plausible: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """A rule for the next token's scores that weighs them against another stream's.
-
-    Words that generation bars (a score of minus infinity) stay barred, and one that only the other stream bars has the
-    same score in both.
 
     Args:
         call: the running call.
@@ -180,11 +181,24 @@ def contrast(
     """
 
     def process(tokens: Tensor, scores: Tensor) -> Tensor:
-        second, barred = other(tokens).to(scores.dtype), scores.isneginf()
-        combined = combine(scores, torch.where(second.isneginf(), scores, second)).masked_fill(barred, -torch.inf)
+        combined = combine(scores, other(tokens).to(scores.dtype))
+        combined = torch.where(scores == -torch.inf, scores, combined)  # what is ruled out already stays so
         if plausible > 0:
             floor = scores.amax(dim=-1, keepdim=True) + torch.tensor(plausible).log().to(scores)
             combined = combined.masked_fill(scores < floor, -torch.inf)
         return combined.log_softmax(dim=-1) if call.beams > 1 else combined
 
     return process
+
+
+def guidance(call: Call, gamma: float, plausible: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Classifier-free guidance: gamma (s - u) + u, of the log probabilities s with the image and u without it.
+
+    Source: Sanchez et al. 2023, arXiv:2306.17806, as PAI (arXiv:2407.21771) uses it.
+    """
+
+    def combine(scores: Tensor, other: Tensor) -> Tensor:
+        with_image, without = scores.log_softmax(dim=-1), other.log_softmax(dim=-1)
+        return gamma * (with_image - without) + without
+
+    return contrast(call, Stream.without_image(call).scores, combine, plausible)

@@ -124,16 +124,18 @@ def plant_sinks(
     With one dimension, its value over the root mean square of the token is near `hidden ** 0.5`: above 20 for
     `hidden=512`.
     """
-    stack, marked = tiny.text_stack, []
+    stack = tiny.text_stack
+    marked: dict[int, Tensor] = {}  # by length: a run without the image may go on in step with the one with it
 
     def find(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         if args[0].ndim == 2:
             pictured = args[0] == IMAGE
             ranks = torch.where(pictured, pictured.cumsum(dim=1) - 1, -1)
-            marked[:] = [(args[0] == SINK) | torch.isin(ranks, torch.tensor(list(image)))]
+            marked[args[0].shape[1]] = (args[0] == SINK) | torch.isin(ranks, torch.tensor(list(image)))
 
     def add(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
-        rows = marked[0].repeat_interleave(len(output) // len(marked[0]), dim=0)  # beams, if embedded before them
+        mine = marked[output.shape[1]]
+        rows = mine.repeat_interleave(len(output) // len(mine), dim=0)  # beams, if embedded before them
         spike = torch.zeros(output.shape[-1])
         spike[list(dimensions)] = size
         return output + rows[..., None] * spike

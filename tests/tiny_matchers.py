@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import open_clip
@@ -32,7 +33,7 @@ def save_blip(folder: Path, *, spare: int = 2, layers: int = 3) -> Path:
     vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     vision |= {"image_size": 4 * GRID, "patch_size": 4}
     config = hf.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=8)
-    model = _filled(hf.BlipForImageTextRetrieval(config))
+    model = _filled(lambda: hf.BlipForImageTextRetrieval(config))
     model.vision_model.embeddings.position_embedding.data.zero_()  # only its contents tell a patch from another
     model.save_pretrained(folder)
     size = {"height": 4 * GRID, "width": 4 * GRID}
@@ -51,7 +52,7 @@ def save_open_clip(folder: Path, *, pool: str = "tok") -> Path:
     text = {"context_length": 16, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
     vision = {"image_size": 4 * GRID, "patch_size": 4, "width": 16, "head_width": 8, "layers": 2, "pool_type": pool}
     config = {"embed_dim": 8, "vision_cfg": vision, "text_cfg": text}
-    model = _filled(open_clip.CLIP(**config))
+    model = _filled(lambda: open_clip.CLIP(**config), seed=1)
     model.visual.positional_embedding.data[1:] = 0
     model.visual.proj.data.neg_()  # so that images and questions of the tests are similar
     save_file(model.state_dict(), folder / "open_clip_model.safetensors")
@@ -59,13 +60,14 @@ def save_open_clip(folder: Path, *, pool: str = "tok") -> Path:
     return folder
 
 
-def _filled(model: nn.Module) -> nn.Module:
-    """With weights wide enough for sharp attention; the same at every call."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
+def _filled(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """With weights wide enough for sharp attention; the same whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = build()
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.normal_(std=0.8 / parameter[0].numel() ** 0.5, generator=generator)
+                parameter.normal_(std=0.8 / parameter[0].numel() ** 0.5)
             else:
-                parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return model.eval()

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from jaxtyping import Float
 from torch import Tensor
 
 from ..call import Call
-from ..edit import Edit, View, layer_indices
-from ..streams import Stream, contrast
+from ..edit import Edit, layer_indices
+from ..streams import guidance
 
-__all__ = ["PAI"]
+__all__ = ["PAI", "raised"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,32 +55,26 @@ class PAI:
             )
 
     def begin(self, call: Call) -> Edit:
-        """Mark the image columns; read the text alone if `gamma` asks for it."""
+        """Mark the image columns; open the stream without the image if `gamma` asks for it."""
         factor = self.alpha * call.image.float()  # batch prompt
-        process = None
-        if self.gamma > 1:
-            process = contrast(call, Stream.without_image(call).scores, self._combine, self.plausible)
         return Edit(
             layers=layer_indices(self.layers, call.layers) if self.alpha else (),
             rows="last",
-            edit_logits=lambda logits, view: raised(logits, factor, view),
-            process=process,
+            edit_logits=lambda logits, view: raised(logits, view.where_edited(view.of_prompt(factor))),
+            process=guidance(call, self.gamma, self.plausible) if self.gamma > 1 else None,
         )
 
-    def _combine(self, with_image: Tensor, without: Tensor) -> Tensor:
-        with_image, without = with_image.log_softmax(-1), without.log_softmax(-1)
-        return self.gamma * (with_image - without) + without
 
+def raised(
+    logits: Float[Tensor, "batch heads rows keys"], factors: Float[Tensor, "batch #heads #rows columns"]
+) -> Float[Tensor, "batch heads rows keys"]:
+    """Scores z + factor |z| in the first columns.
 
-def raised(logits: Tensor, factor: Tensor, view: View) -> Tensor:
-    """Scores z + factor |z| on the columns of the prompt.
-
-    Args:
-        logits: (batch, heads, rows, keys).
-        factor: (batch, prompt), 0 where nothing changes.
-        view: which columns and rows are meant.
+    Example:
+        >>> raised(torch.tensor([[[[-1.0, 2.0, 3.0]]]]), torch.tensor([[[[0.5, 0.5]]]]))
+        tensor([[[[-0.5000,  3.0000,  3.0000]]]])
     """
     edited = logits.clone()
-    columns = edited[..., : view.stop]
-    columns.addcmul_(columns.abs(), view.where_edited(view.of_prompt(factor)).to(logits.dtype))
+    columns = edited[..., : factors.shape[-1]]
+    columns.addcmul_(columns.abs(), factors.to(logits.dtype))
     return edited

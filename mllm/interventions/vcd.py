@@ -31,7 +31,7 @@ class VCD:
         alpha: strength of the contrast, at least 0; 1 in the authors' scripts, 0.5 in their code.
         plausible: words less likely than this share of the likeliest one are ruled out, 0-1.
         step: how far the image is diffused, 0-999; the authors' 500 for questions, 999 is noise.
-        seed: of the noise.
+        seed: of the noise, which is the same for every image of one size, so that batches do not matter.
 
     Raises:
         ValueError: a value is out of its range; or, when a call begins, it has no image.
@@ -56,8 +56,10 @@ class VCD:
 
     def begin(self, call: Call) -> Edit:
         """Diffuse the image and open its stream."""
-        pixels = call.given("pixel_values", self.name)
-        stream = Stream.with_pixels(call, diffused(pixels, self.step, seed=self.seed))
+        pixels, grids = call.given("pixel_values", self.name), call.inputs.get("image_grid_thw")
+        lengths = [1] * len(pixels) if grids is None else grids.prod(dim=-1).tolist()  # rows of each image
+        noisy = [diffused(image, self.step, seed=self.seed) for image in pixels.split(lengths)]
+        stream = Stream.with_pixels(call, torch.cat(noisy))
 
         def combine(scores: Tensor, other: Tensor) -> Tensor:
             return (1 + self.alpha) * scores - self.alpha * other

@@ -2,7 +2,7 @@
 
 `--golden DIR` runs the same checks on DIR/<area>/*.safetensors, or on DIR itself where it is one area. What
 to do with an area's files is in checks_<area>.py: CHECKS, the last words of a reference -> a function of the
-case that gives its outputs by name.
+case that gives its outputs by name; and TOLERANCES, where an area has its own.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ def test_numbers_are_those_of_the_authors(golden_file: Path, training_path: bool
     if golden_file.suffix != ".safetensors":
         pytest.fail(f"no golden files in {golden_file}, nor in the folders in it")
     case = read_case(golden_file)
-    check = find_check(golden_file.parent.name, case.reference)
+    area = golden_file.parent.name
+    check = find_check(area, case.reference)
+    tolerances = getattr(importlib.import_module(f"checks_{area}"), "TOLERANCES", None)
     with torch.set_grad_enabled(training_path):
-        compare(check(case), case)
+        compare(check(case), case, tolerances)
 
 
 def test_a_reference_without_a_check_fails() -> None:

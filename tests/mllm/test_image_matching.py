@@ -64,8 +64,8 @@ def test_the_map_of_blip_is_gradcam_by_hand(blip: Path, block: int) -> None:
             for patch in range(GRID**2):
                 weight, slope = (kind[0][0, head, token, patch + 1] for kind in (attention, gradient))
                 expected[patch] += weight * max(slope, 0) / (2 * tokens)
-    torch.testing.assert_close(match.relevance, expected.view(GRID, GRID), rtol=1e-4, atol=1e-7)
-    assert expected.count_nonzero() > GRID
+    torch.testing.assert_close(match.relevance, expected.view(GRID, GRID), rtol=1e-3, atol=1e-8)
+    assert expected.max() > 1e-4
 
 
 def test_the_gradient_is_the_slope_of_the_score(blip: Path) -> None:
@@ -120,16 +120,16 @@ def test_the_map_of_open_clip_is_gradient_times_activation(tmp_path: Path, pool:
     name = f"local-dir:{folder}"
     model, preprocess = open_clip.create_model_from_pretrained(name, image_resize_mode="squash")
     kept: list[Tensor] = []
-    model.visual.transformer.resblocks[0].register_forward_hook(lambda module, args, output: kept.append(output))
+    model.visual.transformer.resblocks[1].ln_1.register_forward_hook(lambda module, args, output: kept.append(output))
     seen = model.encode_image(preprocess(noise())[None], normalize=True)
     read = model.encode_text(open_clip.get_tokenizer(name)([QUESTION]), normalize=True)
     kept[0].retain_grad()
     similarity = (seen * read).sum()
     similarity.backward()
     expected = (kept[0] * kept[0].grad).sum(dim=-1)[0, 1:].relu().detach()
-    torch.testing.assert_close(match.relevance, expected.view(GRID, GRID), rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(match.relevance, expected.view(GRID, GRID), rtol=1e-3, atol=1e-8)
     assert match.similarity == pytest.approx(similarity.item(), abs=1e-5)
-    assert expected.count_nonzero() > 0
+    assert expected.max() > 1e-4
 
 
 def test_a_vision_tower_of_timm_has_a_map_too() -> None:
@@ -139,7 +139,14 @@ def test_a_vision_tower_of_timm_has_a_map_too() -> None:
     preprocess = open_clip.image_transform(224, is_train=False, resize_mode="squash")
     match = OpenClipMatcher(model, open_clip.SimpleTokenizer(context_length=16), preprocess).match(noise(), QUESTION)
     assert match.relevance.shape == (14, 14)
-    assert match.relevance.max() > 0
+    assert match.relevance.max() > 1e-4
+
+
+def test_a_vision_tower_without_patches_is_refused() -> None:
+    vision = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}
+    model = open_clip.CLIP(8, vision, {"context_length": 16, "width": 16, "heads": 2, "layers": 1})
+    with pytest.raises(ValueError, match="ModifiedResNet has no transformer"):
+        OpenClipMatcher(model, open_clip.SimpleTokenizer(), lambda image: torch.zeros(3, 32, 32))
 
 
 @pytest.mark.parametrize(("row", "column"), [(1, 6), (6, 1), (0, 7), (7, 0)])
@@ -148,6 +155,7 @@ def test_the_map_lands_where_the_image_differs(matcher: Matcher, row: int, colum
     image.paste((255, 0, 0), (20 * column, 10 * row, 20 * (column + 1), 10 * (row + 1)))
     relevance = matcher.match(image, QUESTION).relevance
     odd = (relevance - relevance.median()).abs()
+    assert odd.max() > 1e-4
     assert odd.argmax().item() == row * GRID + column
 
 
