@@ -186,8 +186,8 @@ class OpenClipMatcher:
         norm = getattr(blocks[-1], "ln_1", getattr(blocks[-1], "norm1", None))
         if grid is None or norm is None:
             raise ValueError(
-                f"the image tower {type(visual).__name__} has no transformer on a grid of patches with norms before its "
-                "attention, which the map of relevance needs; choose an architecture whose name begins with ViT"
+                f"the image tower {type(visual).__name__} has no transformer on a grid of patches with norms before "
+                "its attention, which the map of relevance needs; choose an architecture whose name begins with ViT"
             )
         self._norm: nn.Module = norm
         self._grid: tuple[int, int] = grid
