@@ -17,18 +17,17 @@ WORDS += ["image", "cat", "dog"]
 GRID = 8  # patches a side
 
 
-def save_blip(folder: Path, *, spare: int = 2, layers: int = 3) -> Path:
+def save_blip(folder: Path, *, spare: int = 2) -> Path:
     """BLIP for image-text matching with its processor.
 
     Args:
         folder: made anew.
         spare: rows of the embedding beyond the tokenizer's words.
-        layers: of the text encoder.
     """
     folder.mkdir()
     (folder / "vocab.txt").write_text("\n".join(WORDS))
     tokenizer = hf.BertTokenizer(vocab=str(folder / "vocab.txt"))
-    text = {"vocab_size": len(WORDS) + spare, "hidden_size": 16, "num_hidden_layers": layers, "intermediate_size": 32}
+    text = {"vocab_size": len(WORDS) + spare, "hidden_size": 16, "num_hidden_layers": 3, "intermediate_size": 32}
     text |= {"num_attention_heads": 2, "bos_token_id": 0, "sep_token_id": 3, "max_position_embeddings": 64}
     vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     vision |= {"image_size": 4 * GRID, "patch_size": 4}
