@@ -1,4 +1,4 @@
-"""Data: images with labels from many sources, their transforms, and Lightning's data modules.
+"""Data: images with labels from many sources, their transforms, Lightning's data modules, and rendered scenes.
 
 Nothing is imported before it is used.
 """
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .images import read_image as read_image
     from .labelled_images import SPLITS as SPLITS
     from .labelled_images import LabelledImages as LabelledImages
+    from .scenes import Scene as Scene
+    from .scenes import SceneObject as SceneObject
+    from .scenes import Scenes as Scenes
     from .sources import SOURCES as SOURCES
     from .sources import open_images as open_images
     from .splits import stratified_split as stratified_split
@@ -28,6 +31,9 @@ _FILES = {
     "AlbumentationsList": "albumentations_list",
     "ClassificationData": "classification",
     "LabelledImages": "labelled_images",
+    "Scene": "scenes",
+    "SceneObject": "scenes",
+    "Scenes": "scenes",
     "UnreadableImageError": "images",
     "eval_transform": "transforms",
     "open_images": "sources",
@@ -42,6 +48,9 @@ __all__ = [
     "AlbumentationsList",
     "ClassificationData",
     "LabelledImages",
+    "Scene",
+    "SceneObject",
+    "Scenes",
     "UnreadableImageError",
     "eval_transform",
     "open_images",

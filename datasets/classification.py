@@ -41,7 +41,7 @@ class ClassificationData(LightningDataModule):
     exactly so for evaluation.
 
     Args:
-        data: what to open, see `open_images`: `digits`, `torchvision:CIFAR10`, `hf:NAME`, or a folder.
+        data: what to open, see `open_images`: `digits`, `scenes`, `torchvision:CIFAR10`, `hf:NAME`, or a folder.
         image_size: height and width in px, or one number for both.
         channels: 1 for grey, 3 for RGB.
         mean: to normalise with, one value a channel, for pixels in 0-1. Default: ImageNet's.

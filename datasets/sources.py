@@ -22,10 +22,12 @@ __all__ = ["SOURCES", "open_images"]
 #: Name of a source -> file and function in this folder. All but a folder: a folder is given by its path.
 SOURCES: dict[str, str] = {
     "digits": "digits:open_digits",
+    "scenes": "scene_images:open_scene_images",
     "torchvision": "torchvision_sets:open_torchvision",
     "hf": "hugging_face:open_hugging_face",
 }
-_FORMS = "digits, torchvision:NAME, hf:NAME[:CONFIG], or a folder"
+_BARE = ("digits", "scenes")  # all there is to say
+_FORMS = "digits, scenes, torchvision:NAME, hf:NAME[:CONFIG], or a folder"
 _LAYOUTS = (
     f"class folders (train/CLASS/*.jpg or CLASS/*.jpg), a table {TABLE_NAME}, MNIST files "
     "(train-images-idx3-ubyte[.gz] ...), or a set saved by Hugging Face"
@@ -50,8 +52,8 @@ def open_images(
     a warning is logged: its numbers are then no independent test of a model that was chosen by "val".
 
     Args:
-        name_or_dir: `digits`, `torchvision:NAME`, `hf:NAME[:CONFIG]`, the path of a folder (`./digits` for
-            one that has the name of a source), or that of a CSV table. What a folder holds is found out.
+        name_or_dir: `digits`, `scenes`, `torchvision:NAME`, `hf:NAME[:CONFIG]`, the path of a folder (`./digits`
+            for one that has the name of a source), or that of a CSV table. What a folder holds is found out.
         root: where torchvision keeps its files. Default: `data`.
         val_fraction: 0-1, for sets without their own "val".
         test_fraction: 0-1, for sets without their own "test". Default: 0.1 for sets that are not split at
@@ -101,7 +103,7 @@ def open_images(
 def _open(text: str, root: str | Path | None, download: bool) -> dict[str, LabelledImages]:
     name, colon, rest = text.partition(":")
     if name in SOURCES:
-        if bool(colon) == (name == "digits") or (colon and not rest):
+        if bool(colon) == (name in _BARE) or (colon and not rest):
             raise ValueError(f"cannot open {text!r}; expected {_FORMS}")
         module, _, function = f"{__package__}.{SOURCES[name]}".partition(":")
         opener = getattr(import_module(module), function)

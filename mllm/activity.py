@@ -66,6 +66,7 @@ class Activity:
 
 class _Entry(NamedTuple):
     method: int
+    layer: int
     view: View
     before: Tensor
     after: Tensor
@@ -95,9 +96,9 @@ class Ledger:
         self._pending: list[_Entry] = []
         self._numbers = 0
 
-    def edited(self, method: int, view: View, before: Tensor, after: Tensor, *, logits: bool) -> None:
+    def edited(self, method: int, layer: int, view: View, before: Tensor, after: Tensor, *, logits: bool) -> None:
         """Note an edit: scores or weights (batch, heads, rows, keys) before and after it."""
-        self._pending.append(_Entry(method, view, before, after, logits))
+        self._pending.append(_Entry(method, layer, view, before, after, logits))
         self._numbers += 2 * before.numel()
         if self._numbers > PENDING:
             self.count()
@@ -121,9 +122,7 @@ class Ledger:
         for entry in self._pending:
             batch, heads, rows, keys = entry.before.shape
             alone = keys if rows > 1 else 0  # single rows of different length are counted together
-            groups[entry.method, entry.logits, entry.view.start, entry.view.stop, batch, heads, rows, alone].append(
-                entry
-            )
+            groups[entry.method, entry.logits, entry.view.start, batch, heads, rows, alone].append(entry)
         self._pending, self._numbers = [], 0
         for entries in groups.values():
             self._count_group(entries)
@@ -150,15 +149,17 @@ class Ledger:
         after = _stack([entry.after for entry in entries], lowest)
         difference = after - before
         edited = (difference != 0).any(dim=-1)  # entries batch heads rows
-        index = torch.tensor([entry.view.layer for entry in entries], device=before.device)
+        index = torch.tensor([entry.layer for entry in entries], device=before.device)
         if first.logits:
             change = difference.abs().amax(dim=(2, 3, 4)).float()  # entries batch
             by_sample = self._by_sample(change).amax(dim=2)  # entries samples
             self._change[first.method].scatter_reduce_(1, index.expand_as(by_sample.T), by_sample.T, "amax")
             difference = after.softmax(-1, dtype=torch.float32) - before.softmax(-1, dtype=torch.float32)
         moved = difference.clamp(min=0).sum(dim=(2, 3, 4))
-        image = first.view.of_prompt(self._image)  # batch 1 1 stop
-        to_image = (difference[..., : first.view.stop] * image).sum(dim=(2, 3, 4))
+        seen = self._image[
+            :, None, None, first.view.start : first.view.start + difference.shape[-1]
+        ]  # batch 1 1 columns
+        to_image = (difference[..., : seen.shape[-1]] * seen).sum(dim=(2, 3, 4))
         for table, values in (
             (self._rows, edited.any(dim=2).sum(dim=2)),
             (self._heads, edited.sum(dim=(2, 3))),

@@ -11,7 +11,6 @@ registered without a mask of its name is silently run without causality and padd
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Bool, Float
@@ -28,8 +27,9 @@ __all__ = ["IMPLEMENTATION", "WORK", "edited_attention"]
 #: The name under which transformers knows the function.
 IMPLEMENTATION = "regard"
 
-#: Attention module -> what is to be done in it now; modules that are not here are left to `sdpa`.
-WORK: WeakKeyDictionary[nn.Module, LayerWork] = WeakKeyDictionary()
+#: Identity of an attention module -> what is to be done in it now; modules that are not here are left to `sdpa`. A
+#: session takes its modules out when it ends, before they can go.
+WORK: dict[int, LayerWork] = {}
 
 
 def edited_attention(
@@ -57,7 +57,7 @@ def edited_attention(
     Returns:
         The heads' outputs, and `None` where transformers looks for weights.
     """
-    work, softcap = WORK.get(module), kwargs.get("softcap")
+    work, softcap = WORK.get(id(module)), kwargs.get("softcap")
     length = query.shape[2]
     rows = length if softcap is not None else 0 if work is None else work.rows(length)
     output = None
@@ -89,9 +89,9 @@ def _edited_rows(
     work: LayerWork | None,
 ) -> Float[Tensor, "batch rows heads value_dim"]:
     """Attention written out, with the edits of the logits and of the weights."""
-    batch, heads, rows, _ = query.shape
+    batch, heads, rows, width = query.shape
     key_heads, keys = key.shape[1], key.shape[2]
-    grouped = query.reshape(batch, key_heads, -1, query.shape[-1])  # batch key_heads group*rows head_dim
+    grouped = query if key_heads == heads else query.reshape(batch, key_heads, -1, width)
     logits = torch.matmul(grouped, key.transpose(-1, -2)).view(batch, heads, rows, keys)
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
@@ -103,8 +103,10 @@ def _edited_rows(
     weights = logits.softmax(dim=-1, dtype=torch.float32)
     if work is not None:
         weights = work.edit_weights(weights)
-    pooled = torch.matmul(weights.to(value.dtype).view(batch, key_heads, -1, keys), value)
-    return pooled.view(batch, heads, rows, -1).transpose(1, 2)
+    weights = weights.to(value.dtype)
+    if key_heads != heads:
+        weights = weights.view(batch, key_heads, -1, keys)
+    return torch.matmul(weights, value).view(batch, heads, rows, -1).transpose(1, 2)
 
 
 def _visible(

@@ -71,7 +71,7 @@ class Call:
         self.reading, self.total, self.length = True, 0, 0
         self.stream: Literal["main", "free", "none"] = "main"
         self._first = {"last": self.prompt - 1, "after_image": int(self.image_end.min())}
-        self._rows: dict[str, Tensor | None] = {}
+        self._views: dict[tuple[str, int, int], View] = {}
         self.ledger = Ledger([method.name for method in methods], self.samples, layers, self.image)
         self.seen: list[dict[int, Tensor]] = []
         self.lockstep: Lockstep | None = None
@@ -109,7 +109,7 @@ class Call:
     def advance(self, total: int, length: int) -> None:
         """Begin a forward pass of `length` tokens, after which there are `total`."""
         self.total, self.length = total, length
-        self._rows.clear()
+        self._views.clear()
         if self.watch:
             self.seen.append({})
 
@@ -117,15 +117,13 @@ class Call:
         """How many of the last rows of this pass may be edited, counting from the first that any sample edits."""
         return min(self.length, max(0, self.total - self._first[kind]))
 
-    def view(self, layer: int, kind: str, rows: int, keys: int) -> View:
-        """What `layer` sees with `keys` keys, for an edit of the given kind, in the last `rows` rows."""
-        start = max(0, self.total - keys)
-        if kind not in self._rows:
-            self._rows[kind] = self._row_mask(kind, rows)
-        mask = self._rows[kind]
-        if mask is not None and mask.shape[2] != rows:
-            mask = self._row_mask(kind, rows)
-        return View(layer, start, max(0, min(self.prompt - start, keys)), mask)
+    def view(self, kind: str, rows: int, keys: int) -> View:
+        """What a layer with `keys` keys sees, for an edit of the given kind, in the last `rows` rows."""
+        view = self._views.get((kind, rows, keys))
+        if view is None:
+            view = View(max(0, self.total - keys), keys, self._row_mask(kind, rows))
+            self._views[kind, rows, keys] = view
+        return view
 
     def process(self, tokens: Tensor, scores: Tensor) -> Tensor:
         """The scores of the next token, as the methods that work there change them, one after the other."""
@@ -190,35 +188,37 @@ class LayerWork:
     def edit_logits(self, logits: Tensor, hidden: Tensor | None) -> Tensor:
         """Scores (batch, heads, rows, keys) after the methods that change scores; `hidden` keys stay hidden."""
         call = self._call
-        if call is None or not self._logits:
-            return logits
-        rows, keys = logits.shape[-2:]
+        assert call is not None
         for index, kind, edit in self._logits:
-            view = call.view(self.layer, kind, rows, keys)
-            edited = edit(logits, view)
+            view = call.view(kind, logits.shape[2], logits.shape[3])
+            edited = edit(self.layer, logits, view)
             if hidden is not None:
                 edited = edited.masked_fill(hidden, torch.finfo(logits.dtype).min)
-            call.ledger.edited(index, view, logits, edited, logits=True)
+            call.ledger.edited(index, self.layer, view, logits, edited, logits=True)
             logits = edited
         return logits
 
     def edit_weights(self, weights: Tensor) -> Tensor:
         """Weights (batch, heads, rows, keys) after the methods that change weights."""
         call = self._call
-        if call is None:
-            return weights
-        rows, keys = weights.shape[-2:]
+        assert call is not None
         for index, kind, edit in self._weights:
-            view = call.view(self.layer, kind, rows, keys)
-            edited = edit(weights, view)
-            call.ledger.edited(index, view, weights, edited, logits=False)
-            weights = edited
+            view = call.view(kind, weights.shape[2], weights.shape[3])
+            edited = edit(self.layer, weights, view)
+            if edited is not weights:
+                call.ledger.edited(index, self.layer, view, weights, edited, logits=False)
+                weights = edited
         if call.watch:
-            new, view = call.row_count("last"), call.view(self.layer, "last", rows, keys)
-            paid = weights.new_zeros(weights.shape[0], new, call.prompt)
-            paid[..., view.start : view.start + view.stop] = weights[:, :, rows - new :, : view.stop].mean(dim=1)
-            call.seen[-1][self.layer] = paid
+            self._watch(weights, call)
         return weights
+
+    def _watch(self, weights: Tensor, call: Call) -> None:
+        rows, keys = weights.shape[2:]
+        new, start = call.row_count("last"), max(0, call.total - keys)
+        stop = min(call.prompt - start, keys)
+        paid = weights.new_zeros(weights.shape[0], new, call.prompt)
+        paid[..., start : start + stop] = weights[:, :, rows - new :, :stop].mean(dim=1)
+        call.seen[-1][self.layer] = paid
 
     def scale(self, output: Tensor) -> Tensor | None:
         """One factor for every head, (batch, heads), from the heads' outputs (batch, rows, heads, head_dim)."""

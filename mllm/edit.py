@@ -8,8 +8,8 @@ ready for these prompts; `LVLM` calls it.
 In every decoder layer of its own, an edit may do four things, in this order:
 
 1. `on_hidden(layer, hidden)`: look at the input of the layer while the prompt is read;
-2. `edit_logits(logits, view)`: change the scaled scores before the softmax;
-3. `edit_weights(weights, view)`: change the weights after it;
+2. `edit_logits(layer, logits, view)`: change the scaled scores before the softmax;
+3. `edit_weights(layer, weights, view)`: change the weights after it;
 4. `scale_heads(layer, heads)`: multiply the output of whole heads.
 
 Several edits of one kind run in the order in which their methods were named. Beside attention, `process` changes the
@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,28 +35,32 @@ if TYPE_CHECKING:
 __all__ = ["Edit", "Intervention", "Prompts", "View", "head_mask", "layer_indices"]
 
 
-@dataclass(frozen=True, slots=True)
 class View:
-    """Which part of the prompt one layer sees at one moment, and which rows of it a method may edit.
+    """Which part of the prompt a layer sees at one moment, and which rows of it a method may edit.
 
     Keys may be fewer than the tokens so far (a sliding window drops the oldest) or more (a static cache has room
-    left), so columns are named by their absolute place in the prompt.
+    left), so columns are named by their absolute place in the prompt. Layers with as many keys share one view.
 
     Attributes:
-        layer: index of the decoder layer, from 0.
         start: absolute place of the first key.
-        stop: this many first keys belong to the prompt; the others were generated since, or are empty.
+        keys: how many there are; those beyond the prompt were generated since, or are empty.
         rows: (batch, 1, rows, 1), rows that may be edited; `None` when all of them may.
     """
 
-    layer: int
-    start: int
-    stop: int
-    rows: Bool[Tensor, "batch 1 rows 1"] | None
+    __slots__ = ("_seen", "keys", "rows", "start")
 
-    def of_prompt(self, values: Float[Tensor, "batch prompt"] | Bool[Tensor, "batch prompt"]) -> Tensor:
-        """Per-column values of the prompt as this layer sees them: (batch, 1, 1, stop)."""
-        return values[:, None, None, self.start : self.start + self.stop]
+    def __init__(self, start: int, keys: int, rows: Bool[Tensor, "batch 1 rows 1"] | None) -> None:
+        self.start, self.keys, self.rows = start, keys, rows
+        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def of_prompt(self, values: Shaped[Tensor, "batch prompt"]) -> Shaped[Tensor, "batch 1 1 keys"]:
+        """Per-column values of the prompt as this layer sees them; 0 beyond the prompt."""
+        known = self._seen.get(id(values))
+        if known is None:
+            seen = values[:, None, None, self.start : self.start + self.keys]
+            seen = functional.pad(seen, (0, self.keys - seen.shape[-1]))
+            known = self._seen[id(values)] = (values, seen)  # keeps `values`, and so its identity
+        return known[1]
 
     def where_edited(self, factor: Tensor) -> Tensor:
         """`factor`, but 0 in rows that may not be edited."""
@@ -71,9 +76,9 @@ class Edit:
         rows: `"last"`: the query that foretells the next token; `"after_image"`: also the queries of the prompt that
             follow the last image.
         on_hidden: takes a layer's index and its input (batch, tokens, dim), while the prompt is read.
-        edit_logits: takes scaled scores (batch, heads, rows, keys) and a `View`, gives new ones. Hidden keys are
-            masked afterwards: what it does to them has no effect.
-        edit_weights: takes weights (batch, heads, rows, keys) whose rows sum to 1 and a `View`, gives new ones.
+        edit_logits: takes a layer's index, its scaled scores (batch, heads, rows, keys) and a `View`, gives new ones
+            and leaves the old as they are. Hidden keys are masked afterwards: what it does to them has no effect.
+        edit_weights: likewise with the weights, whose rows sum to 1.
         scale_heads: takes a layer's index and the heads' output at the last query (batch, heads, head_dim), gives one
             factor for each head, (batch, heads), or `None` for no change.
         process: takes the tokens so far (batch, tokens) and scores of the next one (batch, vocabulary), gives new
@@ -87,8 +92,8 @@ class Edit:
     layers: Collection[int] = ()
     rows: Literal["last", "after_image"] = "last"
     on_hidden: Callable[[int, Tensor], None] | None = None
-    edit_logits: Callable[[Tensor, View], Tensor] | None = None
-    edit_weights: Callable[[Tensor, View], Tensor] | None = None
+    edit_logits: Callable[[int, Tensor, View], Tensor] | None = None
+    edit_weights: Callable[[int, Tensor, View], Tensor] | None = None
     scale_heads: Callable[..., Float[Tensor, "batch heads"] | None] | None = None
     process: Callable[[Int[Tensor, "batch tokens"], Float[Tensor, "batch words"]], Tensor] | None = None
     paired: bool = False

@@ -23,7 +23,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.vision_utils import get_vision_window_index
 
-__all__ = ["TOKENS_OF_PATCHES", "Saliency", "image_saliency", "tower_layers", "vision_tower"]
+__all__ = ["TOKENS_OF_PATCHES", "Saliency", "image_features", "image_saliency", "tower_layers", "vision_tower"]
 
 _NAME = "regard_saliency"
 _ROWS = 256  # of the tower's attention at a time
@@ -74,7 +74,7 @@ def image_saliency(
         watched |= dict.fromkeys(crosses, "map")
         towers.append(model.qformer)
     with _watching(towers, watched) as seen, torch.no_grad():
-        _image_features(model, inputs)
+        image_features(model, inputs)
     if kind == "instructblip":
         maps = torch.stack([seen[cross][0] for cross in crosses]).mean(dim=0)  # images tokens patches
         inputs = {**inputs, "patch_shares": maps[:, :, 1:]}
@@ -118,10 +118,14 @@ def _has_class_token(tower: nn.Module) -> bool:
     return any(name.endswith(("class_embedding", "cls_token")) for name, _ in tower.named_parameters())
 
 
-def _image_features(model: PreTrainedModel, inputs: Mapping[str, Any]) -> None:
+def image_features(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Float[Tensor, "tokens width"]:
+    """What the model puts in the place of its image tokens, in their order."""
     known = inspect.signature(model.base_model.get_image_features).parameters
-    features = getattr(model.base_model, "get_image_features")
-    features(**{name: value for name, value in inputs.items() if name in known and value is not None})
+    features: Any = model.base_model.get_image_features
+    output = features(**{name: value for name, value in inputs.items() if name in known and value is not None})
+    found = output.pooler_output
+    parts = list(found) if isinstance(found, list | tuple) else [found]
+    return torch.cat([part.flatten(0, -2) for part in parts])
 
 
 @contextmanager
@@ -176,7 +180,7 @@ def _noted(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | Non
     noted = torch.cat(parts, dim=1)
     if rule == "map":
         return noted
-    noted = noted.sum(dim=1) / length
+    noted = noted.sum(dim=1)
     return noted[:, 1:] if rule == "class" else noted
 
 

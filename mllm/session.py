@@ -229,7 +229,7 @@ class _Engine:
         """Put the attention function and the hooks in."""
         self._set_implementation(IMPLEMENTATION)
         for module, work in zip(self.attention, self._work, strict=True):
-            WORK[module] = work
+            WORK[id(module)] = work
         self._handles = [
             self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
             self.text.register_forward_pre_hook(self._before_text, with_kwargs=True),
@@ -241,7 +241,7 @@ class _Engine:
         for handle in (*self._handles, *self._layer_handles):
             handle.remove()
         for module in self.attention:
-            WORK.pop(module, None)
+            WORK.pop(id(module), None)
         self._set_implementation(self._previous)
 
     @contextmanager

@@ -79,6 +79,31 @@ class Stream:
                 inputs[name] = value[:, : call.prompt]
         return cls(call, call.model, {**inputs, "pixel_values": pixel_values})
 
+    @classmethod
+    def with_images(cls, call: Call, inputs: Mapping[str, Any]) -> Stream:
+        """The same prompt with other images, whatever the family's names for them.
+
+        Args:
+            call: the running call.
+            inputs: of the model, all of them, for the same questions about the other images.
+
+        Raises:
+            ValueError: the text, with its image tokens, is not that of the call.
+        """
+        given, ids = call.inputs["input_ids"][:, : call.prompt], inputs["input_ids"]
+        if ids.shape != given.shape or not bool((ids.to(given.device) == given).all()):
+            raise ValueError(
+                f"the other images came with prompts {tuple(ids.shape)} that are not those of this call "
+                f"{tuple(given.shape)}; bind the method to the same questions in the same order and batch, and to "
+                "images of unchanged size"
+            )
+        second = {}
+        for name, value in inputs.items():
+            if isinstance(value, Tensor) and name not in _OWN:
+                first = call.inputs.get(name, given)
+                second[name] = value.to(first.device, first.dtype if value.is_floating_point() else None)
+        return cls(call, call.model, second)
+
     def scores(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch words"]:
         """Scores of the next token.
 

@@ -35,7 +35,8 @@ def python(*arguments: str, cwd: Path | None = None) -> str:
 
 def sources() -> list[Path]:
     files = [path for folder in PACKAGES[1:] for path in sorted((ROOT / folder).rglob("*"))]
-    return [path for path in [*ROOT.glob("*.py"), *files] if path.suffix in (".py", ".yaml")]
+    kept = [path for path in files if path.suffix in (".py", ".yaml", ".png", ".txt") or path.parent.name == "embedded"]
+    return [*ROOT.glob("*.py"), *kept]
 
 
 def build(kind: str, source: Path, target: Path) -> Path:

@@ -136,7 +136,7 @@ def plant_sinks(
     def add(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
         mine = marked[output.shape[1]]
         rows = mine.repeat_interleave(len(output) // len(mine), dim=0)  # beams, if embedded before them
-        spike = torch.zeros(output.shape[-1])
+        spike = output.new_zeros(output.shape[-1])
         spike[list(dimensions)] = size
         return output + rows[..., None] * spike
 

@@ -25,12 +25,14 @@ from .settings import (
     EvaluateSettings,
     ListSettings,
     SinksSettings,
+    TrainLvlmSettings,
     TrainSettings,
 )
 
 __all__ = ["build_parser", "main"]
 
-#: Job -> its settings; the job itself is `run(settings) -> exit code` in the module of that name beside this file.
+#: Job -> its settings; the job itself is `run(settings) -> exit code` in the module of that name beside this
+#: file, with _ for -.
 JOBS: dict[str, type] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
@@ -41,6 +43,7 @@ JOBS: dict[str, type] = {
     "benchmark": BenchmarkSettings,
     "ask": AskSettings,
     "sinks": SinksSettings,
+    "train-lvlm": TrainLvlmSettings,
 }
 
 
@@ -74,7 +77,7 @@ class _Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
         command = parser.prog.replace(" [options]", "")
-        missing = re.search(r"arguments are required: (\w+)\.(\w+)", message)
+        missing = re.search(r"arguments are required: ([\w-]+)\.(\w+)", message)
         if missing:  # the job's parser has not got that far
             command, message = f"{command} {missing[1]}", f"{missing[2]} is missing"
         sys.stderr.write(f"{command}: {_with_hint(message, parser)}\nTry: {command} --help\n")
@@ -123,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = parser.instantiate(parsed)[parsed.job]
     settings = JOBS[parsed.job](**{key: value for key, value in vars(settings).items() if key != "config"})
     try:
-        return import_module(f".{parsed.job}", __package__).run(settings)
+        return import_module(f".{parsed.job.replace('-', '_')}", __package__).run(settings)
     except KeyboardInterrupt:
         sys.stderr.write(f"regard {parsed.job}: stopped; the same command goes on from the last finished part\n")
         return 130

@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Bool
 from torch import Tensor
+from torch.nn import functional
 
 from ..call import Call
 from ..edit import Edit, View, head_mask, layer_indices
@@ -61,18 +62,15 @@ class ACT:
         tokens = call.valid.sum(dim=-1)
         sinks: dict[int, Bool[Tensor, "batch heads prompt"]] = {}
 
-        def edit(weights: Tensor, view: View) -> Tensor:
+        def edit(layer: int, weights: Tensor, view: View) -> Tensor:
             if call.reading:
-                sinks[view.layer] = self._sinks(weights, view, call, tokens) & beyond_first[:, None] & heads
-            on_sinks = sinks[view.layer][:, :, None, view.start : view.start + view.stop].to(weights.dtype)
-            old = weights[..., : view.stop]
-            sunk = (old * on_sinks).sum(dim=-1, keepdim=True)
-            freed = view.where_edited((1 - self.beta) * sunk)
-            gain = freed / (1 - sunk).clamp(min=torch.finfo(weights.dtype).tiny)
-            edited = weights * (1 + gain)
-            kept = view.where_edited(on_sinks)
-            edited[..., : view.stop] = torch.where(kept.bool(), old * self.beta, edited[..., : view.stop])
-            return edited
+                sinks[layer] = self._sinks(weights, view, call, tokens) & beyond_first[:, None] & heads
+            mine = sinks[layer][:, :, None, view.start : view.start + view.keys].to(weights.dtype)
+            mine = functional.pad(mine, (0, view.keys - mine.shape[-1]))  # batch heads 1 keys
+            sunk = (weights * mine).sum(dim=-1, keepdim=True)
+            gain = view.where_edited((1 - self.beta) * sunk / (1 - sunk).clamp(min=1e-12))
+            loss = view.where_edited(mine) * (1 - self.beta)
+            return weights * torch.where(loss > 0, 1 - loss, 1 + gain)
 
         return Edit(layers=layer_indices(self.layers, call.layers), rows="after_image", edit_weights=edit)
 
@@ -82,5 +80,6 @@ class ACT:
         mine = mine * (places < call.prompt)[:, None]  # not the rows of a given answer
         mean = (weights * mine).sum(dim=2) / mine.sum(dim=2).clamp(min=1)  # batch heads keys
         found = torch.zeros(*mean.shape[:2], call.prompt, dtype=torch.bool, device=weights.device)
-        found[..., view.start : view.start + view.stop] = mean[..., : view.stop] > self.alpha / tokens[:, None, None]
+        part = found[..., view.start : view.start + view.keys]
+        part[:] = mean[..., : part.shape[-1]] > self.alpha / tokens[:, None, None]
         return found

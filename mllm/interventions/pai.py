@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -60,21 +61,18 @@ class PAI:
         return Edit(
             layers=layer_indices(self.layers, call.layers) if self.alpha else (),
             rows="last",
-            edit_logits=lambda logits, view: raised(logits, view.where_edited(view.of_prompt(factor))),
+            edit_logits=lambda layer, logits, view: raised(logits, view.where_edited(view.of_prompt(factor))),
             process=guidance(call, self.gamma, self.plausible) if self.gamma > 1 else None,
         )
 
 
 def raised(
-    logits: Float[Tensor, "batch heads rows keys"], factors: Float[Tensor, "batch #heads #rows columns"]
+    logits: Float[Tensor, "batch heads rows keys"], factors: Float[Tensor, "batch #heads #rows keys"]
 ) -> Float[Tensor, "batch heads rows keys"]:
-    """Scores z + factor |z| in the first columns.
+    """Scores z + factor |z|.
 
     Example:
-        >>> raised(torch.tensor([[[[-1.0, 2.0, 3.0]]]]), torch.tensor([[[[0.5, 0.5]]]]))
+        >>> raised(torch.tensor([[[[-1.0, 2.0, 3.0]]]]), torch.tensor([[[[0.5, 0.5, 0.0]]]]))
         tensor([[[[-0.5000,  3.0000,  3.0000]]]])
     """
-    edited = logits.clone()
-    columns = edited[..., : factors.shape[-1]]
-    columns.addcmul_(columns.abs(), factors.to(logits.dtype))
-    return edited
+    return torch.addcmul(logits, logits.abs(), factors.to(logits.dtype))

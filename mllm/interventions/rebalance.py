@@ -81,10 +81,10 @@ class Rebalance:
         factor = call.expand(self.alpha * local.float() + self.beta * summary.float())
         columns = call.image.float()
 
-        def edit(logits: Tensor, view: View) -> Tensor:
+        def edit(layer: int, logits: Tensor, view: View) -> Tensor:
             factors = view.where_edited(view.of_prompt(factor))
             if self.per_head:
-                looks = (logits.softmax(dim=-1)[..., : view.stop] * view.of_prompt(columns)).sum(dim=-1, keepdim=True)
+                looks = (logits.softmax(dim=-1) * view.of_prompt(columns)).sum(dim=-1, keepdim=True)
                 factors = factors * looks / looks.amax(dim=1, keepdim=True).clamp(min=1e-12)
             return raised(logits, factors)
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from ..call import Call
 from ..edit import Edit, View, layer_indices
 from ..sinks import sink_strength, sinks_of
 
-__all__ = ["VAR", "redistributed"]
+__all__ = ["VAR", "SinkColumns", "redistributed"]
 
-_IMAGE, _SINKS, _FREE = range(3)
+_ROOM = 128  # new tokens at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,7 @@ class VAR:
         """Look the sink dimensions up, and the sinks themselves in every layer's input."""
         layers = layer_indices(self.layers, call.layers)
         known = sinks_of(call.model, self.dimensions, self.threshold)
-        columns: dict[int, Float[Tensor, "batch prompt 3"]] = {}
+        columns: dict[int, SinkColumns] = {}
         found: dict[str, dict[int, list[int]]] = {"sinks": {}, "image_sinks": {}}
 
         def look(layer: int, hidden: Tensor) -> None:
@@ -85,28 +86,81 @@ class VAR:
             found["sinks"][layer] = sinks.sum(dim=-1).tolist()
             found["image_sinks"][layer] = on_image.sum(dim=-1).tolist()
             if any(found["image_sinks"][layer]):
-                parts = [call.image, sinks, call.image & ~sinks]
-                columns[layer] = torch.stack([part & acts for part in parts], dim=-1).float()
+                columns[layer] = SinkColumns.of(
+                    call.image & acts,
+                    sinks & acts,
+                    transfer=self.transfer,
+                    min_image=self.min_image,
+                    min_free=self.min_free,
+                )
 
-        def edit(weights: Tensor, view: View) -> Tensor:
-            if view.layer not in columns:
+        def edit(layer: int, weights: Tensor, view: View) -> Tensor:
+            if layer not in columns:
                 return weights
-            seen = columns[view.layer][:, None, view.start : view.start + view.stop]
+            short = view.start + view.keys - columns[layer].lost.shape[-1]
+            if short > 0:
+                columns[layer] = columns[layer].longer(short + _ROOM)
             rows = None if view.rows is None else view.rows.squeeze(-1)
-            return redistributed(
-                weights, seen, transfer=self.transfer, min_image=self.min_image, min_free=self.min_free, rows=rows
-            )[0]
+            return redistributed(weights, columns[layer].seen(view.start, view.keys), rows)[0]
 
         return Edit(layers=layers, rows="after_image", on_hidden=look, edit_weights=edit, details=found)
 
 
+class SinkColumns(NamedTuple):
+    """What `redistributed` must know of every key: sums and shares that it forms of a row of weights.
+
+    Attributes:
+        sums: (batch, keys, 5). A row of weights times these: its attention to the image, negative; how far the image's
+            sinks exceed their share; its attention to free image columns, negative; to sinks; to free ones.
+        lost: (batch, 1, keys), the part that a sink gives away, negative.
+        gained: (batch, 1, keys), the part of what is given away that comes to free image columns.
+        limits: (batch, 1, 5), of the sums; a row is edited where all are at most that.
+    """
+
+    sums: Float[Tensor, "batch keys 5"]
+    lost: Float[Tensor, "batch 1 keys"]
+    gained: Float[Tensor, "batch 1 keys"]
+    limits: Float[Tensor, "batch 1 5"]
+
+    @classmethod
+    def of(
+        cls,
+        image: Bool[Tensor, "batch keys"],
+        sinks: Bool[Tensor, "batch keys"],
+        *,
+        transfer: float,
+        min_image: float,
+        min_free: float,
+    ) -> SinkColumns:
+        """The columns of prompts, from which of their tokens are the image's and which are sinks; see `VAR`."""
+        pictured, sunk, free = image.float(), sinks.float(), (image & ~sinks).float()
+        sums = torch.stack([-pictured, min_free * pictured - free, -free, sunk, free], dim=-1)
+        limits = torch.full((len(image), 5), torch.inf, device=image.device)
+        limits[:, 0] = -min_image
+        limits[:, 1] = (1 - min_free) * 1e-6 * pictured.sum(dim=-1)  # the authors add 1e-6 to every image weight
+        limits[:, 2] = -torch.finfo(torch.float32).tiny
+        return cls(sums, -transfer * sunk[:, None], transfer * free[:, None], limits[:, None])
+
+    def longer(self, room: int) -> SinkColumns:
+        """The same with `room` keys behind, which are neither image nor sink."""
+        sums = functional.pad(self.sums, (0, 0, 0, room))
+        return SinkColumns(
+            sums, functional.pad(self.lost, (0, room)), functional.pad(self.gained, (0, room)), self.limits
+        )
+
+    def seen(self, start: int, keys: int) -> SinkColumns:
+        """As a layer sees them that has `keys` keys, of which the first is token `start`."""
+        return SinkColumns(
+            self.sums.narrow(1, start, keys),
+            self.lost.narrow(2, start, keys),
+            self.gained.narrow(2, start, keys),
+            self.limits,
+        )
+
+
 def redistributed(
     weights: Float[Tensor, "batch heads rows keys"],
-    columns: Float[Tensor, "batch 1 prompt 3"],
-    *,
-    transfer: float,
-    min_image: float,
-    min_free: float,
+    columns: SinkColumns,
     rows: Bool[Tensor, "batch 1 rows"] | None = None,
 ) -> tuple[Float[Tensor, "batch heads rows keys"], Bool[Tensor, "batch heads rows"]]:
     """Give a part of the attention of the sinks to the image columns that are none, in proportion to what they have.
@@ -115,33 +169,25 @@ def redistributed(
 
     Args:
         weights: attention after the softmax.
-        columns: 1 or 0 for each of the first `prompt` keys: of the image; a sink; of the image and no sink.
-        transfer: part of a sink's attention that it gives.
-        min_image: least attention to the image of a row that is edited.
-        min_free: least share of it that is on no sink.
+        columns: of the image and of the sinks, with the options of `VAR`.
         rows: rows that may be edited, all by default.
 
     Returns:
         The new weights, and which rows were edited.
 
     Example:
-        >>> columns = torch.tensor([[0.0, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 0]])[None, None]
+        >>> image, sinks = torch.tensor([[False, True, True, False]]), torch.tensor([[True, True, False, False]])
+        >>> columns = SinkColumns.of(image, sinks, transfer=0.6, min_image=0.2, min_free=0.5)
         >>> weights = torch.tensor([0.4, 0.1, 0.3, 0.2])[None, None, None]
-        >>> new, _ = redistributed(weights, columns, transfer=0.6, min_image=0.2, min_free=0.5)
-        >>> new.round(decimals=3).tolist()[0][0][0]
+        >>> redistributed(weights, columns)[0].round(decimals=3).tolist()[0][0][0]
         [0.16, 0.04, 0.6, 0.2]
     """
-    prompt = columns.shape[2]
-    old = weights[..., :prompt]
-    mass = torch.matmul(old, columns)  # batch heads rows 3
-    image, sinks, free = mass.unbind(dim=-1)
-    # The authors add 1e-6 to the weight of every image column before they sum them.
-    padded = image + 1e-6 * columns[..., _IMAGE].sum(dim=-1, keepdim=True)
-    edited = (image >= min_image) & (image - free <= (1 - min_free) * padded)
+    batch, heads, count, keys = weights.shape
+    flat = weights.reshape(batch, heads * count, keys)
+    sums = torch.bmm(flat, columns.sums)  # batch heads*count 5
+    edited = (sums <= columns.limits).all(dim=-1, keepdim=True)
     if rows is not None:
-        edited = edited & rows
-    gain = transfer * sinks / free.clamp(min=torch.finfo(free.dtype).tiny)
-    factors = torch.stack([torch.full_like(gain, -transfer), gain], dim=-1) * (edited & (free > 0))[..., None]
-    new = weights.clone()
-    new[..., :prompt].addcmul_(old, torch.matmul(factors, columns[..., _SINKS:].transpose(-1, -2)))
-    return new, edited
+        edited = edited & rows.expand(-1, heads, -1).reshape(batch, -1, 1)
+    change = torch.addcmul(columns.lost, sums.narrow(2, 3, 1) / sums.narrow(2, 4, 1), columns.gained)
+    new = torch.addcmul(flat, flat, torch.where(edited, change, 0))
+    return new.view(weights.shape), edited.view(batch, heads, count)

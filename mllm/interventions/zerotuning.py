@@ -52,12 +52,11 @@ class ZeroTuning:
     def begin(self, call: Call) -> Edit:
         """Find each sample's first token after the padding."""
         heads = head_mask(self.heads, call.text_config.num_attention_heads, call.device)[:, None, None]
-        first = torch.zeros_like(call.valid).scatter(1, call.valid.int().argmax(dim=-1, keepdim=True), True)
+        first = torch.zeros_like(call.valid).scatter(1, call.valid.int().argmax(dim=-1, keepdim=True), True).float()
 
-        def edit(weights: Tensor, view: View) -> Tensor:
-            on_first = view.where_edited(view.of_prompt(first) * heads)  # batch heads rows stop
-            edited = weights.clone()
-            edited[..., : view.stop] *= 1 + (self.gamma - 1) * on_first
+        def edit(layer: int, weights: Tensor, view: View) -> Tensor:
+            on_first = view.where_edited(view.of_prompt(first) * heads)  # batch heads rows keys
+            edited = torch.addcmul(weights, weights, on_first, value=self.gamma - 1)
             return edited / edited.sum(dim=-1, keepdim=True)
 
         return Edit(layers=layer_indices(self.layers, call.layers), rows="after_image", edit_weights=edit)

@@ -91,7 +91,7 @@ def test_a_source_may_have_options() -> None:
     [
         ("digit", "neither a source nor a folder; did you mean 'digits'"),
         ("no/such/folder", "neither a source nor a folder"),
-        ("digits:3", "cannot open 'digits:3'; expected digits, torchvision:NAME"),
+        ("digits:3", "cannot open 'digits:3'; expected digits, scenes, torchvision:NAME"),
         ("torchvision", "cannot open 'torchvision'"),
         ("hf:", "cannot open 'hf:'"),
     ],

@@ -17,7 +17,7 @@ from regard.mllm.call import Call, LayerWork
 from regard.mllm.edit import Edit, Intervention
 from regard.mllm.interventions.pai import PAI, raised
 from regard.mllm.interventions.rebalance import outliers, strongest
-from regard.mllm.interventions.var import VAR, redistributed
+from regard.mllm.interventions.var import VAR, SinkColumns, redistributed
 from regard.mllm.interventions.vhr import head_divergence
 from regard.mllm.sinks import sink_strength
 
@@ -43,8 +43,9 @@ def running(
 
 def attend(work: LayerWork, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     module = nn.Module()
-    WORK[module] = work
+    WORK[id(module)] = work
     output, _ = edited_attention(module, query, key, value, None)
+    del WORK[id(module)]
     return output
 
 
@@ -78,7 +79,9 @@ class Given:
         self.factor = factor
 
     def begin(self, call: Call) -> Edit:
-        return Edit(layers=[0], edit_logits=lambda z, view: raised(z, view.where_edited(view.of_prompt(self.factor))))
+        return Edit(
+            layers=[0], edit_logits=lambda layer, z, view: raised(z, view.where_edited(view.of_prompt(self.factor)))
+        )
 
 
 def rebalance(case: Case) -> dict[str, Tensor]:
@@ -125,8 +128,9 @@ def var(case: Case) -> dict[str, Tensor]:
     on_image = torch.zeros_like(sinks)
     on_image[image.start : image.stop] = True
     acts = bool((sinks & on_image).any())
-    columns = torch.stack([on_image, sinks, on_image & ~sinks], dim=-1).float()[None, None] * acts
-    selected = redistributed(weights, columns, transfer=0.5, min_image=c["summ"], min_free=1 - c["rho"])[1]
+    options = {"transfer": 1 - c["p"], "min_image": c["summ"], "min_free": 1 - c["rho"]}
+    columns = SinkColumns.of((on_image & acts)[None], (sinks & acts)[None], **options)
+    selected = redistributed(weights, columns.longer(keys).seen(0, keys))[1]
     return {
         "attention": work.edit_weights(weights),
         "phi": strength,

@@ -253,7 +253,7 @@ def test_half_precision_keeps_its_dtype_and_stays_near(llava: TinyLVLM) -> None:
     with plant_sinks(tiny), intervene(tiny.model, [PAY, MOVE, VHR(), ACT(alpha=1.2)]) as session:
         rounded = session.forward(**half).logits
     assert rounded.dtype == torch.bfloat16
-    assert torch.nn.functional.cosine_similarity(rounded[:, -1].float(), exact[:, -1]).min() > 0.95
+    assert torch.nn.functional.cosine_similarity(rounded[:, -1].float(), exact[:, -1]).min() > 0.9
 
 
 def test_sampling_goes_through_the_methods(llava: TinyLVLM) -> None:

@@ -7,6 +7,7 @@ from .demo import DemoSettings
 from .doctor import DoctorSettings, ListSettings
 from .evaluate import EvaluateSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
+from .train_lvlm import TrainLvlmSettings
 
 __all__ = [
     "AskSettings",
@@ -21,5 +22,6 @@ __all__ = [
     "ListSettings",
     "OptimizerSettings",
     "SinksSettings",
+    "TrainLvlmSettings",
     "TrainSettings",
 ]
