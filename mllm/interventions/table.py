@@ -73,7 +73,7 @@ def build_intervention(name: str, options: Mapping[str, Any] | None = None) -> I
         1.5
     """
     cls = intervention_class(name)
-    known = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    known = {field.name: field for field in dataclasses.fields(cls) if field.init and field.compare}
     hints = get_type_hints(cls)
     chosen = {}
     options = options or {}

@@ -83,7 +83,7 @@ def describe(method: Intervention) -> str:
     options = [
         f"{field.name}={_written(getattr(method, field.name))}"
         for field in dataclasses.fields(method)
-        if field.init and getattr(method, field.name) != field.default
+        if field.init and field.compare and getattr(method, field.name) != field.default
     ]
     return f"{name}:{','.join(options)}" if options else name
 

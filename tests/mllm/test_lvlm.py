@@ -407,3 +407,15 @@ def test_what_is_wrong_with_a_folder_is_named(change: str, hint: str, folder: Pa
 def test_a_wrong_way_to_load_is_named(model: str | None, options: dict[str, Any], hint: str, folder: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(hint)):
         LVLM.load(model or folder, **options)
+
+
+def test_the_embedded_model_describes_its_example() -> None:
+    embedded = LVLM.load(device="cpu")
+    assert embedded.model.dtype == torch.float32
+    answer = embedded.answer([embedded.example_image()], ["describe the image in detail ."], max_new_tokens=60)[0]
+    assert answer.complete
+    assert answer.text.startswith("the image shows a ")
+    shares = embedded.score(
+        [embedded.example_image()], ["is there a bird in the image ?"], ["yes", "no"], normalise=True
+    )
+    assert shares[0, 0] > 0.5
