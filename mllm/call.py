@@ -5,7 +5,7 @@ All state of a session lives here and goes with the next prompt: what one image 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -158,11 +158,16 @@ class LayerWork:
 
     def __init__(self, layer: int) -> None:
         self.layer = layer
-        self.stop()
+        self._call: Call | None = None
+        self._kind: str | None = None
+        self._logits: list[tuple[int, str, Callable[[int, Tensor, View], Tensor]]] = []
+        self._weights: list[tuple[int, str, Callable[[int, Tensor, View], Tensor]]] = []
+        self._scales: list[tuple[int, Edit]] = []
+        self._heads: dict[int, Tensor] = {}
 
     def start(self, call: Call) -> None:
         """Take up the edits of a call."""
-        self._call: Call | None = call
+        self._call = call
         mine = [(index, edit) for index, edit in enumerate(call.edits) if self.layer in edit.layers]
         self._logits = [(i, edit.rows, edit.edit_logits) for i, edit in mine if edit.edit_logits]
         self._weights = [(i, edit.rows, edit.edit_weights) for i, edit in mine if edit.edit_weights]
@@ -174,10 +179,8 @@ class LayerWork:
 
     def stop(self) -> None:
         """Leave attention alone."""
-        self._call = None
-        self._kind: str | None = None
-        self._logits, self._weights, self._scales = [], [], []
-        self._heads: dict[int, Tensor] = {}
+        self._call = self._kind = None
+        self._logits, self._weights, self._scales, self._heads = [], [], [], {}
 
     def rows(self, length: int) -> int:
         """How many of the last `length` rows must be recomputed."""
@@ -226,8 +229,9 @@ class LayerWork:
         if call is None or not self._scales or call.stream == "none":
             return None
         if call.stream == "free":
-            paired = call.lockstep is not None and any(edit.paired for _, edit in self._scales)
-            return call.lockstep.offer(self.layer, output[:, -1]) if paired else None
+            if call.lockstep is None or not any(edit.paired for _, edit in self._scales):
+                return None
+            return call.lockstep.offer(self.layer, output[:, -1])
         factors = without_image = None
         for index, edit in self._scales:
             assert edit.scale_heads is not None
@@ -249,7 +253,8 @@ class LayerWork:
     def _choose(self, output: Tensor, edit: Edit) -> Tensor | None:
         """The factors of one method while the prompt is read."""
         call = self._call
-        assert call is not None and edit.scale_heads is not None
+        assert call is not None
+        assert edit.scale_heads is not None
         heads = output[:, call.prompt - call.total - 1 + output.shape[1]]  # of the last row of the prompt
         if not edit.paired:
             return edit.scale_heads(self.layer, heads)

@@ -49,7 +49,7 @@ def image_free_inputs(
 
 
 def image_free_model(model: PreTrainedModel) -> PreTrainedModel:
-    """The part of a model that reads a prompt without an image: the whole, or its language model if it must have one."""
+    """What reads a prompt without an image: the whole model, or its language model if the whole must have an image."""
     pixels = inspect.signature(model.forward).parameters.get("pixel_values")
     if pixels is not None and pixels.default is inspect.Parameter.empty:
         return model.language_model  # type: ignore[return-value]

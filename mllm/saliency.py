@@ -1,5 +1,6 @@
-"""Which image tokens the vision tower itself finds salient: the attention that its class token pays them, or that they
-receive from each other where there is none.
+"""Which image tokens the vision tower itself finds salient.
+
+That is how much attention its class token pays them, or how much they receive from each other where there is none.
 
 The tower is run once more with an attention function that notes, in two of its layers, what is asked for. Patches then
 become image tokens as the model itself merges, pools, tiles or permutes them.
@@ -66,13 +67,14 @@ def image_saliency(
     layers = tower_layers(tower)
     rule = "class" if _has_class_token(tower) else "received"
     watched = {layers[0]: rule, layers[-2 if len(layers) > 1 else 0]: rule}
-    towers = [tower]
+    towers, crosses = [tower], list[nn.Module]()
+    whole: Any = model
     if kind == "instructblip":
         crosses = [
-            module.crossattention.attention for module in model.qformer.modules() if hasattr(module, "crossattention")
+            module.crossattention.attention for module in whole.qformer.modules() if hasattr(module, "crossattention")
         ]
         watched |= dict.fromkeys(crosses, "map")
-        towers.append(model.qformer)
+        towers.append(whole.qformer)
     with _watching(towers, watched) as seen, torch.no_grad():
         image_features(model, inputs)
     if kind == "instructblip":
@@ -120,8 +122,8 @@ def _has_class_token(tower: nn.Module) -> bool:
 
 def image_features(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Float[Tensor, "tokens width"]:
     """What the model puts in the place of its image tokens, in their order."""
-    known = inspect.signature(model.base_model.get_image_features).parameters
     features: Any = model.base_model.get_image_features
+    known = inspect.signature(features).parameters
     output = features(**{name: value for name, value in inputs.items() if name in known and value is not None})
     found = output.pooler_output
     parts = list(found) if isinstance(found, list | tuple) else [found]
@@ -206,7 +208,8 @@ def _pooled(side_of: Callable[[PreTrainedModel, int], int]) -> Callable[..., Ten
 
 def _tiles(model: PreTrainedModel, seen: Sequence[Tensor], inputs: Mapping[str, Any]) -> Tensor:
     """Tiles of an image, laid out by the model's own packing; the ends of its rows are no patches and score 0."""
-    config, base = model.config, model.base_model
+    config: Any = model.config
+    base: Any = model.base_model
     sizes = inputs["image_sizes"]
     patches = torch.cat(list(seen))[..., None]  # tiles patches 1
     counts = [

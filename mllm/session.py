@@ -2,7 +2,7 @@
 
     with intervene(model, [VAR(), VHR()]) as session:
         tokens = session.generate(**inputs, max_new_tokens=64)
-        print(*session.activity, sep="\\n")
+        print(session.activity)
 
 A session without methods is the baseline to compare with: the same attention function, nothing edited.
 """
@@ -97,8 +97,8 @@ def intervene(
     if idle and not allow_inactive:
         raise RuntimeError(
             f"{', '.join(idle)} did nothing in this session of {session.calls} call{'s' * (session.calls != 1)}: its "
-            "answers are the baseline's. Look at the method's layers and thresholds, and whether the prompts have images; "
-            "allow_inactive=True accepts it"
+            "answers are the baseline's. Look at the method's layers and thresholds, and whether the prompts have "
+            "images; allow_inactive=True accepts it"
         )
 
 
@@ -167,7 +167,8 @@ class Session:
         processors = LogitsProcessorList(inputs.pop("logits_processor", None) or [])
         processors.append(_Process(self._engine))
         with self._engine.given(inputs, prompt=None):
-            return self.model.generate(**inputs, logits_processor=processors)
+            generate: Any = self.model.generate
+            return generate(**inputs, logits_processor=processors)
 
     def forward(self, *, prompt: int | None = None, **inputs: Any) -> ModelOutput:
         """`model(**inputs)` with the methods at work, without gradients.

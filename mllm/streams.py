@@ -135,7 +135,8 @@ class Stream:
         """Begin a run; the scores of its first new token."""
         waits = LogitsProcessorList([_Waits()])
         options = {**_plain_decoding(self._model), "max_new_tokens": new_tokens, **self._eos}
-        self._run = greenlet(lambda: (self._model.generate(**inputs, **options, logits_processor=waits), None)[1])
+        generate: Any = self._model.generate
+        self._run = greenlet(lambda: (generate(**inputs, **options, logits_processor=waits), None)[1])
         self._run.gr_context = contextvars.copy_context()
         return self._run.switch()
 

@@ -71,8 +71,8 @@ class Debias:
         words = [label for label in self.labels if isinstance(label, str)]
         if words:
             raise ValueError(
-                f"Debias needs the tokens of its labels {words}: give labels=[[...], [...]] with the ids of each label's "
-                "first token, or ask through LVLM, which looks them up"
+                f"Debias needs the tokens of its labels {words}: give labels=[[...], [...]] with the ids of each "
+                "label's first token, or ask through LVLM, which looks them up"
             )
         tokens = [torch.as_tensor(label, dtype=torch.long, device=call.device) for label in self.labels]
         stream = Stream.without_image(call) if self.prior is None else None

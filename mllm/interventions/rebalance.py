@@ -68,7 +68,8 @@ class Rebalance:
         if min(self.alpha, self.beta) < 0 or not 0 <= self.local <= 1 or self.gamma < 1 or not 0 < self.plausible <= 1:
             raise ValueError(
                 "Rebalance needs alpha and beta >= 0, local from 0 to 1, gamma >= 1 and 0 < plausible <= 1; got "
-                f"alpha={self.alpha}, beta={self.beta}, local={self.local}, gamma={self.gamma}, plausible={self.plausible}"
+                f"alpha={self.alpha}, beta={self.beta}, local={self.local}, gamma={self.gamma}, "
+                f"plausible={self.plausible}"
             )
 
     def begin(self, call: Call) -> Edit:

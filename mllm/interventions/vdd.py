@@ -55,7 +55,8 @@ class VDD:
 
     def begin(self, call: Call) -> Edit:
         """Open the streams without the image."""
-        tokens = {"none": [None], "unknown": [self.unknown_token], "both": [None, self.unknown_token]}[self.instead]
+        tokens: list[int | None] = [] if self.instead == "unknown" else [None]
+        tokens += [] if self.instead == "none" else [self.unknown_token]
         streams = [Stream.without_image(call, instead=token) for token in tokens]
 
         def others(seen: Tensor) -> Tensor:

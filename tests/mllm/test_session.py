@@ -293,7 +293,7 @@ def test_models_whose_attention_cannot_be_edited_are_refused(family: str, words:
 def test_forced_flash_attention_is_refused() -> None:
     tiny = tiny_lvlm("llava")
     tiny.text_stack.config._attn_implementation = "flash_attention_2"
-    with pytest.raises(ValueError, match="flash_attention_2.*attn_implementation='sdpa'"), intervene(tiny.model, PAY):
+    with pytest.raises(ValueError, match=r"flash_attention_2.*attn_implementation='sdpa'"), intervene(tiny.model, PAY):
         pass
 
 
@@ -353,7 +353,7 @@ def test_layers_that_do_not_exist_are_named(llava: TinyLVLM, layers: str, words:
 
 
 def test_something_that_is_no_method_is_refused(llava: TinyLVLM) -> None:
-    with pytest.raises((ValueError, TypeError), match="is no method|parameter 'methods'"):  # the tests check types too
+    with pytest.raises((ValueError, TypeError), match=r"is no method|parameter 'methods'"):  # the tests check types too
         with intervene(llava.model, ["var"]):  # type: ignore[list-item]
             pass
 
