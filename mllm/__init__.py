@@ -16,9 +16,16 @@ if TYPE_CHECKING:
     from .interventions import intervention_class as intervention_class
     from .interventions import parse_intervention as parse_intervention
     from .interventions import parse_interventions as parse_interventions
+    from .interventions.act import ACT as ACT
+    from .interventions.agla import AGLA as AGLA
+    from .interventions.debias import Debias as Debias
     from .interventions.pai import PAI as PAI
+    from .interventions.rebalance import Rebalance as Rebalance
     from .interventions.var import VAR as VAR
+    from .interventions.vcd import VCD as VCD
+    from .interventions.vdd import VDD as VDD
     from .interventions.vhr import VHR as VHR
+    from .interventions.zerotuning import ZeroTuning as ZeroTuning
     from .lvlm import LVLM as LVLM
     from .session import Session as Session
     from .session import intervene as intervene
@@ -27,15 +34,22 @@ if TYPE_CHECKING:
 
 # What users may touch -> its file.
 _FILES = {
+    "ACT": "interventions.act",
+    "AGLA": "interventions.agla",
     "INTERVENTIONS": "interventions",
     "LVLM": "lvlm",
     "PAI": "interventions.pai",
     "SINKS": "sinks",
     "VAR": "interventions.var",
+    "VCD": "interventions.vcd",
+    "VDD": "interventions.vdd",
     "VHR": "interventions.vhr",
     "Activity": "activity",
     "Answer": "answer",
+    "Debias": "interventions.debias",
+    "Rebalance": "interventions.rebalance",
     "Session": "session",
+    "ZeroTuning": "interventions.zerotuning",
     "describe": "interventions",
     "discover_sinks": "sinks",
     "intervene": "session",
@@ -45,15 +59,22 @@ _FILES = {
 }
 
 __all__ = [
+    "ACT",
+    "AGLA",
     "INTERVENTIONS",
     "LVLM",
     "PAI",
     "SINKS",
     "VAR",
+    "VCD",
+    "VDD",
     "VHR",
     "Activity",
     "Answer",
+    "Debias",
+    "Rebalance",
     "Session",
+    "ZeroTuning",
     "describe",
     "discover_sinks",
     "intervene",
