@@ -67,6 +67,7 @@ def sinks_of(model: PreTrainedModel, dimensions: Sequence[int] | None = None, th
         ValueError: nobody says, or a dimension does not exist, or no token could be that strong.
 
     Example:
+        >>> from regard.mllm import LVLM
         >>> sinks_of(LVLM.load("embedded").model, dimensions=[3], threshold=5.0)
         Sinks(dimensions=(3,), threshold=5.0, source='given')
     """
@@ -134,6 +135,7 @@ def discover_sinks(
         ValueError: no dimension is that strong; the strongest is named.
 
     Example:
+        >>> from regard.mllm import LVLM
         >>> lvlm = LVLM.load("embedded")
         >>> inputs = lvlm.prepare([lvlm.example_image()], ["describe the image in detail ."])
         >>> discover_sinks(lvlm.model, [inputs], threshold=1.5).threshold

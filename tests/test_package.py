@@ -102,7 +102,10 @@ def test_pyproject_names_every_package() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    ["import regard", "import regard.datasets", *(f"regard {words}" for words in ("--help", "train --help"))],
+    [
+        *("import regard", "import regard.datasets", "import regard.mllm", "import regard.mllm.interventions"),
+        *(f"regard {words}" for words in ("--help", "train --help", "ask --help")),
+    ],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(arguments: str) -> None:
     statement = arguments

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -16,12 +17,14 @@ from .. import __doc__ as package_docstring
 from .. import __version__
 from .recipes import recipe_file
 from .settings import (
+    AskSettings,
     BenchmarkSettings,
     ConvertSettings,
     DemoSettings,
     DoctorSettings,
     EvaluateSettings,
     ListSettings,
+    SinksSettings,
     TrainLvlmSettings,
     TrainSettings,
 )
@@ -38,6 +41,8 @@ JOBS: dict[str, type] = {
     "doctor": DoctorSettings,
     "demo": DemoSettings,
     "benchmark": BenchmarkSettings,
+    "ask": AskSettings,
+    "sinks": SinksSettings,
     "train-lvlm": TrainLvlmSettings,
 }
 
@@ -54,7 +59,20 @@ class _RecipeAction(ActionConfigFile):
 
 
 class _Parser(ArgumentParser):
-    """Says what is wrong in one line, with the nearest known name, and exits with 2."""
+    """Says what is wrong in one line, with the nearest known name, and exits with 2.
+
+    Attributes:
+        repeated: options that may be given several times; what they name is collected in a list.
+    """
+
+    repeated: Collection[str] = ()
+
+    def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
+        """Parse; an option that may be repeated adds to its list, as jsonargparse does for `--option+`."""
+        if args is not None and self.repeated:
+            pairs = [str(word).partition("=") for word in args]
+            args = [f"{key}{'+' * (key in self.repeated)}{equals}{value}" for key, equals, value in pairs]
+        return super().parse_args(args, *rest, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         parser = getattr(ex, "subcommand_parser", None) or self
@@ -88,7 +106,11 @@ def build_parser() -> ArgumentParser:
     for name, settings in JOBS.items():
         job = _Parser(description=(settings.__doc__ or "").partition("\n")[0], allow_abbrev=False)
         job.add_argument("--config", action=_RecipeAction, help="YAML file, or the name of a recipe (regard list)")
-        job.add_class_arguments(settings, as_positional=True)
+        several = {field.name: field for field in dataclasses.fields(settings) if "words" in field.metadata}
+        job.add_class_arguments(settings, as_positional=True, skip={*several})
+        for words in several.values():
+            job.add_argument(words.name, nargs="+", type=str, help=words.metadata["words"])
+        job.repeated = {f"--{field.name}" for field in dataclasses.fields(settings) if "repeated" in field.metadata}
         jobs.add_subcommand(name, job, help=job.description)
     return parser
 

@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["draw_confusion", "draw_curves"]
+__all__ = ["draw_confusion", "draw_curves", "save_figure"]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write whole or not at all; the Agg canvas needs no display."""
     FigureCanvasAgg(figure)
     partial = path.with_name(path.name + ".partial")
@@ -45,7 +45,7 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], score: str, p
     for axes in (losses, scores):
         axes.grid(alpha=0.3)
         axes.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_confusion(
@@ -80,4 +80,4 @@ def draw_confusion(
             if count:
                 colour = "white" if share[row, column] > 50 else "black"
                 axes.text(column, row, f"{count:.0f}", ha="center", va="center", color=colour, fontsize=8)
-    _save(figure, path)
+    save_figure(figure, path)

@@ -179,8 +179,8 @@ def redistributed(
         >>> image, sinks = torch.tensor([[False, True, True, False]]), torch.tensor([[True, True, False, False]])
         >>> columns = SinkColumns.of(image, sinks, transfer=0.6, min_image=0.2, min_free=0.5)
         >>> weights = torch.tensor([0.4, 0.1, 0.3, 0.2])[None, None, None]
-        >>> redistributed(weights, columns)[0].round(decimals=3).tolist()[0][0][0]
-        [0.16, 0.04, 0.6, 0.2]
+        >>> redistributed(weights, columns)[0].flatten()
+        tensor([0.1600, 0.0400, 0.6000, 0.2000])
     """
     batch, heads, count, keys = weights.shape
     flat = weights.reshape(batch, heads * count, keys)

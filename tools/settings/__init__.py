@@ -1,5 +1,6 @@
 """What each job can be told: frozen, torch-free dataclasses."""
 
+from .ask import AskSettings, SinksSettings
 from .benchmark import BenchmarkSettings
 from .convert import ConvertSettings
 from .demo import DemoSettings
@@ -9,6 +10,7 @@ from .train import AugmentationSettings, BackboneSettings, ImageSettings, Optimi
 from .train_lvlm import TrainLvlmSettings
 
 __all__ = [
+    "AskSettings",
     "AugmentationSettings",
     "BackboneSettings",
     "BenchmarkSettings",
@@ -19,6 +21,7 @@ __all__ = [
     "ImageSettings",
     "ListSettings",
     "OptimizerSettings",
+    "SinksSettings",
     "TrainLvlmSettings",
     "TrainSettings",
 ]
