@@ -1,7 +1,8 @@
 """`regard benchmark`: time and peak memory of attention blocks alone, and of whole models with them.
 
 Figures are ratios taken side by side; see `regard.tools.measure` for how. A block alone is measured here, beside
-its plain formulation and softmax attention; models are measured in `regard.tools.benchmark_hosts`.
+its plain formulation and softmax attention; models are measured in `regard.tools.benchmark_hosts`, fixes of
+vision-language models in `regard.tools.benchmark_lvlms`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from ..vision.attention.plain.van import PlainVanBlock
 from ..vision.attention.plain.vig import recurrence
 from ..vision.attention.vig import gated_linear_attention
 from ..vision.backbones.van import Block
-from . import benchmark_hosts
+from . import benchmark_hosts, benchmark_lvlms
 from .measure import interleaved, make_pass, multiply_adds, peak_bytes, quartiles, spread
 from .settings import BenchmarkSettings
 
@@ -45,9 +46,17 @@ def run(settings: BenchmarkSettings) -> int:
     Raises:
         ValueError: an unknown block, host or device, or a setting out of range.
     """
-    numbers = [settings.dim, settings.batch, settings.repeats, settings.threads, settings.image_size, *settings.sides]
+    numbers = [
+        settings.dim,
+        settings.batch,
+        settings.repeats,
+        settings.threads,
+        settings.image_size,
+        settings.new_tokens,
+        *settings.sides,
+    ]
     if min(numbers) < 1:
-        raise ValueError("sides, dim, batch, repeats, threads and image_size must be at least 1")
+        raise ValueError("sides, dim, batch, repeats, threads, image_size and new_tokens must be at least 1")
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {settings.device!r} but torch finds no CUDA device; use cpu")
     if settings.base and not settings.hosts:
@@ -64,7 +73,10 @@ def run(settings: BenchmarkSettings) -> int:
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:
-        if settings.hosts:
+        if settings.lvlms:
+            rows = benchmark_lvlms.measure(settings)
+            lines = benchmark_lvlms.lines(rows)
+        elif settings.hosts:
             rows = benchmark_hosts.measure(blocks, settings)
             lines = benchmark_hosts.lines(rows, settings)
         else:
@@ -73,6 +85,7 @@ def run(settings: BenchmarkSettings) -> int:
     finally:
         torch.set_num_threads(threads)
     size = f"{settings.image_size} px" if settings.hosts else f"dim {settings.dim}"
+    size = f"{settings.new_tokens} new tokens" if settings.lvlms else size
     title = f"{settings.device}, {settings.dtype}, {settings.threads} thread(s), batch {settings.batch}, {size}"
     Console(width=None if sys.stdout.isatty() else 160).print(_table(lines, title))
     if settings.out:
@@ -232,7 +245,9 @@ def _line(row: dict[str, Any], settings: BenchmarkSettings) -> dict[str, str]:
 def _table(lines: Sequence[dict[str, str]], title: str) -> Table:
     table = Table(title=title)
     for heading in lines[0]:
-        table.add_column(heading, justify="left" if heading in ("host", "block", "map", "pass") else "right")
+        table.add_column(
+            heading, justify="left" if heading in ("host", "block", "map", "pass", "model", "method") else "right"
+        )
     for line in lines:
         table.add_row(*line.values())
     return table

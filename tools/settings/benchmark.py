@@ -10,7 +10,7 @@ __all__ = ["BenchmarkSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings:
-    """Time and memory of attention blocks alone, or of whole models with them (--hosts).
+    """Time and memory of attention blocks alone, of whole models with them (--hosts), or of fixes of LVLMs (--lvlms).
 
     Attributes:
         blocks: names of blocks or package.module:Class; alone, not in hosts, also van_block, the whole block of the VAN
@@ -21,6 +21,10 @@ class BenchmarkSettings:
         host_options: keyword arguments of a host by its name, e.g. '{vit_tiny_patch16_224: {class_token: false,
             global_pool: avg}}'.
         base: model that hosts and blocks are compared with; without it each host.
+        lvlms: vision-language models, each measured with every fix: embedded, random (330 million random weights, 576
+            image tokens), or a folder.
+        fixes: methods beside the baseline, e.g. 'vhr:alpha=1.5'.
+        new_tokens: how many tokens are generated.
         image_size: side of the pictures for hosts, in pixels.
         sides: heights of the square maps for blocks alone, in tokens.
         dim: width of a token for blocks alone.
@@ -42,6 +46,11 @@ class BenchmarkSettings:
     hosts: list[str] = field(default_factory=list)
     host_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     base: str | None = None
+    lvlms: list[str] = field(default_factory=list)
+    fixes: list[str] = field(
+        default_factory=lambda: ["pai:gamma=1", "rebalance:gamma=1", "var", "vhr", "pai", "vdd", "vcd"]
+    )
+    new_tokens: int = 64
     image_size: int = 224
     sides: list[int] = field(default_factory=lambda: [14, 28, 56])
     dim: int = 64
