@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -15,7 +16,7 @@ from .edit import Intervention
 from .prompts import prompt_texts, tokenised
 from .session import Session, intervene
 
-__all__ = ["Asked", "AtWork"]
+__all__ = ["Asked", "AtWork", "seeded"]
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,11 @@ class AtWork:
                 "the method's layers and thresholds, and whether the prompts have images; allow_inactive=True accepts "
                 "it"
             )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's draws for as long as the block lasts; afterwards its generators go on where they were."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

@@ -7,8 +7,7 @@ for answer in lvlm.answer(["kitchen.jpg"], ["What is on the table?"], methods=[V
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .answer import Answer, of_sample, token_texts
-from .asking import Asked, AtWork
+from .asking import Asked, AtWork, seeded
 from .edit import Intervention
 from .image_free import image_free_inputs
 from .layers import image_columns
@@ -198,7 +197,7 @@ class LVLM:
         options |= {"top_k": 0 if temperature else None, "pad_token_id": self.tokenizer.pad_token_id}
         asked, work = self._asked(images, questions, template), AtWork(self.model, methods, watch=watch)
         answers: list[Answer] = []
-        with _seeded(seed):
+        with seeded(seed):
             for first in range(0, len(questions), batch_size):
                 part = asked.part(range(len(questions))[first : first + batch_size])
                 inputs = part.inputs()
@@ -300,10 +299,3 @@ class LVLM:
                 )
             )
         return answers
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
