@@ -7,14 +7,13 @@ kept as they are, and counted together once they fill `PENDING` numbers.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from .edit import View
 
@@ -81,6 +80,9 @@ class Ledger:
         samples: of the batch as it was given.
         layers: decoder layers of the model.
         image: (batch, prompt), columns of the image; `batch` is a multiple of `samples` under beam search.
+
+    Attributes:
+        later: rows that came after the prompt was read.
     """
 
     def __init__(self, methods: Sequence[str], samples: int, layers: int, image: Tensor) -> None:
@@ -92,7 +94,8 @@ class Ledger:
         self._heads = torch.zeros_like(self._rows)
         self._moved, self._to_image, self._change = (torch.zeros(shape, device=image.device) for _ in range(3))
         self._word_change = torch.zeros(shape[:2], device=image.device)
-        self._scaled: dict[tuple[int, int], tuple[Tensor, Tensor | int]] = {}
+        self._scaled: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self.later = 0
         self._pending: list[_Entry] = []
         self._numbers = 0
 
@@ -103,10 +106,9 @@ class Ledger:
         if self._numbers > PENDING:
             self.count()
 
-    def scaled(self, method: int, layer: int, heads: Int[Tensor, " batch"], rows: Tensor | int) -> None:
-        """Note that `heads` of each sample were scaled in that many rows."""
-        _, before = self._scaled.get((method, layer), (heads, 0))
-        self._scaled[method, layer] = heads, before + rows
+    def scaled(self, method: int, layer: int, heads: Int[Tensor, " batch"], rows: Int[Tensor, " batch"]) -> None:
+        """Note that so many heads of each sample are scaled, in that many rows of the prompt and in all later ones."""
+        self._scaled[method, layer] = heads, rows
 
     def processed(self, method: int, before: Tensor, after: Tensor) -> None:
         """Note a change of the scores of the next token, (batch, vocabulary)."""
@@ -131,7 +133,8 @@ class Ledger:
         """What every method has done so far, on the CPU."""
         self.count()
         rows, heads = self._rows.clone(), self._heads.clone()
-        for (method, layer), (chosen, times) in self._scaled.items():
+        for (method, layer), (chosen, read) in self._scaled.items():
+            times = read + self.later
             touched = (chosen > 0) * times
             rows[method, :, layer] += self._by_sample(touched).sum(dim=1)
             heads[method, :, layer] += self._by_sample(chosen * times).sum(dim=1)
@@ -147,23 +150,23 @@ class Ledger:
         lowest = torch.finfo(first.before.dtype).min if first.logits else 0.0
         before = _stack([entry.before for entry in entries], lowest)  # entries batch heads rows keys
         after = _stack([entry.after for entry in entries], lowest)
-        difference = after - before
-        edited = (difference != 0).any(dim=-1)  # entries batch heads rows
         index = torch.tensor([entry.layer for entry in entries], device=before.device)
         if first.logits:
-            change = difference.abs().amax(dim=(2, 3, 4)).float()  # entries batch
+            change = torch.linalg.vector_norm(after - before, ord=torch.inf, dim=(2, 3, 4)).float()  # entries batch
             by_sample = self._by_sample(change).amax(dim=2)  # entries samples
             self._change[first.method].scatter_reduce_(1, index.expand_as(by_sample.T), by_sample.T, "amax")
-            difference = after.softmax(-1, dtype=torch.float32) - before.softmax(-1, dtype=torch.float32)
-        moved = difference.clamp(min=0).sum(dim=(2, 3, 4))
-        seen = self._image[
-            :, None, None, first.view.start : first.view.start + difference.shape[-1]
-        ]  # batch 1 1 columns
-        to_image = (difference[..., : seen.shape[-1]] * seen).sum(dim=(2, 3, 4))
+            before, after = before.softmax(-1, dtype=torch.float32), after.softmax(-1, dtype=torch.float32)
+        difference = after.sub_(before)
+        moved = (
+            torch.linalg.vector_norm(difference, ord=1, dim=-1) / 2
+        )  # entries batch heads rows; what came equals what went
+        edited = moved > 0
+        seen = self._image[:, first.view.start : first.view.start + difference.shape[-1]].to(difference.dtype)
+        to_image = difference.sum(dim=(2, 3))[..., : seen.shape[1]].mul(seen).sum(dim=-1)  # entries batch
         for table, values in (
             (self._rows, edited.any(dim=2).sum(dim=2)),
             (self._heads, edited.sum(dim=(2, 3))),
-            (self._moved, moved.float()),
+            (self._moved, moved.sum(dim=(2, 3)).float()),
             (self._to_image, to_image.float()),
         ):
             table[first.method].index_add_(1, index, self._by_sample(values).sum(dim=2).T)
@@ -173,10 +176,12 @@ class Ledger:
         return values.unflatten(-1, (self._samples, -1))
 
 
-def _stack(tensors: Iterable[Tensor], filling: float) -> Tensor:
+def _stack(tensors: list[Tensor], filling: float) -> Tensor:
     """Stack tensors whose last axes may differ."""
-    tensors = list(tensors)
-    if all(tensor.shape == tensors[0].shape for tensor in tensors):
+    longest = max(tensor.shape[-1] for tensor in tensors)
+    if all(tensor.shape[-1] == longest for tensor in tensors):
         return torch.stack(tensors)
-    padded = pad_sequence([tensor.movedim(-1, 0) for tensor in tensors], batch_first=True, padding_value=filling)
-    return padded.movedim(1, -1)
+    stacked = tensors[0].new_full((len(tensors), *tensors[0].shape[:-1], longest), filling)
+    for into, tensor in zip(stacked, tensors, strict=True):
+        into[..., : tensor.shape[-1]] = tensor
+    return stacked

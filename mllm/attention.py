@@ -66,18 +66,17 @@ def edited_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     if rows:
+        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         causal = kwargs.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
         visible = _visible(attention_mask, causal, length, rows, key)
-        scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-        edited = _edited_rows(query[:, :, length - rows :] * scaling, key, value, visible, softcap, work)
+        edited = _edited_rows(query[:, :, length - rows :], key, value, visible, scaling, softcap, work)
         if output is None:
             output = edited
         else:
             output[:, length - rows :] = edited
     assert output is not None
-    factors = None if work is None else work.scale(output)
-    return (output if factors is None else output * factors[:, None, :, None].to(output.dtype)), None
+    return (output if work is None else work.scale(output)), None
 
 
 def _edited_rows(
@@ -85,14 +84,16 @@ def _edited_rows(
     key: Float[Tensor, "batch key_heads keys head_dim"],
     value: Float[Tensor, "batch key_heads keys value_dim"],
     visible: Bool[Tensor, "#batch 1 rows keys"] | None,
+    scaling: float,
     softcap: float | None,
     work: LayerWork | None,
 ) -> Float[Tensor, "batch rows heads value_dim"]:
     """Attention written out, with the edits of the logits and of the weights."""
     batch, heads, rows, width = query.shape
-    key_heads, keys = key.shape[1], key.shape[2]
-    grouped = query if key_heads == heads else query.reshape(batch, key_heads, -1, width)
-    logits = torch.matmul(grouped, key.transpose(-1, -2)).view(batch, heads, rows, keys)
+    keys, pairs = key.shape[2], batch * key.shape[1]  # of sample and key head; several query heads may share one
+    shared = query.reshape(pairs, -1, width)  # pairs group*rows head_dim
+    logits = torch.baddbmm(query.new_empty(()), shared, key.reshape(pairs, keys, width).mT, beta=0, alpha=scaling)
+    logits = logits.view(batch, heads, rows, keys)
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
     hidden = None if visible is None else ~visible
@@ -103,10 +104,9 @@ def _edited_rows(
     weights = logits.softmax(dim=-1, dtype=torch.float32)
     if work is not None:
         weights = work.edit_weights(weights)
-    weights = weights.to(value.dtype)
-    if key_heads != heads:
-        weights = weights.view(batch, key_heads, -1, keys)
-    return torch.matmul(weights, value).view(batch, heads, rows, -1).transpose(1, 2)
+    shared = weights.to(value.dtype).view(pairs, -1, keys)
+    pooled = torch.bmm(shared, value.reshape(pairs, keys, -1))
+    return pooled.view(batch, heads, rows, -1).transpose(1, 2)
 
 
 def _visible(

@@ -72,6 +72,7 @@ class Call:
         self.reading, self.total, self.length = True, 0, 0
         self.stream: Literal["main", "free", "none"] = "main"
         self._first = {"last": self.prompt - 1, "after_image": int(self.image_end.min())}
+        self._long: dict[int, tuple[Tensor, Tensor]] = {}
         self._views: dict[tuple[str, int, int], View] = {}
         self.ledger = Ledger([method.name for method in methods], self.samples, layers, self.image)
         self.seen: list[dict[int, Tensor]] = []
@@ -111,6 +112,8 @@ class Call:
     def advance(self, total: int, length: int) -> None:
         """Begin a forward pass of `length` tokens, after which there are `total`."""
         self.total, self.length = total, length
+        if not self.reading:
+            self.ledger.later += length
         self._views.clear()
         if self.watch:
             self.seen.append({})
@@ -123,7 +126,7 @@ class Call:
         """What a layer with `keys` keys sees, for an edit of the given kind, in the last `rows` rows."""
         view = self._views.get((kind, rows, keys))
         if view is None:
-            view = View(max(0, self.total - keys), keys, self._row_mask(kind, rows))
+            view = View(max(0, self.total - keys), keys, self._row_mask(kind, rows), self._long)
             self._views[kind, rows, keys] = view
         return view
 
@@ -173,7 +176,7 @@ class LayerWork:
         self._logits: list[tuple[int, str, Callable[[int, Tensor, View], Tensor]]] = []
         self._weights: list[tuple[int, str, Callable[[int, Tensor, View], Tensor]]] = []
         self._scales: list[tuple[int, Edit]] = []
-        self._heads: dict[int, Tensor] = {}
+        self._factors: Tensor | None = None
 
     def start(self, call: Call) -> None:
         """Take up the edits of a call."""
@@ -189,8 +192,8 @@ class LayerWork:
 
     def stop(self) -> None:
         """Leave attention alone."""
-        self._call = self._kind = None
-        self._logits, self._weights, self._scales, self._heads = [], [], [], {}
+        self._call = self._kind = self._factors = None
+        self._logits, self._weights, self._scales = [], [], []
 
     def rows(self, length: int) -> int:
         """How many of the last `length` rows must be recomputed."""
@@ -233,29 +236,34 @@ class LayerWork:
         paid[..., start : start + stop] = weights[:, :, rows - new :, :stop].mean(dim=1)
         call.seen[-1][self.layer] = paid
 
-    def scale(self, output: Tensor) -> Tensor | None:
-        """One factor for every head, (batch, heads), from the heads' outputs (batch, rows, heads, head_dim)."""
+    def scale(self, output: Tensor) -> Tensor:
+        """The heads' outputs (batch, rows, heads, head_dim), scaled by what was chosen while the prompt was read."""
         call = self._call
         if call is None or not self._scales or call.stream == "none":
-            return None
+            return output
+        factors = self._factors
         if call.stream == "free":
             if call.lockstep is None or not any(edit.paired for _, edit in self._scales):
-                return None
-            return call.lockstep.offer(self.layer, output[:, -1])
+                return output
+            factors = call.lockstep.offer(self.layer, output[:, -1])
+        elif call.reading:
+            factors = self._factors = self._choose_all(output, call)
+        return output if factors is None else output * factors[:, None, :, None]
+
+    def _choose_all(self, output: Tensor, call: Call) -> Tensor | None:
+        """The factors of all methods together, in the dtype of the output."""
         factors = without_image = None
+        rows = (call.valid.sum(dim=-1) + call.total - call.prompt).clamp(max=call.total)
         for index, edit in self._scales:
-            assert edit.scale_heads is not None
-            own = self._choose(output, edit) if call.reading else edit.scale_heads(self.layer, output[:, -1])
+            own = self._choose(output, edit)
             if own is None:
                 continue
-            if call.reading:
-                self._heads[index] = (own != 1).sum(dim=-1)
-                read = (call.valid.sum(dim=-1) + call.total - call.prompt).clamp(max=call.total)
-            call.ledger.scaled(index, self.layer, self._heads[index], read if call.reading else call.length)
+            call.ledger.scaled(index, self.layer, (own != 1).sum(dim=-1), rows)
+            own = own.to(output.dtype)
             factors = own if factors is None else factors * own
             if edit.scales_pair:
                 without_image = own if without_image is None else without_image * own
-        if call.reading and any(edit.paired for _, edit in self._scales):
+        if any(edit.paired for _, edit in self._scales):
             assert call.lockstep is not None
             call.lockstep.answer(without_image)
         return factors

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from .call import Call
 
+_ROOM = 128  # new tokens at a time
+
 __all__ = ["Edit", "Intervention", "Prompts", "View", "head_mask", "layer_indices"]
 
 
@@ -47,20 +49,26 @@ class View:
         rows: (batch, 1, rows, 1), rows that may be edited; `None` when all of them may.
     """
 
-    __slots__ = ("_seen", "keys", "rows", "start")
+    __slots__ = ("_long", "keys", "rows", "start")
 
-    def __init__(self, start: int, keys: int, rows: Bool[Tensor, "batch 1 rows 1"] | None) -> None:
+    def __init__(
+        self,
+        start: int,
+        keys: int,
+        rows: Bool[Tensor, "batch 1 rows 1"] | None,
+        long: dict[int, tuple[Tensor, Tensor]],
+    ) -> None:
         self.start, self.keys, self.rows = start, keys, rows
-        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self._long = long  # values of the prompt with room for new tokens, by identity, for the whole call
 
     def of_prompt(self, values: Shaped[Tensor, "batch prompt"]) -> Shaped[Tensor, "batch 1 1 keys"]:
         """Per-column values of the prompt as this layer sees them; 0 beyond the prompt."""
-        known = self._seen.get(id(values))
-        if known is None:
-            seen = values[:, None, None, self.start : self.start + self.keys]
-            seen = functional.pad(seen, (0, self.keys - seen.shape[-1]))
-            known = self._seen[id(values)] = (values, seen)  # keeps `values`, and so its identity
-        return known[1]
+        known = self._long.get(id(values))
+        if known is None or known[1].shape[-1] < self.start + self.keys:
+            room = self.start + self.keys - values.shape[1] + _ROOM
+            known = values, functional.pad(values, (0, room))[:, None, None]  # keeps `values`, and so its identity
+            self._long[id(values)] = known
+        return known[1].narrow(3, self.start, self.keys)
 
     def where_edited(self, factor: Tensor) -> Tensor:
         """`factor`, but 0 in rows that may not be edited."""
@@ -79,8 +87,9 @@ class Edit:
         edit_logits: takes a layer's index, its scaled scores (batch, heads, rows, keys) and a `View`, gives new ones
             and leaves the old as they are. Hidden keys are masked afterwards: what it does to them has no effect.
         edit_weights: likewise with the weights, whose rows sum to 1.
-        scale_heads: takes a layer's index and the heads' output at the last query (batch, heads, head_dim), gives one
-            factor for each head, (batch, heads), or `None` for no change.
+        scale_heads: takes a layer's index and the heads' output at the last token of the prompt (batch, heads,
+            head_dim), gives one factor for each head, (batch, heads), or `None` for no change. It is asked once, while
+            the prompt is read; the factors hold for all its rows and for the rest of the call.
         process: takes the tokens so far (batch, tokens) and scores of the next one (batch, vocabulary), gives new
             scores.
         paired: `scale_heads` compares with a run without the image, which the session keeps in step: it is then given

@@ -143,7 +143,7 @@ def _random(settings: BenchmarkSettings) -> tuple[PreTrainedModel, dict[str, Ten
         text_config=LlamaConfig(
             hidden_size=1024, intermediate_size=2816, num_hidden_layers=20, num_attention_heads=16, vocab_size=32000
         ),
-        image_token_id=31999,
+        image_token_index=31999,
         image_seq_length=_IMAGE,
     )
     config.regard = {"sink_dimensions": [_DIMENSION], "sink_threshold": 20.0}

@@ -22,6 +22,7 @@ from ..sinks import sink_strength, sinks_of
 __all__ = ["VAR", "SinkColumns", "redistributed"]
 
 _ROOM = 128  # new tokens at a time
+_TINY = 1e-30  # less than any attention; keeps a quotient finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +135,11 @@ class SinkColumns(NamedTuple):
     ) -> SinkColumns:
         """The columns of prompts, from which of their tokens are the image's and which are sinks; see `VAR`."""
         pictured, sunk, free = image.float(), sinks.float(), (image & ~sinks).float()
-        sums = torch.stack([-pictured, min_free * pictured - free, -free, sunk, free], dim=-1)
+        sums = torch.stack([-pictured, min_free * pictured - free, -free, sunk, free + _TINY], dim=-1)
         limits = torch.full((len(image), 5), torch.inf, device=image.device)
         limits[:, 0] = -min_image
         limits[:, 1] = (1 - min_free) * 1e-6 * pictured.sum(dim=-1)  # the authors add 1e-6 to every image weight
-        limits[:, 2] = -torch.finfo(torch.float32).tiny
+        limits[:, 2] = -_TINY
         return cls(sums, -transfer * sunk[:, None], transfer * free[:, None], limits[:, None])
 
     def longer(self, room: int) -> SinkColumns:
@@ -189,5 +190,5 @@ def redistributed(
     if rows is not None:
         edited = edited & rows.expand(-1, heads, -1).reshape(batch, -1, 1)
     change = torch.addcmul(columns.lost, sums.narrow(2, 3, 1) / sums.narrow(2, 4, 1), columns.gained)
-    new = torch.addcmul(flat, flat, torch.where(edited, change, 0))
+    new = torch.addcmul(flat, flat, change * edited)
     return new.view(weights.shape), edited.view(batch, heads, count)

@@ -62,20 +62,17 @@ class VHR:
             raise ValueError(f"VHR multiplies heads by alpha, which is above 0; got {self.alpha}")
 
     def begin(self, call: Call) -> Edit:
-        """Choose heads while the prompt is read; keep to them afterwards."""
+        """Choose heads when the prompt is read."""
         has_image = call.image.any(dim=-1, keepdim=True)
-        factors: dict[int, Tensor] = {}
         chosen: dict[int, list[list[int]]] = {}
 
-        def scale(layer: int, heads: Tensor, without: Tensor | None = None) -> Tensor:
-            if without is not None:
-                found = head_divergence(
-                    heads, without, outliers=self.outliers, squared=self.squared, deviation=self.deviation
-                )
-                selected = found.selected & has_image
-                factors[layer] = torch.where(selected, self.alpha, 1.0)
-                chosen[layer] = [row.nonzero().flatten().tolist() for row in selected]
-            return factors[layer]
+        def scale(layer: int, heads: Tensor, without: Tensor) -> Tensor:
+            found = head_divergence(
+                heads, without, outliers=self.outliers, squared=self.squared, deviation=self.deviation
+            )
+            selected = found.selected & has_image
+            chosen[layer] = [row.nonzero().flatten().tolist() for row in selected]
+            return torch.where(selected, self.alpha, 1.0)
 
         return Edit(
             layers=layer_indices(self.layers, call.layers),
