@@ -124,6 +124,8 @@ class Stream:
     def close(self) -> None:
         """End the run where it stands."""
         if self._run is not None and not self._run.dead:
+            # The garbage collector may come by while another stream reads; the end must come back to whoever asked.
+            self._run.parent = getcurrent()
             with torch.no_grad():  # the run's own leaving of no_grad must not be the last word
                 self._run.throw()
         self._run = None
