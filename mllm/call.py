@@ -47,6 +47,7 @@ class Call:
         stream: whose forward pass is running: the prompt's own, the one without the image, or one that is none of
             the methods' business.
         details: what the methods want to tell about this call, by name.
+        at_end: is called when the call is over.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Call:
         self.ledger = Ledger([method.name for method in methods], self.samples, layers, self.image)
         self.seen: list[dict[int, Tensor]] = []
         self.lockstep: Lockstep | None = None
+        self.at_end: list[Callable[[], None]] = []
         self.edits: list[Edit] = [method.begin(self) for method in methods]
         self.details = {method.name: edit.details for method, edit in zip(methods, self.edits, strict=True)}
 
@@ -133,6 +135,14 @@ class Call:
                 scores = edit.process(tokens, scores)
                 self.ledger.processed(index, before, scores)
         return scores
+
+    def end(self) -> None:
+        """Let go of everything; closures of the edits hold the call, and it holds them."""
+        if self.lockstep is not None:
+            self.lockstep.abandon()
+        for close in self.at_end:
+            close()
+        self.edits, self.at_end, self.seen, self.lockstep = [], [], [], None
 
     def attention(self) -> Float[Tensor, "batch steps layers prompt"]:
         """What the row that foretold each new token paid to the prompt, mean of the heads; only with `watch`."""

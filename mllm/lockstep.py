@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from greenlet import getcurrent, greenlet
 from jaxtyping import Float
 from torch import Tensor
@@ -67,7 +68,9 @@ class Lockstep:
     def abandon(self) -> None:
         """End the run without the image where it stands."""
         if self._free:
-            self._free.throw()
+            self._free.parent = getcurrent()  # who ends it goes on, not who began it
+            with torch.no_grad():  # its own leaving of no_grad must not be the last word
+                self._free.throw()
 
     def _resume(self) -> tuple[int, Tensor] | None:
         with self._others_turn():

@@ -293,21 +293,21 @@ class _Engine:
             return
         call, first = self.call, 0
         report = call.ledger.report()
-        self.drop_call()
         for session in self.sessions:
             last = first + len(session.methods)
             session.record(report[first:last], call)
             first = last
+        self.drop_call()
 
     def drop_call(self) -> None:
         """Forget the running call."""
-        if self.call is not None and self.call.lockstep is not None:
-            self.call.lockstep.abandon()
-        self.call = None
+        ended, self.call = self.call, None
         for work in self._work:
             work.stop()
         while self._layer_handles:
             self._layer_handles.pop().remove()
+        if ended is not None:
+            ended.end()
 
     def _before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward pass that the session was not told of: remember its inputs."""

@@ -47,6 +47,7 @@ class Stream:
 
     def __init__(self, call: Call, model: PreTrainedModel, inputs: Mapping[str, Any]) -> None:
         self._run: greenlet | None = None
+        call.at_end.append(self.close)
         self._followed = 0  # tokens of the answer that the run has read
         self._model, self._inputs, self._main_prompt = model, dict(inputs), call.prompt
         self._beams = call.beams
@@ -124,8 +125,7 @@ class Stream:
     def close(self) -> None:
         """End the run where it stands."""
         if self._run is not None and not self._run.dead:
-            # The garbage collector may come by while another stream reads; the end must come back to whoever asked.
-            self._run.parent = getcurrent()
+            self._run.parent = getcurrent()  # who kills it goes on, not who began it
             with torch.no_grad():  # the run's own leaving of no_grad must not be the last word
                 self._run.throw()
         self._run = None
