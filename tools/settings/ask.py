@@ -17,14 +17,14 @@ class AskSettings:
         question: what is asked.
         model: embedded, the folder of a model, or its name on the Hugging Face hub.
         fix: methods against hallucination that are at work together, e.g. var,vhr:alpha=1.5; give it again for
-            another answer with other methods.
+            another answer with other methods. If one of them does nothing, the exit code is 1.
         out: folder for attention.png and answers.json, or a file ending in .png for the picture alone.
         max_new_tokens: longest answer, in tokens.
         temperature: 0 takes the likeliest word; above, words are drawn.
         beams: width of the beam search; with more than one there is no picture.
         seed: of the draws.
         device: cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is one.
-        dtype: type of the weights; auto is that of the file.
+        dtype: type of the weights; auto is that of the file, but on a CPU float32 for float16.
         json: machine-readable output.
     """
 
