@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from .interventions import parse_interventions as parse_interventions
     from .interventions.act import ACT as ACT
     from .interventions.agla import AGLA as AGLA
+    from .interventions.controls import EndBias as EndBias
+    from .interventions.controls import ImageScale as ImageScale
+    from .interventions.controls import RandomHeads as RandomHeads
+    from .interventions.controls import WordBias as WordBias
     from .interventions.debias import Debias as Debias
     from .interventions.pai import PAI as PAI
     from .interventions.rebalance import Rebalance as Rebalance
@@ -47,8 +51,12 @@ _FILES = {
     "Activity": "activity",
     "Answer": "answer",
     "Debias": "interventions.debias",
+    "EndBias": "interventions.controls",
+    "ImageScale": "interventions.controls",
+    "RandomHeads": "interventions.controls",
     "Rebalance": "interventions.rebalance",
     "Session": "session",
+    "WordBias": "interventions.controls",
     "ZeroTuning": "interventions.zerotuning",
     "describe": "interventions",
     "discover_sinks": "sinks",
@@ -72,8 +80,12 @@ __all__ = [
     "Activity",
     "Answer",
     "Debias",
+    "EndBias",
+    "ImageScale",
+    "RandomHeads",
     "Rebalance",
     "Session",
+    "WordBias",
     "ZeroTuning",
     "describe",
     "discover_sinks",

@@ -27,6 +27,10 @@ INTERVENTIONS: dict[str, str] = {
     "agla": "agla:AGLA",
     "act": "act:ACT",
     "zerotuning": "zerotuning:ZeroTuning",
+    "end_bias": "controls:EndBias",
+    "word_bias": "controls:WordBias",
+    "random_heads": "controls:RandomHeads",
+    "image_scale": "controls:ImageScale",
 }
 
 

@@ -109,6 +109,8 @@ def head_divergence(
 ) -> HeadDivergence:
     """Compare the heads of one layer at the last token of the prompt, with and without the image.
 
+    Differences that rounding alone can make count as none: a layer whose window ends before the image has no heads.
+
     Args:
         with_image: output of each head, before the projection that mixes them.
         without: the same without the image.
@@ -123,8 +125,10 @@ def head_divergence(
     """
     with_image, without = with_image.float(), without.float()
     divergence = (with_image - without).square().sum(dim=-1)
-    divergence = divergence if squared else divergence.sqrt()
     loudness = without.square().sum(dim=-1)
+    rounding = torch.finfo(torch.float32).eps ** 1.5 * (with_image.square().sum(dim=-1) + loudness)
+    divergence = divergence.masked_fill(divergence < rounding, 0)
+    divergence = divergence if squared else divergence.sqrt()
     correction = 0 if deviation == "population" else 1
     outlier = _stands_out(divergence, correction) & _stands_out(loudness, correction)
     if outliers:
