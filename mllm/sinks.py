@@ -122,14 +122,14 @@ def sink_strength(
 
 
 def discover_sinks(
-    model: PreTrainedModel, prompts: Iterable[Mapping[str, Any]], *, threshold: float = THRESHOLD
+    model: PreTrainedModel, prompts: Iterable[Mapping[str, Any]], *, threshold: float | None = None
 ) -> Sinks:
     """Find a model's sink dimensions: those in which the first token stands out in most of the middle layers.
 
     Args:
         model: the model.
         prompts: inputs of the model, a few different ones.
-        threshold: least strength.
+        threshold: least strength; by default the one of the model's own configuration, else 20.
 
     Raises:
         ValueError: no dimension is that strong; the strongest is named.
@@ -142,6 +142,8 @@ def discover_sinks(
         1.5
     """
     layers = decoder_layers(model)
+    if threshold is None:
+        threshold = float((getattr(model.config, "regard", None) or {}).get("sink_threshold", THRESHOLD))
     middle = range(len(layers) // 3, max(len(layers) // 3 + 1, 2 * len(layers) // 3))
     strengths: list[Tensor] = []  # each of one prompt and layer, (width)
     firsts: list[Tensor] = []

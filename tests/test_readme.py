@@ -30,6 +30,8 @@ COMMANDS = [line for line in LINES if line.startswith("regard ")]
 SMALL = {
     "train": ["--epochs", "1", "--limit_batches", "1", "--optimizer.warmup_epochs", "0", "--images.workers", "0"],
     "demo": ["--epochs", "4"],
+    "ask": ["--max_new_tokens", "3"],
+    "train-lvlm": ["--steps_scale", "0.01", "--eval_scenes", "2", "--workers", "1"],
     "benchmark": ["--sides", "[7]", "--image_size", "56", "--batch", "1", "--repeats", "1", "--passes", "[forward]"],
 }
 
@@ -65,6 +67,8 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
     if job == "evaluate":
         train(folder / words[words.index("--model") + 1])
     small = [] if "--print_config" in words else SMALL.get(job, [])
+    if "--lvlms" in words:
+        small = [*small, "--lvlms", "[embedded]", "--new_tokens", "3"]
     assert run(job, *words, *small) == 0
 
 

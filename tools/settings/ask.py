@@ -51,7 +51,7 @@ class SinksSettings:
         images: files with pictures.
         model: as in `regard ask`.
         question: prompt beside every picture.
-        threshold: least strength of a sink; below the square root of the model's width.
+        threshold: least strength of a sink, below the square root of the model's width; by default the model's own, or 20.
         device: as in `regard ask`.
         dtype: as in `regard ask`.
         json: machine-readable output.
@@ -60,7 +60,7 @@ class SinksSettings:
     images: list[str] = field(metadata={"words": "files with a few different pictures"})
     model: str = "embedded"
     question: str = "describe the image in detail ."
-    threshold: float = 20.0
+    threshold: float | None = None
     device: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     json: bool = False
