@@ -51,7 +51,7 @@ class SinksSettings:
         images: files with pictures.
         model: as in `regard ask`.
         question: prompt beside every picture.
-        threshold: least strength of a sink, below the square root of the model's width; by default the model's own, or 20.
+        threshold: least strength of a sink, below the root of the model's width; by default the model's own, or 20.
         device: as in `regard ask`.
         dtype: as in `regard ask`.
         json: machine-readable output.
