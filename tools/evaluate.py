@@ -1,4 +1,6 @@
-"""`regard evaluate`: measure a trained image classifier on any data.
+"""`regard evaluate`: measure a trained image classifier on any data; or fixes of a vision-language model.
+
+The latter is in `regard.tools.evaluate_lvlms`.
 
 The output folder holds settings.yaml, predictions.csv (a row an image), per_class.csv, confusion.png and summary.json.
 """
@@ -20,6 +22,7 @@ from torch import Tensor, nn
 
 from ..datasets.labelled_images import LabelledImages
 from ..vision import ImageClassifier
+from . import evaluate_lvlms
 from .settings import EvaluateSettings
 from .train import build_data, build_trainer, check_size, image_config, print_summary, write_tables
 from .training import quiet_lightning, write_atomically
@@ -40,6 +43,8 @@ def run(settings: EvaluateSettings) -> int:
         ValueError: no model in the folder, or its classes are not those of the data.
         OSError: the output folder cannot be written.
     """
+    if settings.model is None or settings.benchmark:
+        return evaluate_lvlms.run(settings)
     out = Path(settings.out)
     model, classes = load_model(Path(settings.model))
     config = image_config(settings.images, model, {})

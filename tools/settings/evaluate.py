@@ -12,10 +12,18 @@ __all__ = ["EvaluateSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """Measure a trained image classifier.
+    """Measure a trained image classifier, or fixes of a vision-language model; without a model, of the embedded one.
 
     Attributes:
-        model: folder that `regard train` exported (OUT/model), or the OUT folder itself.
+        model: folder that `regard train` exported (OUT/model), or the OUT folder itself; with a benchmark, a
+            vision-language model as in `regard ask`; without both, the embedded one.
+        benchmark: what a vision-language model is asked: scene_captions, scene_questions; may be given several times;
+            both by default.
+        fix: methods beside the baseline, as in `regard ask`; may be given several times; by default a set of methods
+            and controls.
+        scenes: rendered scenes to caption; a quarter of them are asked 18 questions each.
+        resamples: of the bootstrap, over images.
+        seed: of the scenes.
         data: as in `regard train`.
         split: part of the data that is measured.
         out: folder of results.
@@ -25,7 +33,12 @@ class EvaluateSettings:
         accelerator: cpu, gpu, mps ..., or auto.
     """
 
-    model: str = "runs/train"
+    model: str | None = None
+    benchmark: list[str] = field(default_factory=list, metadata={"repeated": True})
+    fix: list[str] = field(default_factory=list, metadata={"repeated": True})
+    scenes: int = 200
+    resamples: int = 10_000
+    seed: int = 0
     data: str = "digits"
     split: Literal["train", "val", "test"] = "test"
     out: str = "runs/evaluate"

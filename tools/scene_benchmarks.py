@@ -1,0 +1,148 @@
+"""The embedded benchmarks: captions of rendered scenes and questions about them, whose truth is known.
+
+They are made to look like CHAIR (Rohrbach et al. 2018, arXiv:1809.02156) and POPE (Li et al. 2023, arXiv:2305.10355),
+and are about the embedded model alone: scores of other models on these pictures say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+from ..datasets.scene_captions import CAPTION_PROMPTS, named_objects, probing_questions
+from ..datasets.scenes import Scenes
+from ..mllm.benchmarks import Counted, Sample
+
+__all__ = ["SCENE_BENCHMARKS", "SceneCaptions", "SceneQuestions"]
+
+_Kind = Literal["random", "popular", "adversarial"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneCaptions:
+    """Captions of scenes of the split "natural".
+
+    Attributes:
+        scenes: how many, at least 1.
+        seed: of the scenes; 0 is what the embedded model's own figures are about.
+
+    Example:
+        >>> SceneCaptions(scenes=2).samples(Path())[1].truth
+        ['cup', 'pizza', 'banana', 'cake']
+    """
+
+    name: ClassVar[str] = "scene_captions"
+    scenes: int = 300
+    seed: int = 1
+
+    def samples(self, data: Path) -> list[Sample]:
+        """One sample a scene; `data` is not looked at."""
+        scenes = Scenes("natural", self.scenes, self.seed)
+        return [
+            Sample(id=str(place), image=str(place), question=CAPTION_PROMPTS[0], truth=list(scene.names))
+            for place, scene in enumerate(scenes)
+        ]
+
+    def picture(self, sample: Sample) -> Image.Image:
+        """The scene."""
+        return Scenes("natural", self.scenes, self.seed)[int(sample.image)].picture()
+
+    def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
+        """Mentions, those of what is not there, and what is there and named."""
+        named = named_objects(answer)
+        wrong = [name for name in named if name not in sample.truth]
+        numbers = {
+            "captions": 1.0,
+            "wrong_captions": float(bool(wrong)),
+            "mentions": float(len(named)),
+            "wrong_mentions": float(len(wrong)),
+            "found": float(len(set(named) & set(sample.truth))),
+            "present": float(len(sample.truth)),
+            "words": float(len(answer.split())),
+        }
+        return {"scenes": Counted(numbers=numbers, said=named, invented=wrong, true=sample.truth)}
+
+    def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """CHAIR by sentence and by mention, recall and length."""
+        return {
+            "chair_s_percent": 100 * sums["wrong_captions"] / sums["captions"],
+            "chair_i_percent": 100 * sums["wrong_mentions"] / sums["mentions"],
+            "recall_percent": 100 * sums["found"] / sums["present"],
+            "words": sums["words"] / sums["captions"],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneQuestions:
+    """Yes and no: three questions about what is there and three about what is not, in three splits.
+
+    Attributes:
+        scenes: how many, at least 1; 18 questions about each.
+        seed: of scenes and questions.
+
+    Example:
+        >>> len(SceneQuestions(scenes=2).samples(Path()))
+        36
+    """
+
+    name: ClassVar[str] = "scene_questions"
+    scenes: int = 100
+    seed: int = 1
+
+    def samples(self, data: Path) -> list[Sample]:
+        """The questions of all splits; `data` is not looked at."""
+        samples = []
+        for number, kind in enumerate(get_args(_Kind)):
+            for place, scene in enumerate(Scenes("natural", self.scenes, self.seed)):
+                chance = np.random.default_rng([self.seed, 20 + number, place])
+                samples += [
+                    Sample(
+                        id=f"{kind}-{place}-{index}",
+                        image=str(place),
+                        question=question.text,
+                        truth="yes" if question.truth else "no",
+                        part=kind,
+                    )
+                    for index, question in enumerate(probing_questions(scene, chance, kind))
+                ]
+        return samples
+
+    def picture(self, sample: Sample) -> Image.Image:
+        """The scene."""
+        return Scenes("natural", self.scenes, self.seed)[int(sample.image)].picture()
+
+    def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
+        """Whether it says yes, and whether that is right; the first word counts."""
+        said = answer.split()[0].strip(".,").lower() if answer.split() else ""
+        said = said if said in ("yes", "no") else "unknown"
+        yes, true = said == "yes", sample.truth == "yes"
+        numbers = {
+            "answers": 1.0,
+            "right": float(said == sample.truth),
+            "true_yes": float(yes and true),
+            "said_yes": float(yes),
+            "are_yes": float(true),
+            "unknown": float(said == "unknown"),
+        }
+        return {"first_word": Counted(numbers=numbers, correct=said == sample.truth, said=said)}
+
+    def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """F1 of yes, accuracy and how often the answer is yes."""
+        return {
+            "f1_percent": 200 * sums["true_yes"] / (sums["said_yes"] + sums["are_yes"]),
+            "accuracy_percent": 100 * sums["right"] / sums["answers"],
+            "yes_percent": 100 * sums["said_yes"] / sums["answers"],
+            "unknown_percent": 100 * sums["unknown"] / sums["answers"],
+        }
+
+
+#: Name -> benchmark of rendered scenes.
+SCENE_BENCHMARKS: dict[str, type[SceneCaptions] | type[SceneQuestions]] = {
+    "scene_captions": SceneCaptions,
+    "scene_questions": SceneQuestions,
+}
