@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -80,11 +81,15 @@ def test_words_far_less_likely_than_the_likeliest_are_ruled_out() -> None:
 def test_diffusion_goes_from_the_image_to_noise() -> None:
     pixels = torch.full((20_000,), 2.0)
     assert diffused(pixels, 0).sub(2).abs().max() < 0.03
+    kept, step = 1.0, 0
+    while step < 1000:  # the authors' schedule, step by step
+        kept *= 1 - (1e-5 + (0.005 - 1e-5) / (1 + math.exp(6 - 12 * step / 999)))
+        step += 1
     noise = diffused(pixels, 999)
-    assert noise.mean().abs() < 0.15
-    assert noise.std() == pytest.approx(1.0, abs=0.02)
-    kept = [diffused(pixels, step).mean().item() for step in (0, 250, 500, 750, 999)]
-    assert kept == sorted(kept, reverse=True)
+    assert noise.mean() == pytest.approx(2 * math.sqrt(kept), abs=0.02)
+    assert noise.var() == pytest.approx(1 - kept, abs=0.03)
+    means = [diffused(pixels, step).mean().item() for step in (0, 250, 500, 750, 999)]
+    assert means == sorted(means, reverse=True)
     assert torch.equal(diffused(pixels, 500, seed=3), diffused(pixels, 500, seed=3))
     assert not torch.equal(diffused(pixels, 500, seed=3), diffused(pixels, 500, seed=4))
 
