@@ -179,7 +179,9 @@ def _groups(samples: Sequence[Sample]) -> list[_Group]:
         parts.setdefault(sample.part, []).append(row)
     groups = [_Group(part, "part", rows) for part, rows in parts.items()]
     everything = list(range(len(samples)))
-    return groups + ([_Group("all", "pooled", everything), _Group("mean", "mean", everything)] if len(parts) > 1 else [])
+    return groups + (
+        [_Group("all", "pooled", everything), _Group("mean", "mean", everything)] if len(parts) > 1 else []
+    )
 
 
 def _score_group(paired: _Paired, group: _Group, benchmark: Benchmark, resamples: int, seed: int) -> dict[str, Any]:
@@ -241,7 +243,9 @@ def _mean_metrics(benchmark: Benchmark, parts: Sequence[str]) -> Metrics:
         for index in range(len(parts)):
             start = f"{index} "
             found.append(
-                benchmark.metrics({name.removeprefix(start): own for name, own in sums.items() if name.startswith(start)})
+                benchmark.metrics(
+                    {name.removeprefix(start): own for name, own in sums.items() if name.startswith(start)}
+                )
             )
         return {metric: np.mean([own[metric] for own in found], axis=0) for metric in found[0]}
 
@@ -355,7 +359,9 @@ def _warnings(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     for arm in summary["arms"]:
         if summary["missing"][arm]:
-            warn(arm, None, f"{summary['missing'][arm]} of {summary['samples']} samples have no answer; left out for all")
+            warn(
+                arm, None, f"{summary['missing'][arm]} of {summary['samples']} samples have no answer; left out for all"
+            )
         if summary["unknown"][arm]:
             warn(arm, None, f"{summary['unknown'][arm]} answers belong to no sample; another file of the benchmark?")
     rivals = [arm for arm in summary["arms"] if arm != summary["baseline"]]
