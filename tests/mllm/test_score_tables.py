@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import regard
 from regard.mllm.answer_store import AnswerWriter, Arm, StoredAnswer, read_answers
 from regard.mllm.benchmarks import Benchmark, Counted, Sample
 from regard.mllm.score_tables import repetition, score
@@ -192,6 +196,18 @@ def test_only_samples_that_all_have_answered_count() -> None:
 def test_the_order_of_answers_does_not_matter() -> None:
     turned = {arm: said[::-1] for arm, said in ARMS.items()}
     assert score(QUESTIONS, YesNo(), turned, resamples=50) == score(QUESTIONS, YesNo(), ARMS, resamples=50)
+
+
+def test_of_two_answers_to_a_sample_the_first_counts() -> None:
+    twice = {arm: [*said, *answers(QUESTIONS, lambda *_: "no")] for arm, said in ARMS.items()}
+    assert score(QUESTIONS, YesNo(), twice, resamples=50) == score(QUESTIONS, YesNo(), ARMS, resamples=50)
+
+
+def test_scoring_needs_no_torch() -> None:
+    command = "import sys, regard.mllm.score_tables; sys.exit('torch' in sys.modules)"
+    paths = str(Path(regard.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", command], env=environment).returncode == 0
 
 
 def test_answers_from_disk_are_scored_as_they_are(tmp_path: Path) -> None:

@@ -145,6 +145,17 @@ def test_an_arm_that_is_the_baseline_differs_by_nothing_in_spite_of_rounding() -
         assert (difference.value, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
 
 
+def test_differences_that_are_rounding_are_none() -> None:
+    generator = np.random.default_rng(8)
+    numbers = {"mass": generator.random(500), "asked": generator.random(500)}
+    arms = {"base": numbers, "thirds": {name: own / 3 for name, own in numbers.items()}}
+    found = bootstrap(
+        [index % 41 for index in range(500)], arms, lambda sums: {"mean": sums["mass"] / sums["asked"]}, baseline="base"
+    )
+    difference = found.differences["thirds"]["mean"]
+    assert (difference.value, difference.low, difference.high, difference.p) == (0, 0, 0, 1)
+
+
 def test_resamples_without_a_value_are_left_out_and_told() -> None:
     named = np.array([1.0, 0, 0, 0])  # a resample misses the first image with a chance of .75^4
     arms = {"base": {"wrong": named, "named": named}, "fix": {"wrong": named * 0, "named": named}}
