@@ -1,241 +1,262 @@
-"""Is one arm better than another, on the same questions? Paired tests and intervals for answers that share images.
+"""Paired statistics of answers to the same questions: intervals by image, and tests between arms.
 
-Questions about one image are not independent: six of them are less than six facts. So whole images are drawn again,
-with all their questions and for all arms at once; intervals from single questions are too narrow.
+Several questions about one image are right or wrong together, so images are drawn and not questions: the bootstrap over
+clusters (Davison and Hinkley 1997, section 3.8). Every arm is scored on the same draws, so that differences are paired.
 
-Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 13 and 15; Davison and Hinkley 1997,
-"Bootstrap Methods and their Application", section 4.4; McNemar 1947, doi:10.1007/BF02295996, in its exact form;
-Holm 1979, doi:10.2307/4615733; Wilson 1927, doi:10.1080/01621459.1927.10502953.
+Sources: Efron and Tibshirani 1993, chapter 13 (percentile intervals); McNemar 1947, doi:10.1007/BF02295996;
+Holm 1979, "A simple sequentially rejective multiple test procedure".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
-from scipy import special, stats
+from jaxtyping import Bool, Float, Int
+from scipy import special
 
-__all__ = ["Estimate", "McNemar", "Metrics", "bootstrap", "holm", "mcnemar", "wilson"]
+__all__ = ["LEVEL", "Bootstrap", "Estimate", "McNemar", "bootstrap", "cluster_sums", "holm", "mcnemar"]
 
-#: Metrics of sums: (resamples, names) -> by name, an array (resamples, arms, ...), the baseline first.
-Metrics = Callable[[Float[np.ndarray, "resamples names"]], Mapping[str, np.ndarray]]
+#: What intervals cover.
+LEVEL = 0.95
+#: Weights of clusters that are held at once, 32 MB in float64.
+CHUNK = 1 << 22
+#: Values that differ by less than this part of themselves differ by rounding only.
+ROUNDING = 1e-12
 
-#: Weights of images that are in memory at once, 8 MB.
-WEIGHTS = 1 << 20
+Metrics = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
 class McNemar(NamedTuple):
-    """Where two arms disagree.
+    """Exact test of McNemar.
 
     Attributes:
-        lost: b, right under the baseline and wrong under the arm.
-        gained: c, wrong under the baseline and right under the arm.
-        p: two-sided.
+        gained: questions that only the arm gets right.
+        lost: questions that only the baseline gets right.
+        p: two-sided, of equal chances for both; 1 where they never disagree.
     """
 
-    lost: int
     gained: int
+    lost: int
     p: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A metric of all arms, and how it differs from the baseline, arm 0. All arrays are (arms, ...).
+    """A metric, or the difference of one between two arms.
 
     Attributes:
-        value: on all images, nan where it is not defined.
-        low: lower end of its interval, nan where there is none.
-        high: upper end.
-        difference: value minus the baseline's; 0 for the baseline.
-        difference_low: lower end of its interval.
-        difference_high: upper end.
-        p: two-sided, of no difference; nan for the baseline.
-        defined: share of the resamples in which the metric is defined (0-1); the others are left out.
+        value: from all answers; nan where it is not defined.
+        low: lower end of the 95 % interval; nan for fewer than two clusters or where no resample defines the value.
+        high: its upper end.
+        undefined: share of resamples (0-1) that do not define it; the interval is of the others.
+        p: of a difference, two-sided: see `bootstrap`. nan otherwise.
     """
 
-    value: Float[np.ndarray, "arms *tables"]
-    low: Float[np.ndarray, "arms *tables"]
-    high: Float[np.ndarray, "arms *tables"]
-    difference: Float[np.ndarray, "arms *tables"]
-    difference_low: Float[np.ndarray, "arms *tables"]
-    difference_high: Float[np.ndarray, "arms *tables"]
-    p: Float[np.ndarray, "arms *tables"]
-    defined: Float[np.ndarray, "arms *tables"]
+    value: float
+    low: float
+    high: float
+    undefined: float
+    p: float = float("nan")
 
 
-def mcnemar(baseline: Bool[np.ndarray, " answers"], arm: Bool[np.ndarray, " answers"]) -> McNemar:
-    """Exact test of whether two arms are right equally often.
+class Bootstrap(NamedTuple):
+    """What `bootstrap` found.
 
-    Only answers of which one is right and the other wrong count; with no difference each is as likely the one as the
-    other, so `lost` is binomial with a half. It takes the answers for independent. Several questions about an image
-    are not quite, so its p may be too small; that of `bootstrap` is not.
+    Attributes:
+        values: arm -> metric -> estimate.
+        differences: arm -> metric -> estimate of arm minus baseline; all arms but the baseline.
+    """
+
+    values: dict[str, dict[str, Estimate]]
+    differences: dict[str, dict[str, Estimate]]
+
+
+def mcnemar(baseline: Bool[np.ndarray, " questions"], arm: Bool[np.ndarray, " questions"]) -> McNemar:
+    """Compare two arms by the questions on which only one of them is right.
+
+    The test takes questions for independent. With several questions an image they are not, and p tends to be too
+    small: the p-value of `bootstrap` is the careful one.
 
     Args:
-        baseline: whether each answer of the baseline is right.
-        arm: whether each answer of the arm to the same questions is.
+        baseline: whether it is right.
+        arm: whether it is right, the same questions in the same order.
+
+    Example:
+        >>> mcnemar(np.array([True, False, False, False]), np.array([True, True, True, True]))
+        McNemar(gained=3, lost=0, p=0.25)
+    """
+    gained, lost = int((arm & ~baseline).sum()), int((baseline & ~arm).sum())
+    p = min(1.0, 2 * float(special.bdtr(min(gained, lost), gained + lost, 0.5))) if gained + lost else 1.0
+    return McNemar(gained, lost, p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values so that the chance of any false finding among them stays below the level that one is held to.
+
+    Args:
+        p_values: 0-1. One that is nan was no test: it stays nan and does not count.
 
     Raises:
-        ValueError: they are of different length.
+        ValueError: a p-value is not within 0-1.
 
     Example:
-        >>> mcnemar(np.array([True, True, False, False]), np.array([True, False, False, False]))
-        McNemar(lost=1, gained=0, p=1.0)
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
     """
-    if len(baseline) != len(arm):
-        raise ValueError(
-            f"a paired test needs both arms' answers to the same questions, not {len(baseline)} and {len(arm)}"
-        )
-    lost, gained = int((baseline & ~arm).sum()), int((~baseline & arm).sum())
-    p = min(1.0, 2 * float(special.bdtr(min(lost, gained), lost + gained, 0.5)))
-    return McNemar(lost, gained, p)
+    wrong = [p for p in p_values if not (np.isnan(p) or 0 <= p <= 1)]
+    if wrong:
+        raise ValueError(f"a p-value lies within 0 and 1, not {wrong[0]}")
+    order = sorted((index for index, p in enumerate(p_values) if not np.isnan(p)), key=lambda index: p_values[index])
+    adjusted, highest = [float("nan")] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * float(p_values[index])))
+        adjusted[index] = highest
+    return adjusted
 
 
-def holm(p: Sequence[float] | Float[np.ndarray, " tests"]) -> Float[np.ndarray, " tests"]:
-    """Correct p-values for the number of tests by Holm's step-down rule: the chance of any false alarm keeps its level.
+def cluster_sums(
+    members: Int[np.ndarray, " samples"], numbers: Float[np.ndarray, "samples columns"]
+) -> Float[np.ndarray, "clusters columns"]:
+    """Sum the numbers of each cluster.
 
     Args:
-        p: of each test (0-1); nan is no test and stays nan.
-
-    Example:
-        >>> holm([0.01, 0.04, float("nan")])
-        array([0.02, 0.04,  nan])
+        members: the cluster of each sample, 0 and up, none left out.
+        numbers: what each sample contributes.
     """
-    corrected = np.array(p, dtype=float)
-    tests = np.flatnonzero(~np.isnan(corrected))
-    order = tests[np.argsort(corrected[tests], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(1, np.maximum.accumulate(corrected[order] * factors))
-    return corrected
-
-
-def wilson(hits: int, trials: int, *, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share of independent trials that keeps its width where a bootstrap has none, at 0 and at 1.
-
-    Args:
-        hits: how often it happened.
-        trials: how often it could have; without any the interval is 0 to 1.
-        level: of confidence, 0-1.
-
-    Raises:
-        ValueError: there are more hits than trials, or fewer than none.
-
-    Example:
-        >>> low, high = wilson(0, 40)
-        >>> f"{low:.3f} {high:.3f}"
-        '0.000 0.088'
-    """
-    if not 0 <= hits <= trials:
-        raise ValueError(f"{hits} hits of {trials} trials are no share; hits must lie between 0 and the trials")
-    if not trials:
-        return 0.0, 1.0
-    z = float(stats.norm.ppf((1 + level) / 2))
-    scale = 1 + z**2 / trials
-    centre = (hits / trials + z**2 / (2 * trials)) / scale
-    half = z / scale * np.sqrt(hits * (trials - hits) / trials**3 + z**2 / (4 * trials**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return np.stack([np.bincount(members, weights=column) for column in numbers.T], axis=1)
 
 
 def bootstrap(
-    numbers: Float[np.ndarray, "clusters names"],
+    clusters: Sequence[Hashable],
+    numbers: Mapping[str, Mapping[str, np.ndarray]],
     metrics: Metrics,
     *,
+    baseline: str | None = None,
     resamples: int = 10_000,
     seed: int = 0,
-    level: float = 0.95,
-) -> dict[str, Estimate]:
-    """Intervals of metrics of sums, and of their differences to the baseline, by drawing whole images again.
+) -> Bootstrap:
+    """Metrics of every arm and their differences to the baseline, with percentile intervals over clusters.
 
-    Each resample draws as many images as there are, with replacement, the same ones for all arms. Intervals are
-    percentiles. The p-value of a difference inverts that interval: twice the smaller share of resamples in which the
-    difference is at most 0 or at least 0, each counted with one more resample on that side, so that p is never 0:
-    p = min(1, 2 min(1 + #{d <= 0}, 1 + #{d >= 0}) / (resamples + 1)). It is below 1 - level where the interval leaves
-    out 0. Two arms with the same answers have p = 1.
+    A resample draws as many clusters as there are, with replacement; all arms are scored on the same draw. Resamples
+    in which a metric is not defined (nothing was named, nothing was answered yes) are left out for that metric, and
+    their share is told. Percentile intervals are too narrow for few clusters (below about 30), and have no width where
+    every answer is alike.
 
-    An interval is nan with fewer than two images. One of no width says only that every image scores alike. With fewer
-    than about 30 images percentile intervals are somewhat too narrow.
+    The p-value of a difference is the percentile interval turned round: up to a resample or two it is below 0.05 where
+    the 95 % interval excludes 0. With `below` resamples where the difference is 0 or less, and `above` where it is 0
+    or more, it is 2 (1 + min(below, above)) / (1 + resamples), at most 1; so never less than 2 / (1 + resamples).
 
     Args:
-        numbers: what each image contributes, summed over its questions. A column is one number of one arm (and part,
-            and parser); `metrics` knows which.
-        metrics: takes sums (resamples, names), gives arrays (resamples, arms, ...), nan or infinite where a metric is
-            not defined. It is called with one resample, all images as they are, and then with many at a time.
-        resamples: how many; the smallest p is 2 / (resamples + 1).
-        seed: of the drawing.
-        level: of confidence, 0-1.
+        clusters: the cluster of each sample, such as the name of its image.
+        numbers: arm -> name -> what each sample contributes; the same names for every arm.
+        metrics: as a benchmark has it: sums by name -> metrics, elementwise, nan where one is not defined.
+        baseline: an arm that the others are compared to; `None` compares none.
+        resamples: at least 1.
+        seed: of the draws, which depend on nothing else but the number of clusters.
 
     Raises:
-        ValueError: there are no images or no resamples, or the level is not between 0 and 1.
+        ValueError: no samples, no resamples, arms with other names or other numbers of samples, or a baseline that is
+            none of the arms.
 
     Example:
-        >>> right_of_two = np.array([[1.0, 2.0], [0.0, 2.0], [1.0, 1.0], [0.0, 1.0]])  # 4 images, 2 arms
-        >>> estimate = bootstrap(right_of_two, lambda sums: {"right": sums}, resamples=1000)["right"]
-        >>> estimate.value, estimate.difference_low > 0
-        (array([2., 6.]), array([False,  True]))
+        >>> right = {"base": {"right": np.array([1, 0, 1, 0])}, "fix": {"right": np.array([1, 1, 1, 0])}}
+        >>> found = bootstrap(["a", "a", "b", "b"], right, lambda sums: {"right": sums["right"]}, baseline="base")
+        >>> found.values["fix"]["right"].value, found.differences["fix"]["right"].value
+        (3.0, 1.0)
     """
-    clusters = len(numbers)
-    if not clusters:
-        raise ValueError("there are no images to draw from; give at least one answer")
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError(f"resamples must be at least 1 and level within 0 and 1, not {resamples} and {level}")
+    names = _checked(clusters, numbers, baseline, resamples)
+    columns = [np.asarray(arm[name], dtype=float) for arm in numbers.values() for name in names]
+    place: dict[Hashable, int] = {}
+    members = np.array([place.setdefault(cluster, len(place)) for cluster in clusters])
+    sums = cluster_sums(members, np.stack(columns, axis=1))
+    drawn = (
+        _draw(sums, resamples, np.random.default_rng(seed)) if len(sums) > 1 else np.full((1, sums.shape[1]), np.nan)
+    )
+
+    scored: dict[str, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
+    for index, arm in enumerate(numbers):
+        own = slice(index * len(names), (index + 1) * len(names))
+        scored[arm] = (
+            _score(metrics, names, sums.sum(axis=0, keepdims=True)[:, own]),
+            _score(metrics, names, drawn[:, own]),
+        )
+    values = {
+        arm: {name: _estimate(whole[name][0], draws[name]) for name in whole} for arm, (whole, draws) in scored.items()
+    }
+    differences: dict[str, dict[str, Estimate]] = {}
+    for arm, (whole, draws) in scored.items():
+        if baseline is not None and arm != baseline:
+            base, base_draws = scored[baseline]
+            differences[arm] = {
+                name: _estimate(_minus(whole[name], base[name])[0], _minus(draws[name], base_draws[name]), test=True)
+                for name in whole
+            }
+    return Bootstrap(values, differences)
+
+
+def _checked(
+    clusters: Sequence[Hashable], numbers: Mapping[str, Mapping[str, np.ndarray]], baseline: str | None, resamples: int
+) -> list[str]:
+    """The names that all arms share."""
+    if not len(clusters) or not numbers:
+        raise ValueError("there are no answers to score; give samples and at least one arm")
+    if resamples < 1:
+        raise ValueError(f"{resamples} resamples give no interval; take 10000, or at least 1")
+    if baseline is not None and baseline not in numbers:
+        raise ValueError(f"the baseline {baseline!r} is none of the arms: {', '.join(numbers)}")
+    first, *_ = numbers.values()
+    for arm, own in numbers.items():
+        if set(own) != set(first):
+            raise ValueError(f"arm {arm!r} contributes {sorted(own)}, another one {sorted(first)}; names must agree")
+        wrong = [name for name in own if np.shape(own[name]) != (len(clusters),)]
+        if wrong:
+            raise ValueError(
+                f"arm {arm!r} has {wrong[0]!r} of shape {np.shape(own[wrong[0]])} for {len(clusters)} samples; "
+                "give one number a sample"
+            )
+    return list(first)
+
+
+def _draw(
+    sums: Float[np.ndarray, "clusters columns"], resamples: int, generator: np.random.Generator
+) -> Float[np.ndarray, "resamples columns"]:
+    """Sums of resamples. How often each cluster is drawn is multinomial: counted draws of clusters."""
+    size = len(sums)
+    rows = max(1, CHUNK // size)
+    drawn = []
+    for start in range(0, resamples, rows):
+        count = min(rows, resamples - start)
+        picks = generator.integers(size, size=(count, size), dtype=np.int32).astype(np.int64)
+        picks += size * np.arange(count)[:, None]
+        weights = np.bincount(picks.ravel(), minlength=count * size).reshape(count, size)
+        drawn.append(weights.astype(float) @ sums)
+    return np.concatenate(drawn)
+
+
+def _score(metrics: Metrics, names: list[str], sums: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics of each row of sums; nan where one is not finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        whole = metrics(numbers.sum(axis=0, keepdims=True))
-        drawn: dict[str, np.ndarray] = {}
-        if clusters > 1:
-            drawn = {name: np.empty((resamples, *value.shape[1:])) for name, value in whole.items()}
-        random, done = np.random.default_rng(seed), 0
-        while drawn and done < resamples:
-            rows = min(resamples - done, max(1, WEIGHTS // clusters))
-            for name, value in metrics(_weights(random, rows, clusters) @ numbers).items():
-                drawn[name][done : done + rows] = value
-            done += rows
-    none = {name: np.full((1, *value.shape[1:]), np.nan) for name, value in whole.items()}
-    return {name: _estimate(value[0], drawn.get(name, none[name]), level) for name, value in whole.items()}
+        found = metrics({name: np.ascontiguousarray(sums[:, index]) for index, name in enumerate(names)})
+    arrays = {name: np.broadcast_to(np.asarray(value, dtype=float), len(sums)) for name, value in found.items()}
+    return {name: np.where(np.isfinite(array), array, np.nan) for name, array in arrays.items()}
 
 
-def _weights(random: np.random.Generator, rows: int, clusters: int) -> Float[np.ndarray, "rows clusters"]:
-    """How often each image is drawn, in each of several resamples."""
-    drawn = random.integers(clusters, size=(rows, clusters))
-    drawn += np.arange(rows)[:, None] * clusters
-    return np.bincount(drawn.ravel(), minlength=rows * clusters).reshape(rows, clusters).astype(float)
+def _minus(arm: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+    """Differences, those by rounding made 0: equal columns of a matrix product may differ in their last bits."""
+    difference = arm - baseline
+    return np.where(np.abs(difference) <= ROUNDING * np.maximum(np.abs(arm), np.abs(baseline)), 0.0, difference)
 
 
-def _estimate(value: np.ndarray, drawn: np.ndarray, level: float) -> Estimate:
-    value = np.where(np.isfinite(value), value, np.nan).astype(float)  # arms ...
-    drawn = np.where(np.isfinite(drawn), drawn, np.nan)  # resamples arms ...
-    low, high = _percentiles(drawn, level)
-    low, high = (np.where(np.isnan(value), np.nan, end) for end in (low, high))
-    differences = drawn - drawn[:, :1]
-    difference = value - value[:1]
-    difference_low, difference_high = (
-        np.where(np.isnan(difference), np.nan, end) for end in _percentiles(differences, level)
-    )
-    counted = (~np.isnan(differences)).sum(axis=0)
-    side = np.minimum((differences <= 0).sum(axis=0), (differences >= 0).sum(axis=0))
-    p = np.minimum(1, 2 * (1 + side) / (counted + 1))
-    p = np.where(np.isnan(difference) | (counted == 0), np.nan, p)
-    p[0] = np.nan
-    return Estimate(
-        value=value,
-        low=low,
-        high=high,
-        difference=difference,
-        difference_low=difference_low,
-        difference_high=difference_high,
-        p=p,
-        defined=np.asarray((~np.isnan(drawn)).mean(axis=0)),
-    )
-
-
-def _percentiles(drawn: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Both ends of the interval of every column over the resamples in which it is defined."""
-    columns = drawn.reshape(len(drawn), -1).T
-    ends = np.full((2, len(columns)), np.nan)
-    for index, column in enumerate(columns):
-        defined = column[~np.isnan(column)]
-        if len(defined):
-            ends[:, index] = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    low, high = ends.reshape(2, *drawn.shape[1:])
-    return low, high
+def _estimate(value: float, draws: np.ndarray, test: bool = False) -> Estimate:
+    defined = draws[~np.isnan(draws)]
+    nan = float("nan")
+    undefined = 1 - len(defined) / len(draws)
+    if np.isnan(value) or not len(defined):
+        return Estimate(value=float(value), low=nan, high=nan, undefined=undefined)
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    fewer = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
+    p = min(1.0, 2 * (1 + fewer) / (1 + len(defined))) if test else nan
+    return Estimate(value=float(value), low=float(low), high=float(high), undefined=undefined, p=p)
