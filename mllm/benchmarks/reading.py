@@ -44,7 +44,7 @@ def read_json(path: Path) -> Any:
     text = read_text(path)
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
 
 
@@ -63,7 +63,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
             if line.strip():
                 try:
                     rows.append(json.loads(line))
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"{path}, line {number} is not JSON: {error}") from None
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
@@ -123,8 +123,8 @@ def files_in(folder: Path, patterns: Sequence[str], expected: str) -> list[Path]
 def read_answers(path: Path, samples: Sequence[Sample]) -> list[str]:
     """Answers from a file, in the order of the samples.
 
-    A line has an id (`id`, `question_id` or `image_id`) and an answer (`answer`, `response`, `caption` or `text`). An id
-    is that of the sample, or its last part where that is unique ("12" for "coco-random-12"), as published answer files
+    A line has an id (`id`, `question_id` or `image_id`) and an answer (`answer`, `response`, `caption` or `text`). The
+    id is that of the sample, or its last part where that is unique ("12" for "random-12"), as published answer files
     have it.
 
     Raises:

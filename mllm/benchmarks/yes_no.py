@@ -1,9 +1,9 @@
-"""What an answer to a yes-or-no question says: the parsers that are in use, by name.
+r"""What an answer to a yes-or-no question says: the parsers that are in use, by name.
 
 The same answers give other scores under another parser, so a score is worth nothing without the parser's name. Those of
 others do exactly what the published scripts do, mistakes included:
 
-- `official`: AoiDragon/POPE@08d957b, evaluate.py. Only the first sentence counts; "NO", "Nope", "no\\n", "" and
+- `official`: AoiDragon/POPE@08d957b, evaluate.py. Only the first sentence counts; "NO", "Nope", "no\n", "" and
   "I cannot see it. No." are yes.
 - `vcd`: DAMO-NLP-SG/VCD@d6568ff, experiments/eval/eval_pope.py. Searches for the *label* anywhere in the text, so that
   "unknown" and "cannot" are right wherever the label is no.
@@ -101,10 +101,9 @@ def words(text: str, label: str) -> Said:
         return "unknown"
     plain = " ".join(tokens).replace(" 't", " n't")
     if tokens[0] in _YES | _NO:
-        leading = _said("yes" if tokens[0] in _YES else "no")
-        other = (_NO if leading == "yes" else _YES) & {"yes", "no"}
-        contradicted = leading == "no" and bool(set(tokens) & other) and "but" not in tokens
-        return "unknown" if contradicted else leading
+        if tokens[0] in _NO and "yes" in tokens:
+            return "unknown"
+        return "yes" if tokens[0] in _YES else "no"
     one = _one_of(bool(_YES & set(tokens)), bool(_NO & set(tokens)))
     if one != "unknown" or (_YES & set(tokens)):
         return one
