@@ -1,17 +1,15 @@
 """POPE: "Is there a dog in the image?", half of the time about objects that are not there.
 
-Source: Li et al. 2023, arXiv:2305.10355; AoiDragon/POPE@08d957b. Three splits differ in how the absent objects are drawn:
-at random, among the most frequent ones (popular), or among those that usually come with what is there (adversarial).
+Source: Li et al. 2023, arXiv:2305.10355; AoiDragon/POPE@08d957b. Three splits differ in how the absent objects are
+drawn: at random, among the most frequent (popular), or among those that usually come with what is there (adversarial).
 
-The published files are JSON lines, whatever their name ends in, of 3000 questions each; an older `random` file has 2910,
-so the number of questions belongs to a score. Where the object begins with a vowel their questions partly end in "in the
-imange?", which is kept: it is what models were asked.
+The published files are JSON lines, whatever their name ends in, of 3000 questions each; an older `random` file has
+2910, so the number of questions belongs to a score. Where the object begins with a vowel their questions partly end in
+"in the imange?", which is kept: it is what models were asked.
 """
 
 from __future__ import annotations
 
-import json
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from .coco import read_instances
 from .contract import Counted, Sample
 from .reading import field_of, files_in, read_json_lines
-from .yes_no import PARSERS, Said, check_parser
+from .yes_no import PARSERS, check_parser
+from .yes_no_counts import count_yes_no, yes_no_metrics
 
-__all__ = ["POPE", "POPE_SPLITS", "build_pope", "pope_question", "score_in_order", "write_pope"]
+__all__ = ["POPE", "POPE_SPLITS", "score_in_order"]
 
 #: In the order of the paper.
 POPE_SPLITS = ("random", "popular", "adversarial")
@@ -34,10 +32,10 @@ _EXPECTED = "the JSON lines of POPE, named after their split, e.g. coco_pope_adv
 
 @dataclass(frozen=True, kw_only=True)
 class POPE:
-    """The benchmark.
+    r"""The benchmark.
 
     Attributes:
-        suffix: put behind every question, e.g. "\\nAnswer the question using a single word or phrase.", as lmms-eval
+        suffix: put behind every question, e.g. "\nAnswer the question using a single word or phrase.", as lmms-eval
             and LLaVA do; nothing in the paper.
         parser: of yes and no, whose score comes first; the others of `yes_no.PARSERS` are counted as well.
 
@@ -45,7 +43,7 @@ class POPE:
         ValueError: an unknown parser.
 
     Example:
-        >>> sample = Sample(id="random-1", image="1.jpg", question=pope_question("dog"), truth="no", part="random")
+        >>> sample = Sample(id="random-1", image="1.jpg", question="Is there a dog in the image?", truth="no", part="random")
         >>> counted = POPE().count(sample, "I cannot see it. No.")
         >>> counted["official"].said, counted["words"].said
         ('yes', 'no')
@@ -111,47 +109,6 @@ class POPE:
         return yes_no_metrics(sums)
 
 
-def count_yes_no(said: Said, label: str, *, positive: str = "yes", dropped: bool = False) -> Counted:
-    """What one answer to a yes-or-no question contributes.
-
-    Args:
-        said: what the parser made of it.
-        label: yes or no.
-        positive: the class that precision and recall are about.
-        dropped: whether recall leaves unknown answers out, as lmms-eval's does; otherwise they count as misses.
-    """
-    hit, wanted = said == positive, label == positive
-    return Counted(
-        numbers={
-            "answers": 1,
-            "right": int(said == label),
-            "yes": int(said == "yes"),
-            "unknown": int(said == "unknown"),
-            "true_positives": int(hit and wanted),
-            "false_positives": int(hit and not wanted),
-            "false_negatives": int(wanted and not hit and not (dropped and said == "unknown")),
-        },
-        correct=said == label,
-        said=said,
-    )
-
-
-def yes_no_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Metrics from sums of `count_yes_no`; nan where nothing was counted."""
-    answers, hits = (np.asarray(sums[name], float) for name in ("answers", "true_positives"))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        precision = hits / (hits + sums["false_positives"])
-        recall = hits / (hits + sums["false_negatives"])
-        return {
-            "accuracy": sums["right"] / answers,
-            "precision": precision,
-            "recall": recall,
-            "f1": 2 * precision * recall / (precision + recall),
-            "yes_percent": 100 * np.asarray(sums["yes"]) / answers,
-            "unknown": np.asarray(sums["unknown"], float),
-        }
-
-
 def score_in_order(labels: Sequence[str], answers: Sequence[str], parser: str = "official") -> dict[str, float]:
     """The scores as the published scripts compute them: answers matched to questions by their order alone.
 
@@ -195,88 +152,3 @@ def score_in_order(labels: Sequence[str], answers: Sequence[str], parser: str = 
         **{name: float(metrics[name]) for name in ("accuracy", "precision", "recall", "f1")},
         "yes_ratio": (list(labels) if dropped else said).count("yes") / len(said),
     }
-
-
-def pope_question(name: str, *, imange: bool = False) -> str:
-    """The question about an object.
-
-    Args:
-        name: of the object.
-        imange: misspell "image" behind a vowel as the authors' code does, which replaces every "a" of its template.
-
-    Example:
-        >>> pope_question("dog"), pope_question("apple", imange=True)
-        ('Is there a dog in the image?', 'Is there an apple in the imange?')
-    """
-    if name[:1].lower() not in tuple("aeiou"):
-        return f"Is there a {name} in the image?"
-    return f"Is there an {name} in the {'imange' if imange else 'image'}?"
-
-
-def build_pope(
-    instances: Path, seed: int, *, images: int = 500, pairs: int = 3, imange: bool = False
-) -> dict[str, list[dict[str, str | int]]]:
-    """The three splits for annotated images of your own.
-
-    Images with at least `pairs` annotated classes are drawn. The first classes of an image in the order of its
-    annotations are asked about; behind each comes one that is neither annotated nor asked about yet. Popular takes the
-    class that is in most images of the file, adversarial the one that shares most images with the class before it, or a
-    random one if none does; equal classes are taken in the order in which the file names them first.
-
-    Args:
-        instances: a COCO instances file.
-        seed: of the draw of images and of classes at random.
-        images: how many.
-        pairs: questions with yes an image, and with no.
-        imange: as in `pope_question`.
-
-    Returns:
-        Split -> questions, in the fields of the published files.
-
-    Raises:
-        ValueError: as `read_instances`; too few images, or too few classes to ask about absent ones.
-    """
-    annotated = read_instances(instances)
-    fitting = [image for image in annotated if len(image.objects) >= pairs]
-    if pairs < 1 or images < 1 or len(fitting) < images:
-        raise ValueError(
-            f"{instances} has {len(fitting)} images with {pairs} or more classes, and {images} are wanted; "
-            "ask for at least one and at most as many"
-        )
-    popularity = Counter(name for image in annotated for name in image.objects)
-    company: dict[str, Counter[str]] = {name: Counter() for name in popularity}
-    for image in annotated:
-        for name in image.objects:
-            company[name].update(other for other in image.objects if other != name)
-    rng = random.Random(seed)
-    drawn = rng.sample(fitting, images)
-    splits: dict[str, list[dict[str, str | int]]] = {}
-    order = {name: place for place, name in enumerate(popularity)}
-    for split in POPE_SPLITS:
-        questions: list[dict[str, str | int]] = []
-        for image in drawn:
-            used = set(image.objects)
-            for present in image.objects[:pairs]:
-                left = [name for name in popularity if name not in used]
-                if not left:
-                    raise ValueError(f"{image.file} has all classes but {pairs - 1} or fewer; annotate more classes")
-                counts = {"random": Counter(), "popular": popularity, "adversarial": company[present]}[split]
-                best = max(left, key=lambda name: (counts[name], -order[name]))
-                absent = best if counts[best] else rng.choice(left)
-                used.add(absent)
-                for name, label in ((present, "yes"), (absent, "no")):
-                    text = pope_question(name, imange=imange)
-                    questions.append(
-                        {"question_id": len(questions) + 1, "image": image.file, "text": text, "label": label}
-                    )
-        splits[split] = questions
-    return splits
-
-
-def write_pope(splits: Mapping[str, Sequence[Mapping[str, str | int]]], folder: Path) -> list[Path]:
-    """Write the splits as `POPE.samples` reads them; returns the files."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"pope_{split}.json" for split in splits]
-    for path, questions in zip(paths, splits.values(), strict=True):
-        path.write_text("".join(f"{json.dumps(question)}\n" for question in questions), encoding="utf-8")
-    return paths
