@@ -43,7 +43,7 @@ class POPE:
         ValueError: an unknown parser.
 
     Example:
-        >>> sample = Sample(id="random-1", image="1.jpg", question="Is there a dog in the image?", truth="no", part="random")
+        >>> sample = Sample(id="random-1", image="1.jpg", question="Is there a dog?", truth="no")
         >>> counted = POPE().count(sample, "I cannot see it. No.")
         >>> counted["official"].said, counted["words"].said
         ('yes', 'no')
