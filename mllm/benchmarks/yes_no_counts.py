@@ -24,13 +24,13 @@ def count_yes_no(said: Said, label: str, *, positive: str = "yes", dropped: bool
     hit, wanted = said == positive, label == positive
     return Counted(
         numbers={
-            "answers": 1,
-            "right": int(said == label),
-            "yes": int(said == "yes"),
-            "unknown": int(said == "unknown"),
-            "true_positives": int(hit and wanted),
-            "false_positives": int(hit and not wanted),
-            "false_negatives": int(wanted and not hit and not (dropped and said == "unknown")),
+            "answers": 1.0,
+            "right": float(said == label),
+            "yes": float(said == "yes"),
+            "unknown": float(said == "unknown"),
+            "true_positives": float(hit and wanted),
+            "false_positives": float(hit and not wanted),
+            "false_negatives": float(wanted and not hit and not (dropped and said == "unknown")),
         },
         correct=said == label,
         said=said,
@@ -39,15 +39,17 @@ def count_yes_no(said: Said, label: str, *, positive: str = "yes", dropped: bool
 
 def yes_no_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Metrics from sums of `count_yes_no`; nan where nothing was counted."""
-    answers, hits = (np.asarray(sums[name], float) for name in ("answers", "true_positives"))
+    sums = {name: np.asarray(value, float) for name, value in sums.items()}
+    answers, hits = sums["answers"], sums["true_positives"]
     with np.errstate(divide="ignore", invalid="ignore"):
         precision = hits / (hits + sums["false_positives"])
         recall = hits / (hits + sums["false_negatives"])
-        return {
+        metrics = {
             "accuracy": sums["right"] / answers,
             "precision": precision,
             "recall": recall,
             "f1": 2 * precision * recall / (precision + recall),
-            "yes_percent": 100 * np.asarray(sums["yes"]) / answers,
-            "unknown": np.asarray(sums["unknown"], float),
+            "yes_percent": 100 * sums["yes"] / answers,
+            "unknown": sums["unknown"],
         }
+    return {name: np.asarray(value) for name, value in metrics.items()}
