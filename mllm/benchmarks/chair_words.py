@@ -54,7 +54,8 @@ bird: blackbird bluebird bluejay buzzard chickadee cockatiel cockatoo condor cor
     seabird seagull shorebird songbird sparrow swan turkey vulture warbler waterbird waterfowl willet woodpecker
 cat: feline kitten tabby
 dog: beagle brindle bulldog canine chihuahua cocker collie corgi dachshund doberman doggie doggy greyhound hound husky
-    labrador mutt pitbull poodle pug pup puppy retriever rottweiler schnauzer sheepdog spaniel terrier weimaraner whippet
+    labrador mutt pitbull poodle pug pup puppy retriever rottweiler schnauzer sheepdog spaniel terrier weimaraner
+    whippet
 horse: bronc bronco clydesdale colt equine foal mare mustang palomino pony racehorse stallion
 sheep: ewe goat lamb ram
 cow: bison buffalo bull calf cattle heifer holstein ox zebu

@@ -13,179 +13,31 @@ from functools import lru_cache
 __all__ = ["fixed_singular", "official_singular"]
 
 #: Words that stay as they are; so does every word that is the end of one of them ("as" of "christmas").
-_UNCHANGED = tuple(
-    [
-        "bison",
-        "bream",
-        "breeches",
-        "britches",
-        "carp",
-        "chassis",
-        "christmas",
-        "clippers",
-        "cod",
-        "contretemps",
-        "corps",
-        "debris",
-        "diabetes",
-        "djinn",
-        "eland",
-        "elk",
-        "flounder",
-        "gallows",
-        "georgia",
-        "graffiti",
-        "headquarters",
-        "herpes",
-        "high-jinks",
-        "homework",
-        "innings",
-        "jackanapes",
-        "mackerel",
-        "measles",
-        "mews",
-        "mumps",
-        "news",
-        "pincers",
-        "pliers",
-        "proceedings",
-        "rabies",
-        "salmon",
-        "scissors",
-        "series",
-        "shears",
-        "species",
-        "swine",
-        "swiss",
-        "trout",
-        "tuna",
-        "whiting",
-        "wildebeest",
-        "advice",
-        "bread",
-        "butter",
-        "cheese",
-        "electricity",
-        "equipment",
-        "fruit",
-        "furniture",
-        "garbage",
-        "gravel",
-        "happiness",
-        "information",
-        "ketchup",
-        "knowledge",
-        "love",
-        "luggage",
-        "mathematics",
-        "mayonnaise",
-        "meat",
-        "mustard",
-        "news",
-        "progress",
-        "research",
-        "rice",
-        "sand",
-        "software",
-        "understanding",
-        "water",
-    ]
-)
+_UNCHANGED_WORDS = """
+bison bream breeches britches carp chassis christmas clippers cod contretemps corps debris diabetes djinn eland elk
+flounder gallows georgia graffiti headquarters herpes high-jinks homework innings jackanapes mackerel measles mews
+mumps news pincers pliers proceedings rabies salmon scissors series shears species swine swiss trout tuna whiting
+wildebeest advice bread butter cheese electricity equipment fruit furniture garbage gravel happiness information
+ketchup knowledge love luggage mathematics mayonnaise meat mustard news progress research rice sand software
+understanding water
+"""
+_UNCHANGED = tuple(_UNCHANGED_WORDS.split())
 #: Ends whose plural is -ies; "^pie" and "^tie" are in the original list, where they can match nothing.
-_IN_IE = tuple(
-    f"{word}s"
-    for word in [
-        "alergie",
-        "auntie",
-        "beanie",
-        "birdie",
-        "bogie",
-        "bombie",
-        "collie",
-        "cookie",
-        "cutie",
-        "doggie",
-        "eyrie",
-        "freebie",
-        "goonie",
-        "groupie",
-        "hankie",
-        "hippie",
-        "hoagie",
-        "hottie",
-        "indie",
-        "junkie",
-        "laddie",
-        "laramie",
-        "lingerie",
-        "meanie",
-        "newbie",
-        "nightie",
-        "oldie",
-        "pixie",
-        "quickie",
-        "reverie",
-        "rookie",
-        "softie",
-        "sortie",
-        "stoolie",
-        "sweetie",
-        "techie",
-        "toughie",
-        "valkyrie",
-        "veggie",
-        "weenie",
-        "yuppie",
-        "zombie",
-    ]
-)
+_IE_WORDS = """
+alergie auntie beanie birdie bogie bombie collie cookie cutie doggie eyrie freebie goonie groupie hankie hippie
+hoagie hottie indie junkie laddie laramie lingerie meanie newbie nightie oldie pixie quickie reverie rookie softie
+sortie stoolie sweetie techie toughie valkyrie veggie weenie yuppie zombie
+"""
+_IN_IE = tuple(f"{word}s" for word in _IE_WORDS.split())
 #: Ends and what takes their place.
-_IRREGULAR = dict(
-    pair.split(":")
-    for pair in [
-        "atlantes:atlas",
-        "atlases:atlas",
-        "axes:axe",
-        "beeves:beef",
-        "brethren:brother",
-        "children:child",
-        "corpora:corpus",
-        "corpuses:corpus",
-        "ephemerides:ephemeris",
-        "feet:foot",
-        "ganglia:ganglion",
-        "geese:goose",
-        "genera:genus",
-        "genii:genie",
-        "graffiti:graffito",
-        "helves:helve",
-        "kine:cow",
-        "leaves:leaf",
-        "loaves:loaf",
-        "men:man",
-        "mongooses:mongoose",
-        "monies:money",
-        "moves:move",
-        "mythoi:mythos",
-        "numena:numen",
-        "occipita:occiput",
-        "octopodes:octopus",
-        "opera:opus",
-        "opuses:opus",
-        "our:my",
-        "oxen:ox",
-        "penes:penis",
-        "penises:penis",
-        "people:person",
-        "sexes:sex",
-        "soliloquies:soliloquy",
-        "teeth:tooth",
-        "testes:testis",
-        "trilbys:trilby",
-        "turves:turf",
-        "zoa:zoon",
-    ]
-)
+_IRREGULAR_PAIRS = """
+atlantes:atlas atlases:atlas axes:axe beeves:beef brethren:brother children:child corpora:corpus corpuses:corpus
+ephemerides:ephemeris feet:foot ganglia:ganglion geese:goose genera:genus genii:genie graffiti:graffito helves:helve
+kine:cow leaves:leaf loaves:loaf men:man mongooses:mongoose monies:money moves:move mythoi:mythos numena:numen
+occipita:occiput octopodes:octopus opera:opus opuses:opus our:my oxen:ox penes:penis penises:penis people:person
+sexes:sex soliloquies:soliloquy teeth:tooth testes:testis trilbys:trilby turves:turf zoa:zoon
+"""
+_IRREGULAR = dict(pair.split(":") for pair in _IRREGULAR_PAIRS.split())
 #: Ends and what takes their place, the first that fits.
 _RULES = tuple(
     (re.compile(pattern), put)
@@ -228,50 +80,11 @@ _RULES = tuple(
         (r"s$", ""),
     )
 )
-_PREPOSITIONS = frozenset(
-    [
-        "about",
-        "above",
-        "across",
-        "after",
-        "among",
-        "around",
-        "at",
-        "athwart",
-        "before",
-        "behind",
-        "below",
-        "beneath",
-        "beside",
-        "besides",
-        "between",
-        "betwixt",
-        "beyond",
-        "but",
-        "by",
-        "during",
-        "except",
-        "for",
-        "from",
-        "in",
-        "into",
-        "near",
-        "of",
-        "off",
-        "on",
-        "onto",
-        "out",
-        "over",
-        "since",
-        "till",
-        "to",
-        "under",
-        "until",
-        "unto",
-        "upon",
-        "with",
-    ]
-)
+_PREPOSITION_WORDS = """
+about above across after among around at athwart before behind below beneath beside besides between betwixt beyond
+but by during except for from in into near of off on onto out over since till to under until unto upon with
+"""
+_PREPOSITIONS = frozenset(_PREPOSITION_WORDS.split())
 
 
 @lru_cache(maxsize=100_000)
@@ -299,24 +112,7 @@ def official_singular(word: str) -> str:
 
 
 #: Words in -s that are no plurals, beside those in -ss, -us and -is.
-_SINGULAR_S = frozenset(
-    [
-        "as",
-        "gas",
-        "has",
-        "his",
-        "its",
-        "this",
-        "was",
-        "does",
-        "always",
-        "perhaps",
-        "towards",
-        "upstairs",
-        "besides",
-        "skis",
-    ]
-)
+_SINGULAR_S = frozenset(("as", "gas", "has", "his", "its", "was", "does", "always", "perhaps", "towards", "skis"))
 _PLURALS = {"ties": "tie", "pies": "pie", "taxis": "taxi", "dies": "die", "lies": "lie", "bowties": "bowtie"}
 
 

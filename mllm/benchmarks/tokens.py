@@ -1,8 +1,8 @@
 """Words of a text as the Penn Treebank counts them: what CHAIR's `nltk.word_tokenize` gives, without its downloads.
 
-Rules: R. MacIntyre's tokeniser of the Penn Treebank as NLTK extends it (nltk/tokenize/destructive.py), for text in lower
-case. Sentences: Kiss & Strunk 2006 (Punkt) without trained abbreviations; NLTK's model knows some ("mr.", "u.s."), behind
-which it does not end a sentence, which only decides whether the full stop is a token of its own.
+Rules: R. MacIntyre's tokeniser of the Penn Treebank as NLTK extends it (nltk/tokenize/destructive.py), for text in
+lower case. Sentences: Kiss & Strunk 2006 (Punkt) without trained abbreviations. NLTK's English model knows some ("mr.",
+"u.s.") and ends no sentence behind them; that only decides whether the full stop is a token of its own.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _INITIAL_OR_NUMBER = re.compile(r"(?:[^\W\d]|-?[.,]?\d[\d,.-]*)\Z")
 _LAST_WORD = re.compile(r"[^\s(\"`{\[:;&#*@)}\]?!]*\Z")
 
 _OPENING = (
-    (r"([«“‘„]|`+)", r" \1 "),
+    (r"([«“\u2018„]|`+)", r" \1 "),
     (r"^\"", "``"),
     (r"``", " `` "),
     (r"([ (\[{<])(?:\"|'')", r"\1 `` "),
     (r"(?<!\w)'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)", "' "),
 )
 _MARKS = (
-    (r"([^.])\.([\])}>\"'»”’ ]*)\s*$", r"\1 . \2 "),  # only the last full stop of a sentence
+    (r"([^.])\.([\])}>\"'»”\u2019 ]*)\s*$", r"\1 . \2 "),  # only the last full stop of a sentence
     (r"([:,])(\D)", r" \1 \2"),
     (r"([:,])$", r" \1 "),
     (r"\.{2,}", r" \g<0> "),
@@ -35,7 +35,7 @@ _MARKS = (
     (r"--", " -- "),
 )
 _ENDING = (
-    (r"[»”’]", r" \g<0> "),
+    (r"[»”\u2019]", r" \g<0> "),
     (r"''|\"", " '' "),
     (r"\s+", " "),
     (r"([^' ])('[smd]|') ", r"\1 \2 "),
