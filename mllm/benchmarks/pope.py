@@ -145,10 +145,10 @@ def score_in_order(labels: Sequence[str], answers: Sequence[str], parser: str = 
     metrics = yes_no_metrics(sums)
     pairs = Counter(zip(said, labels, strict=True))
     return {
-        "TP": pairs["yes", "yes"],
-        "FP": pairs["yes", "no"],
-        "TN": pairs["no", "no"],
-        "FN": pairs["no", "yes"],
+        "TP": float(pairs["yes", "yes"]),
+        "FP": float(pairs["yes", "no"]),
+        "TN": float(pairs["no", "no"]),
+        "FN": float(pairs["no", "yes"]),
         **{name: float(metrics[name]) for name in ("accuracy", "precision", "recall", "f1")},
         "yes_ratio": (list(labels) if dropped else said).count("yes") / len(said),
     }
