@@ -1,7 +1,8 @@
 """HallusionBench: the same question about a figure and about altered ones, and the same figure for several questions.
 
-Source: Guan et al. 2024, arXiv:2310.14566; tianyi-lab/HallusionBench, evaluation.py. The authors let GPT-4 judge answers
-in free text; here the answers are parsed for yes and no, as VLMEvalKit does, so that scores are comparable with its.
+Source: Guan et al. 2024, arXiv:2310.14566; tianyi-lab/HallusionBench, evaluation.py. The authors let GPT-4 judge
+answers in free text; here answers are parsed for yes and no, as VLMEvalKit does. Figures are counted as the authors do,
+without those of the visual supplement that show nothing; VLMEvalKit counts these as well.
 """
 
 from __future__ import annotations
