@@ -91,7 +91,8 @@ class AMBER:
             raise ValueError(f"{data / 'relation.json'} must map words to lists of words")
         safe = read_text(data / "safe_words.txt").splitlines() if self.task != "discriminative" else []
         known = {str(word) for key, values in related.items() for word in (key, *values)}
-        seen, found = set(), []
+        seen: set[int] = set()
+        found: list[Sample] = []
         for number, row in enumerate(read_json_lines(data / "query" / f"query_{suffix}.json"), 1):
             where = f"{data / 'query' / f'query_{suffix}.json'}, entry {number}"
             key = field_of(row, "id", int, where)

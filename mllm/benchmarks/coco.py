@@ -85,7 +85,8 @@ def _whole(path: Path, kind: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"{path} is not a COCO {kind} file: it holds a {type(data).__name__}, not an object")
     for key in ("annotations", "images", "categories"):
-        for row in data.get(key) if isinstance(data.get(key), list) else []:
-            if not isinstance(row, dict):
-                raise ValueError(f"{path} is not a COCO {kind} file: {key} has {str(row)[:40]!r}")
+        rows = data.get(key)
+        odd = [row for row in rows if not isinstance(row, dict)] if isinstance(rows, list) else []
+        if odd:
+            raise ValueError(f"{path} is not a COCO {kind} file: {key} has {str(odd[0])[:40]!r}")
     return data
