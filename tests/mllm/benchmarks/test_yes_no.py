@@ -66,5 +66,5 @@ def test_only_vcd_looks_at_the_label() -> None:
 
 
 def test_an_unknown_parser_is_an_error_that_names_the_known() -> None:
-    with pytest.raises(ValueError, match="no parser .* 'gpt'; known: official, vcd"):
+    with pytest.raises(ValueError, match=r"no parser .* 'gpt'; known: official, vcd"):
         check_parser("gpt")
