@@ -13,6 +13,7 @@ __all__ = ["sentences", "words"]
 
 #: What may end a sentence: a mark before a closing or opening one, or before blanks and more text.
 _CANDIDATE = re.compile(r"[.?!](?=[?!)\";}\]*:@'({\[]|\s+\S)")
+_BLANKS = re.compile(r"\s*")
 _CLOSING = re.compile(r"[\"')\]}]+?(?:\s+|(?=--)|$)")
 _INITIAL_OR_NUMBER = re.compile(r"(?:[^\W\d]|-?[.,]?\d[\d,.-]*)\Z")
 _LAST_WORD = re.compile(r"[^\s(\"`{\[:;&#*@)}\]?!]*\Z")
@@ -67,11 +68,12 @@ def sentences(text: str) -> list[str]:
     """
     pieces, start = [], 0
     for match in _CANDIDATE.finditer(text):
-        if text[match.start()] == "." and _goes_on(text[start : match.start()], text[match.end() :].lstrip()):
+        end = match.end()
+        following = _BLANKS.match(text, end).end()  # type: ignore[union-attr]  # matches anywhere
+        if match.group() == "." and _goes_on(text[max(start, end - 60) : end - 1], text[following]):
             continue
-        pieces.append(text[start : match.end()])
-        gap = len(text[match.end() :]) - len(text[match.end() :].lstrip())
-        start = match.end() + gap
+        pieces.append(text[start:end])
+        start = following
     pieces.append(text[start:].rstrip())
     for place in range(1, len(pieces)):
         closing = _CLOSING.match(pieces[place])
@@ -81,12 +83,13 @@ def sentences(text: str) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-def _goes_on(before: str, after: str) -> bool:
-    """Whether a full stop between two texts belongs to an ellipsis, an initial or a number inside a sentence."""
+def _goes_on(before: str, following: str) -> bool:
+    """Whether a full stop belongs to an ellipsis, an initial or a number inside a sentence."""
     if before.endswith("."):
         return True
     last = _LAST_WORD.search(before)
-    return bool(last and _INITIAL_OR_NUMBER.match(last.group())) and (after[0].islower() or after[0] in ";:,.!?")
+    initial = bool(last and _INITIAL_OR_NUMBER.match(last.group()))
+    return initial and (following.islower() or following in ";:,.!?")
 
 
 def words(text: str) -> list[str]:
