@@ -160,8 +160,8 @@ def amber_rounded(sums: Mapping[str, float], part: str = "all") -> dict[str, flo
         part: what they are about; "existence" has another constant in F1.
 
     Example:
-        >>> sums = {"answers": 4, "right": 3, "true_positives": 1, "false_positives": 0, "false_negatives": 1}
-        >>> amber_rounded(sums)
+        >>> names = ("answers", "right", "true_positives", "false_positives", "false_negatives")
+        >>> amber_rounded(dict(zip(names, (4.0, 3.0, 1.0, 0.0, 1.0))))
         {'accuracy': 75.0, 'precision': 99.9, 'recall': 50.0, 'f1': 66.6}
     """
     hits = sums["true_positives"]
