@@ -8,12 +8,15 @@ lower case. Sentences: Kiss & Strunk 2006 (Punkt) without trained abbreviations.
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 __all__ = ["sentences", "words"]
 
 #: What may end a sentence: a mark before a closing or opening one, or before blanks and more text.
 _CANDIDATE = re.compile(r"[.?!](?=[?!)\";}\]*:@'({\[]|\s+\S)")
 _BLANKS = re.compile(r"\s*")
+_CHUNK = re.compile(r"\S+")
+_ENDS_INSIDE = re.compile(r"[?!]\S|[^.]\.[?!)\";}\]*:@'({\[,]")
 _CLOSING = re.compile(r"[\"')\]}]+?(?:\s+|(?=--)|$)")
 _INITIAL_OR_NUMBER = re.compile(r"(?:[^\W\d]|-?[.,]?\d[\d,.-]*)\Z")
 _LAST_WORD = re.compile(r"[^\s(\"`{\[:;&#*@)}\]?!]*\Z")
@@ -66,30 +69,37 @@ def sentences(text: str) -> list[str]:
         >>> sentences('a dog. it says "no." no. 2 is a cat... so what')
         ['a dog.', 'it says "no."', 'no.', '2 is a cat... so what']
     """
-    pieces, start = [], 0
+    spans, start = [], 0
     for match in _CANDIDATE.finditer(text):
         end = match.end()
         following = _BLANKS.match(text, end).end()  # type: ignore[union-attr]  # matches anywhere
-        if match.group() == "." and _goes_on(text[max(start, end - 60) : end - 1], text[following]):
+        chunk = _CHUNK.match(text, following).group()  # type: ignore[union-attr]  # a candidate has one
+        if match.group() == "." and _goes_on(text[max(start, end - 60) : end - 1], chunk):
             continue
-        pieces.append(text[start:end])
+        spans.append([start, end])
         start = following
-    pieces.append(text[start:].rstrip())
-    for place in range(1, len(pieces)):
-        closing = _CLOSING.match(pieces[place])
+    spans.append([start, len(text.rstrip())])
+    for first, second in pairwise(spans):
+        closing = _CLOSING.match(text, second[0], max(second))
         if closing:
-            pieces[place - 1] += closing.group().strip()
-            pieces[place] = pieces[place][closing.end() :]
-    return [piece for piece in pieces if piece]
+            first[1] = second[0] + len(closing.group().rstrip())
+            second[0] = closing.end()
+    return [text[start:end] for start, end in spans if start < end]
 
 
-def _goes_on(before: str, following: str) -> bool:
-    """Whether a full stop belongs to an ellipsis, an initial or a number inside a sentence."""
+def _goes_on(before: str, chunk: str) -> bool:
+    """Whether a full stop belongs to an ellipsis, an initial or a number inside a sentence.
+
+    Args:
+        before: what is before it.
+        chunk: what follows it, up to a blank. Where that ends a sentence inside itself, the search ends this one too.
+    """
     if before.endswith("."):
         return True
-    last = _LAST_WORD.search(before)
-    initial = bool(last and _INITIAL_OR_NUMBER.match(last.group()))
-    return initial and (following.islower() or following in ";:,.!?")
+    last = _LAST_WORD.search(before.rpartition("..")[2])
+    if not (last and _INITIAL_OR_NUMBER.match(last.group())) or _ENDS_INSIDE.search(chunk):
+        return False
+    return chunk[0].islower() or chunk[0] in ";:,.!?"
 
 
 def words(text: str) -> list[str]:
