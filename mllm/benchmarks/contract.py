@@ -25,10 +25,12 @@ class Sample:
 
     Attributes:
         id: unique within the benchmark.
-        image: file of the image, relative to the folder of images.
+        image: file of the image, relative to the folder of images; empty for a question without one.
         question: what is asked, as the published file has it.
         truth: what is known of the image, in JSON's types.
         part: the split or subtask that is scored for itself, e.g. "adversarial".
+        groups: kind -> name of a group of questions that counts as right when all of its answers are, e.g. the two
+            about one image of MME; `regard.mllm.benchmarks.groups` counts them.
     """
 
     id: str
@@ -36,6 +38,7 @@ class Sample:
     question: str
     truth: Any = None
     part: str = "all"
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

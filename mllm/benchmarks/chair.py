@@ -1,0 +1,205 @@
+"""CHAIR: how many of the objects that a caption names are not in the image.
+
+Source: Rohrbach et al. 2018, arXiv:1809.02156; recall and the numbers of the golden files as in
+Maxlinn/CHAIR-metric-standalone@640c507; precision, F1 and length as in the scripts of OPERA (arXiv:2311.17911) and PAI
+(arXiv:2407.21771). Objects of an image are those that are annotated in it and those that its reference captions name.
+
+A shorter caption invents less, and papers draw other images, ask other questions and stop at other lengths: recall, F1
+and words belong beside CHAIR, and the list of images and the prompt to every result.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .chair_words import MODES, Reading, read_caption, vocabulary
+from .coco import CocoImage, read_captions, read_instances
+from .contract import Counted, Sample
+from .reading import files_in, read_text
+
+__all__ = ["CHAIR", "count_caption", "objects_of_image"]
+
+_EXPECTED = "the annotations of COCO 2014: instances_val2014.json and captions_val2014.json (and those of train)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CHAIR:
+    """The benchmark.
+
+    Attributes:
+        images: how many images are drawn, of those of val if there are some. 0 takes all.
+        seed: of the draw.
+        image_list: file with the ids of the images in place of a draw, one a line.
+        prompt: what is asked. This one is PAI's; VHR, OPERA and lmms-eval ask "Please describe this image in detail."
+        mode: of reading captions, whose score comes first; the other of `official` and `fixed` is counted as well.
+        synonyms: file in the form of the authors' synonyms.txt in place of our table.
+
+    Raises:
+        ValueError: an unknown mode, or less than no image.
+
+    Example:
+        >>> truth = {"official": ["dog"], "fixed": ["dog"]}
+        >>> sample = Sample(id="1", image="1.jpg", question="Describe it.", truth=truth)
+        >>> CHAIR().count(sample, "A puppy chases a cat.")["official"].invented
+        ('cat',)
+    """
+
+    images: int = 500
+    seed: int = 0
+    image_list: str = ""
+    prompt: str = "Please help me describe the image in detail."
+    mode: str = "official"
+    synonyms: str = ""
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise ValueError(f"there is no mode {self.mode!r} of CHAIR; known: {', '.join(MODES)}")
+        if self.images < 0:
+            raise ValueError(f"images is {self.images}; give how many to draw, or 0 for all")
+
+    @property
+    def name(self) -> str:
+        """As the table of benchmarks has it."""
+        return "chair"
+
+    def samples(self, data: Path) -> list[Sample]:
+        """Draw images and read what is in them.
+
+        Args:
+            data: folder of the annotations, or one that has them in `annotations`.
+
+        Raises:
+            ValueError: instances or captions are missing or damaged, a class is none of COCO's 80, or fewer images
+                than are asked for.
+        """
+        folder = data / "annotations" if (data / "annotations").is_dir() else data
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}; expected {_EXPECTED}")
+        known: dict[int, CocoImage] = {}
+        drawable: list[int] = []
+        instances = files_in(folder, ("instances_*.json",), _EXPECTED)
+        captions = files_in(folder, ("captions_*.json",), _EXPECTED)
+        of_val = any("val" in path.name for path in instances)
+        for path in instances:
+            for image in read_instances(path):
+                if image.id in known:
+                    raise ValueError(f"{path} has the image {image.id}, which another instances file has as well")
+                known[image.id] = image
+                if "val" in path.name or not of_val:
+                    drawable.append(image.id)
+        chosen = self._chosen(known, drawable)
+        said: dict[int, list[str]] = {}
+        for path in captions:
+            for key, texts in read_captions(path, set(chosen)).items():
+                said.setdefault(key, []).extend(texts)
+        silent = [key for key in chosen if key not in said]
+        if silent:
+            raise ValueError(f"no captions of {len(silent)} images, e.g. {silent[0]}; expected {_EXPECTED}")
+        return [
+            Sample(
+                id=str(key),
+                image=known[key].file,
+                question=self.prompt,
+                truth={mode: objects_of_image(known[key].objects, said[key], mode, self.synonyms) for mode in MODES},
+            )
+            for key in chosen
+        ]
+
+    def _chosen(self, known: Mapping[int, CocoImage], drawable: Sequence[int]) -> list[int]:
+        if self.image_list:
+            path = Path(self.image_list)
+            chosen: dict[int, None] = {}
+            for number, line in enumerate(read_text(path).splitlines(), 1):
+                word = line.strip()
+                if not word:
+                    continue
+                if not (word.isascii() and word.isdigit() and int(word[:18]) in known):
+                    raise ValueError(f"{path}, line {number}: {word[:40]!r} is not the id of an annotated image")
+                if int(word) in chosen:
+                    raise ValueError(f"{path}, line {number}: the image {word} is there twice")
+                chosen[int(word)] = None
+            return list(chosen)
+        if self.images > len(drawable):
+            raise ValueError(f"{self.images} images are asked for, and {len(drawable)} are annotated; ask for fewer")
+        return sorted(random.Random(self.seed).sample(drawable, self.images)) if self.images else sorted(drawable)
+
+    def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
+        """What a caption names, in both modes."""
+        return {
+            mode: count_caption(read_caption(answer, mode, self.synonyms), sample.truth[mode])
+            for mode in (self.mode, *(other for other in MODES if other != self.mode))
+        }
+
+    def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        """Metrics of captions.
+
+        `chair_s`: captions that invent, of all. `chair_i`: invented mentions, of all. `recall`: objects of the images
+        that are named; `precision`: different named objects that are there; `f1` of both. All 0-1. `words` a caption.
+        """
+        of = {name: np.asarray(value, float) for name, value in sums.items()}
+        with np.errstate(divide="ignore", invalid="ignore"):
+            recall, precision = of["found"] / of["objects"], of["found"] / of["named"]
+            metrics = {
+                "chair_s": of["inventing"] / of["captions"],
+                "chair_i": of["invented_mentions"] / of["mentions"],
+                "recall": recall,
+                "precision": precision,
+                "f1": 2 * recall * precision / (recall + precision),
+                "words": of["words"] / of["captions"],
+            }
+        return {name: np.asarray(value) for name, value in metrics.items()}
+
+
+def objects_of_image(
+    annotated: Sequence[str], captions: Sequence[str], mode: str = "official", synonyms: str = ""
+) -> list[str]:
+    """The objects of an image: those annotated, and those that reference captions name; sorted.
+
+    Args:
+        annotated: names of COCO's classes.
+        captions: reference captions of the image.
+        mode: of reading captions.
+        synonyms: as in `vocabulary`.
+
+    Raises:
+        ValueError: a name is no class of COCO.
+    """
+    classes = vocabulary(mode, synonyms).classes
+    for name in annotated:
+        if name not in classes:
+            raise ValueError(f"{name!r} is none of the 80 classes of COCO, whose words CHAIR knows")
+    named = {mention.name for text in captions for mention in read_caption(text, mode, synonyms).mentions}
+    return sorted({classes[name] for name in annotated} | named)
+
+
+def count_caption(reading: Reading, objects: Sequence[str]) -> Counted:
+    """What a caption contributes.
+
+    Args:
+        reading: the caption, read.
+        objects: classes that are in the image.
+    """
+    names = [mention.name for mention in reading.mentions]
+    there = set(objects)
+    invented = [name for name in names if name not in there]
+    return Counted(
+        numbers={
+            "captions": 1.0,
+            "inventing": float(bool(invented)),
+            "mentions": float(len(names)),
+            "invented_mentions": float(len(invented)),
+            "named": float(len(set(names))),
+            "found": float(len(set(names) & there)),
+            "objects": float(len(there)),
+            "words": float(len(reading.words)),
+        },
+        correct=not invented,
+        said=tuple(names),
+        invented=tuple(invented),
+        true=tuple(sorted(there)),
+    )

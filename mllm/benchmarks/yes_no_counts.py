@@ -1,0 +1,55 @@
+"""What answers to yes-or-no questions contribute, and accuracy, precision, recall and F1 from their sums."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .contract import Counted
+from .yes_no import Said
+
+__all__ = ["count_yes_no", "yes_no_metrics"]
+
+
+def count_yes_no(said: Said, label: str, *, positive: str = "yes", dropped: bool = False) -> Counted:
+    """What one answer to a yes-or-no question contributes.
+
+    Args:
+        said: what the parser made of it.
+        label: yes or no.
+        positive: the class that precision and recall are about.
+        dropped: whether recall leaves unknown answers out, as lmms-eval's does; otherwise they count as misses.
+    """
+    hit, wanted = said == positive, label == positive
+    return Counted(
+        numbers={
+            "answers": 1.0,
+            "right": float(said == label),
+            "yes": float(said == "yes"),
+            "unknown": float(said == "unknown"),
+            "true_positives": float(hit and wanted),
+            "false_positives": float(hit and not wanted),
+            "false_negatives": float(wanted and not hit and not (dropped and said == "unknown")),
+        },
+        correct=said == label,
+        said=said,
+    )
+
+
+def yes_no_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Metrics from sums of `count_yes_no`; nan where nothing was counted."""
+    sums = {name: np.asarray(value, float) for name, value in sums.items()}
+    answers, hits = sums["answers"], sums["true_positives"]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision = hits / (hits + sums["false_positives"])
+        recall = hits / (hits + sums["false_negatives"])
+        metrics = {
+            "accuracy": sums["right"] / answers,
+            "precision": precision,
+            "recall": recall,
+            "f1": 2 * precision * recall / (precision + recall),
+            "yes_percent": 100 * sums["yes"] / answers,
+            "unknown": sums["unknown"],
+        }
+    return {name: np.asarray(value) for name, value in metrics.items()}
