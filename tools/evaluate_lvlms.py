@@ -1,29 +1,29 @@
 """`regard evaluate` for vision-language models: fixes beside the baseline, on the same samples, with paired statistics.
 
 The output folder holds settings.yaml, for each arm answers/ARM.jsonl (a line an answer, written as soon as it is there;
-the same command goes on after the last of them) and summary.json.
+the same command goes on after the last of them) and summary.json, whose form `regard.mllm.score_tables.score` tells.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from ..mllm import LVLM, describe, parse_interventions
+from ..mllm.answer_store import Answers, AnswerWriter, Arm, StoredAnswer, activity_summary, read_answers
 from ..mllm.benchmarks import Sample
-from ..mllm.statistics import Estimate, bootstrap, holm
+from ..mllm.score_tables import score
 from .ask import quiet_loading
 from .scene_benchmarks import SCENE_BENCHMARKS, SceneCaptions, SceneQuestions
 from .settings import EvaluateSettings
@@ -38,15 +38,6 @@ FIXES = [
 ]
 _BASELINE = "none"
 _LONGEST = {"scene_captions": 60, "scene_questions": 4}
-
-
-@dataclass(frozen=True)
-class _Arm:
-    """One way of answering one benchmark."""
-
-    fix: str
-    benchmark: SceneCaptions | SceneQuestions
-    file: Path
 
 
 def run(settings: EvaluateSettings) -> int:
@@ -81,13 +72,14 @@ def run(settings: EvaluateSettings) -> int:
     idle: set[str] = set()
     for benchmark in benchmarks:
         samples = benchmark.samples(Path())
-        arms = [_Arm(fix, benchmark, _file(out, model, benchmark, fix, methods[fix])) for fix in fixes]
         answers = {}
-        for arm in arms:
-            answers[arm.fix], fired = _answer(lvlm, arm, methods[arm.fix], samples, settings.batch_size)
-            idle |= set() if fired or arm.fix == _BASELINE else {arm.fix}
-        summary["benchmarks"][benchmark.name] = scored = _score(benchmark, samples, answers, settings)
-        _print(benchmark.name, len({sample.image for sample in samples}), scored)
+        for fix in fixes:
+            answers[fix] = _answer(lvlm, model, benchmark, fix, methods[fix], samples, out, settings.batch_size)
+            fired = {one["method"] for answer in answers[fix] for one in answer.activity if _acted(one)}
+            idle |= set() if {method.name for method in methods[fix]} <= fired else {fix}
+        scored = score(samples, benchmark, answers, resamples=settings.resamples)
+        summary["benchmarks"][benchmark.name] = scored
+        _print(scored)
     summary["did_nothing"] = sorted(idle)
     write_atomically(out / "summary.json", json.dumps(summary, indent=1))
     for fix in sorted(idle):
@@ -95,121 +87,93 @@ def run(settings: EvaluateSettings) -> int:
     return 1 if idle else 0
 
 
-def _file(out: Path, model: str, benchmark: SceneCaptions | SceneQuestions, fix: str, methods: Sequence[Any]) -> Path:
-    """Where an arm's answers go: another file for whatever else would make other answers."""
-    said = ",".join(map(describe, methods)) or _BASELINE
-    key = {"model": model, "benchmark": benchmark.name, "options": asdict(benchmark), "fix": said, **_versions()}
-    short = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    return out / "answers" / f"{benchmark.name}-{fix.partition(':')[0]}-{short}.jsonl"
-
-
 def _answer(
-    lvlm: LVLM, arm: _Arm, methods: Sequence[Any], samples: Sequence[Sample], batch_size: int
-) -> tuple[dict[str, str], bool]:
-    """All answers of an arm by sample, and whether its methods did anything."""
-    lines = list(_whole_lines(arm.file))
-    done = {line["id"] for line in lines}
-    left = [sample for sample in samples if sample.id not in done]
-    with arm.file.open("a", encoding="utf-8") as file, Progress(transient=True, disable=not sys.stderr.isatty()) as bar:
-        task = bar.add_task(f"{arm.benchmark.name} {arm.fix}", total=len(samples), completed=len(done))
+    lvlm: LVLM,
+    model: str,
+    benchmark: SceneCaptions | SceneQuestions,
+    fix: str,
+    methods: Sequence[Any],
+    samples: Sequence[Sample],
+    out: Path,
+    batch_size: int,
+) -> Answers:
+    """All answers of an arm; those that are there already are kept."""
+    limit = _LONGEST[benchmark.name]
+    arm = Arm(
+        benchmark=f"{benchmark.name} {json.dumps(asdict(benchmark), sort_keys=True)}",
+        model=model,
+        revision=str(lvlm.model.config.to_dict().get("_commit_hash") or ""),
+        method=",".join(map(describe, methods)),
+        prompt="chat template",
+        decoding={"max_new_tokens": limit, "beams": 1, "temperature": 0.0, "batch_size": batch_size},
+        code=json.dumps(_versions(), sort_keys=True),
+    )
+    name = f"{benchmark.name}-{fix.partition(':')[0]}-{arm.hash[:8]}"
+    with (
+        AnswerWriter(out / "answers", name, arm) as writer,
+        Progress(transient=True, disable=not sys.stderr.isatty()) as bar,
+    ):
+        left = [sample for sample in samples if sample.id not in writer.done]
+        task = bar.add_task(f"{benchmark.name} {fix}", total=len(samples), completed=len(samples) - len(left))
         for first in range(0, len(left), batch_size):
             part = left[first : first + batch_size]
+            begin = time.perf_counter()
             answers = lvlm.answer(
-                [arm.benchmark.picture(sample) for sample in part],
+                [benchmark.picture(sample) for sample in part],
                 [sample.question for sample in part],
                 methods=methods,
-                max_new_tokens=_LONGEST[arm.benchmark.name],
+                max_new_tokens=limit,
                 batch_size=batch_size,
                 allow_inactive=True,
             )
+            seconds = (time.perf_counter() - begin) / len(part)
             for sample, answer in zip(part, answers, strict=True):
-                active = [one.method for one in answer.activity if one.active]
-                lines.append({"id": sample.id, "text": answer.text, "complete": answer.complete, "active": active})
-                file.write(json.dumps(lines[-1]) + "\n")
-            file.flush()
+                writer.add(
+                    StoredAnswer(
+                        id=sample.id,
+                        text=answer.text,
+                        tokens=len(answer.tokens),
+                        at_limit=not answer.complete,
+                        seconds=round(seconds, 6),
+                        activity=activity_summary(answer.activity),
+                    )
+                )
             bar.advance(task, len(part))
-    wanted = {method.name for method in methods}
-    fired = {name for line in lines for name in line["active"]}
-    return {line["id"]: line["text"] for line in lines}, wanted <= fired
+    return read_answers(out / "answers", name)
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The answers of a file; a last line that a killed run left unfinished is cut off.
-
-    Raises:
-        ValueError: another line is damaged.
-    """
-    if not path.is_file():
-        return
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if len(whole) < len(text):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    for number, line in enumerate(whole.splitlines(), start=1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"line {number} of {path} is damaged ({error}); remove the file to answer anew") from error
+def _acted(one: Mapping[str, Any]) -> bool:
+    """Whether a method did something for one answer; a score that was ruled out is a change without a number."""
+    return bool(one["heads"]) or one["word_change"] is None or one["word_change"] > 0
 
 
-def _score(
-    benchmark: SceneCaptions | SceneQuestions,
-    samples: Sequence[Sample],
-    answers: Mapping[str, Mapping[str, str]],
-    settings: EvaluateSettings,
-) -> dict[str, Any]:
-    """For each part and arm every metric with its interval, and its difference to the baseline."""
-    images = {image: place for place, image in enumerate(dict.fromkeys(sample.image for sample in samples))}
-    parts: dict[str, Any] = {}
-    for part in dict.fromkeys(sample.part for sample in samples):
-        mine = [sample for sample in samples if sample.part == part]
-        names: list[str] = []
-        numbers = np.zeros((0, 0, 0))
-        for index, said in enumerate(answers.values()):
-            for sample in mine:
-                counted = next(iter(benchmark.count(sample, said[sample.id]).values()))
-                if not names:
-                    names = list(counted.numbers)
-                    numbers = np.zeros((len(images), len(answers), len(names)))
-                numbers[images[sample.image], index] += list(counted.numbers.values())
-        arms, width = len(answers), len(names)
-
-        def metrics(sums: np.ndarray, names: list[str] = names, shape: tuple[int, int] = (arms, width)) -> Any:
-            tables = sums.reshape(len(sums), *shape)
-            return benchmark.metrics({name: tables[..., place] for place, name in enumerate(names)})
-
-        found = bootstrap(numbers.reshape(len(images), -1), metrics, resamples=settings.resamples)
-        parts[part] = {arm: _row(found, index) for index, arm in enumerate(answers)}
-        for metric, estimate in found.items():
-            for row, p in zip(parts[part].values(), holm(estimate.p), strict=True):
-                row[metric]["p_holm"] = None if np.isnan(p) else float(p)
-    return parts
-
-
-def _row(found: Mapping[str, Estimate], arm: int) -> dict[str, Any]:
-    fields = ("value", "low", "high", "difference", "difference_low", "difference_high")
-    return {
-        metric: {field: float(getattr(estimate, field)[arm]) for field in fields} for metric, estimate in found.items()
-    }
-
-
-def _print(name: str, images: int, parts: Mapping[str, Any]) -> None:
+def _print(scored: Mapping[str, Any]) -> None:
+    """A table for each part, under the first parser; and the warnings."""
     console = Console(width=None if sys.stdout.isatty() else 180)
-    for part, arms in parts.items():
-        table = Table(title=f"{name}{'' if part == 'all' else f', {part}'}: {images} images; [95 % of the difference]")
+    for part in (part for part in scored["parts"] if part["kind"] == "part"):
+        parser = next(iter(part["parsers"].values()))
+        where = "" if part["part"] == "all" else f", {part['part']}"
+        title = f"{scored['benchmark']}{where}: {part['images']} images; [95 % of the difference]"
+        table = Table(title=title)
         table.add_column("fix", no_wrap=True)
-        for metric in next(iter(arms.values())):
+        for metric in parser["metrics"]:
             table.add_column(metric.replace("_percent", " %"), justify="right")
-        for arm, row in arms.items():
-            table.add_row(arm, *(_cell(cell, arm == _BASELINE) for cell in row.values()))
+        for arm in scored["arms"]:
+            table.add_row(arm, *(_cell(cells[arm]) for cells in parser["metrics"].values()))
         console.print(table)
+    for warning in scored["warnings"]:
+        console.print(f"{warning['arm'] or scored['benchmark']}: {warning['text']}", markup=False)
 
 
-def _cell(cell: Mapping[str, Any], baseline: bool) -> str:
-    if baseline:
-        return f"{cell['value']:.1f} ({cell['low']:.1f} to {cell['high']:.1f})"
-    return f"{cell['value']:.1f} \\[{cell['difference_low']:+.1f}, {cell['difference_high']:+.1f}]"
+def _cell(cell: Mapping[str, Any]) -> str:
+    if cell["value"] is None:
+        return "-"
+    change = cell["difference"]
+    if change is None:
+        return f"{cell['value']:.1f}" + ("" if cell["low"] is None else f" ({cell['low']:.1f} to {cell['high']:.1f})")
+    return f"{cell['value']:.1f}" + (
+        "" if change["low"] is None else f" \\[{change['low']:+.1f}, {change['high']:+.1f}]"
+    )
 
 
 def _versions() -> dict[str, str]:
