@@ -2,7 +2,8 @@
 
 Source: Guan et al. 2024, arXiv:2310.14566; tianyi-lab/HallusionBench, evaluation.py. The authors let GPT-4 judge
 answers in free text; here answers are parsed for yes and no, as VLMEvalKit does. Figures are counted as the authors do,
-without those of the visual supplement that show nothing; VLMEvalKit counts these as well.
+without those of the visual supplement that show nothing; VLMEvalKit counts these as well. Where nothing is shown it is
+right not to know.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class HallusionBench:
         counted = {}
         for name in (self.parser, *(other for other in PARSERS if other != self.parser)):
             said = PARSERS[name](answer, sample.truth)
-            right = said == sample.truth
+            right = said == sample.truth or (said == "unknown" and not sample.image and sample.part == "VS")
             flags = {"right": right, "yes": said == "yes", "unknown": said == "unknown"}
             numbers = {"answers": 1.0, **{key: float(flag) for key, flag in flags.items()}}
             counted[name] = Counted(numbers=numbers, correct=right, said=said)

@@ -40,8 +40,9 @@ def build_pope(
 
     Images with at least `pairs` annotated classes are drawn. The first classes of an image in the order of its
     annotations are asked about; behind each comes one that is neither annotated nor asked about yet. Popular takes the
-    class that is in most images of the file, adversarial the one that shares most images with the class before it, or a
-    random one if none does; equal classes are taken in the order in which the file names them first.
+    class that is in most of the images drawn, adversarial the one that shares most of them with the class before it, or
+    a random one if none does; equal classes are taken in the order in which these images name them first. Classes that
+    no drawn image has are not asked about: the published frequencies are of the 500 images, too.
 
     Args:
         instances: a COCO instances file.
@@ -63,13 +64,13 @@ def build_pope(
             f"{instances} has {len(fitting)} images with {pairs} or more classes, and {images} are wanted; "
             "ask for at least one and at most as many"
         )
-    popularity = Counter(name for image in annotated for name in image.objects)
-    company: dict[str, Counter[str]] = {name: Counter() for name in popularity}
-    for image in annotated:
-        for name in image.objects:
-            company[name].update(other for other in image.objects if other != name)
     rng = random.Random(seed)
     drawn = rng.sample(fitting, images)
+    popularity = Counter(name for image in drawn for name in image.objects)
+    company: dict[str, Counter[str]] = {name: Counter() for name in popularity}
+    for image in drawn:
+        for name in image.objects:
+            company[name].update(other for other in image.objects if other != name)
     splits: dict[str, list[dict[str, str | int]]] = {}
     for split in POPE_SPLITS:
         questions: list[dict[str, str | int]] = []
@@ -81,7 +82,10 @@ def build_pope(
                 if absent is None:
                     left = [name for name in popularity if name not in used]
                     if not left:
-                        raise ValueError(f"{instances} has too few classes: {image.file} has nearly all of them")
+                        raise ValueError(
+                            f"{instances} has too few classes: {image.file} has nearly all of those of the {images} "
+                            "images drawn; draw more"
+                        )
                     absent = rng.choice(left)
                 used.add(absent)
                 for name, label in ((present, "yes"), (absent, "no")):

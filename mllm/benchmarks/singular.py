@@ -99,7 +99,8 @@ def official_singular(word: str) -> str:
     if rest and rest[0] in _PREPOSITIONS:
         return "-".join([official_singular(first), *rest])
     if word.endswith("'"):
-        return official_singular(word[:-1]) + "'s"
+        bare = word.rstrip("'")
+        return official_singular(bare) + "'s" * (len(word) - len(bare))
     if any(unchanged.endswith(word) for unchanged in _UNCHANGED) or word.endswith(_IN_IE):
         return word
     for end, put in _IRREGULAR.items():

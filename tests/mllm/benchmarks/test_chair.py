@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,31 @@ def test_words_are_those_of_the_treebank(text: str, expected: str) -> None:
 def test_sentences_lose_no_text() -> None:
     text = 'a dog. it says "no." really?! yes... so (so.) end'
     assert "".join(sentences(text)).replace(" ", "") == text.replace(" ", "")
-    assert len(sentences(text)) == 6
+    assert sentences(text) == ["a dog.", 'it says "no."', "really?!", "yes... so (so.)", "end"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("'stop.' the dog", "' stop . ' the dog"),
+        ("it isn't. the dogs'. cats", "it is n't . the dogs ' . cats"),
+        ("dogs.'the", "dogs . ' the"),
+        ("a sign reads \u201cstop.\u201d then", "a sign reads \u201c stop . \u201d then"),
+        ("1. a dog 2. cats b. x", "1. a dog 2. cats b. x"),
+        ("3. wow?! yes", "3 . wow ? ! yes"),
+    ],
+)
+def test_sentences_end_where_nltk_ends_them(text: str, expected: str) -> None:
+    assert " ".join(words(text)) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["!?" * 20_000, "a.'" * 20_000, "'" * 20_000, "a" * 20_000, ". " * 20_000, "a.) " * 9_000]
+)
+def test_a_model_that_repeats_itself_is_read_in_linear_time(text: str) -> None:
+    start = time.process_time()
+    read_caption(text)
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

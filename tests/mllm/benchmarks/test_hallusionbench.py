@@ -64,3 +64,9 @@ def test_a_figure_and_a_question_need_all_of_their_answers(tmp_path: Path) -> No
 def test_damaged_questions_are_errors(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HallusionBench().samples(write(tmp_path, rows))
+
+
+def test_not_to_know_is_right_where_nothing_is_shown(tmp_path: Path) -> None:
+    samples = HallusionBench().samples(write(tmp_path, ROWS))
+    right = [HallusionBench().count(one, "I cannot tell.")["words"].correct for one in samples]
+    assert right == [False, False, False, True, False]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import random
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +143,46 @@ def test_built_splits_ask_about_what_is_there_and_what_is_not(tmp_path: Path) ->
     assert len(POPE().samples(write_pope(splits, tmp_path / "pope")[0].parent)) == 72
 
 
-def test_popular_asks_about_frequent_and_adversarial_about_companions(tmp_path: Path) -> None:
-    splits = build_pope(instances(tmp_path), 0, images=4)
-
-    def absent(split: str, image: str) -> list[str]:
-        return [str(one["text"]).split()[3] for one in splits[split] if one["image"] == image and one["label"] == "no"]
-
-    assert absent("popular", "5.jpg") == ["dog", "cat", "cup"]
-    assert absent("popular", "1.jpg") == ["apple", "bus", "kite"]
-    assert absent("adversarial", "3.jpg")[0] == "cat"
-    assert absent("adversarial", "2.jpg")[0] == "cup"
-    assert absent("adversarial", "1.jpg")[0] == "apple"
+@pytest.mark.parametrize("seed", range(3))
+def test_popular_asks_about_frequent_and_adversarial_about_companions(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    names = ["person", "dog", "apple", "car", "orange", "cup", "bus", "kite", "oven", "tie"]
+    there = {
+        f"{number}.jpg": list(dict.fromkeys(draw.choices(names, weights=range(10, 0, -1), k=draw.randint(1, 8))))
+        for number in range(40)
+    }
+    data = {
+        "images": [{"id": number, "file_name": file} for number, file in enumerate(there)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
+        "annotations": [
+            {"image_id": number, "category_id": names.index(name)}
+            for number, classes in enumerate(there.values())
+            for name in classes
+        ],
+    }
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    splits = build_pope(path, seed, images=12)
+    images = list(dict.fromkeys(str(one["image"]) for one in splits["popular"]))
+    everything = [name for image in images for name in there[image]]
+    for split, questions in splits.items():
+        asked = [str(one["text"]).split()[3] for one in questions]
+        for place in range(0, len(questions), 2):
+            image, present, absent = str(questions[place]["image"]), asked[place], asked[place + 1]
+            used = {*there[image], *asked[place - place % 6 : place]}
+            assert present == there[image][place % 6 // 2]
+            assert absent in set(everything) - used
+            counts = Counter(everything)
+            if split == "adversarial":
+                counts = Counter(
+                    name for one in images if present in there[one] for name in there[one] if name != present
+                )
+            best = max((count for name, count in counts.items() if name not in used), default=0)
+            if split != "random" and best:
+                assert counts[absent] == best
+            if split == "popular":
+                first = [name for name in dict.fromkeys(everything) if counts[name] == best and name not in used]
+                assert absent == first[0]
 
 
 def test_the_misspelling_of_the_authors_is_there_when_asked_for() -> None:
