@@ -19,7 +19,7 @@ import pytest
 import regard
 
 ROOT = Path(__file__).parents[1]
-GOLDEN = (".py", ".safetensors")
+GOLDEN = (".py", ".safetensors", ".json")
 ROOMS = ("vision", "heads", "mllm", "datasets")
 PACKAGES = [".", *ROOMS, "configs", "tools"]
 MODULES = sorted(

@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, str] = {
     "mme": "mme:MME",
     "amber": "amber:AMBER",
     "hallusionbench": "hallusionbench:HallusionBench",
+    "mmhal": "mmhal:MMHal",
     "captioning": "captioning:Captioning",
 }
 

@@ -9,8 +9,10 @@ from typing import Any
 
 from .contract import Sample
 
-__all__ = ["field_of", "files_in", "read_answers", "read_json", "read_json_lines", "read_text"]
+__all__ = ["field_of", "files_in", "find_images", "read_answers", "read_json", "read_json_lines", "read_text"]
 
+#: Folders in which COCO has its images.
+_IMAGE_FOLDERS = ("", "val2014", "train2014", "val2017", "train2017", "images")
 #: Keys under which answer files keep the id of a question, and what was answered; the first that is there is taken.
 ID_KEYS = ("id", "question_id", "image_id")
 ANSWER_KEYS = ("answer", "response", "caption", "text")
@@ -117,6 +119,41 @@ def files_in(folder: Path, patterns: Sequence[str], expected: str) -> list[Path]
     found = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
     if not found:
         raise ValueError(f"{folder} has none of the files that are needed; expected {expected}")
+    return found
+
+
+def find_images(folder: Path, samples: Sequence[Sample]) -> dict[str, Path]:
+    """Where the images of questions are: in a folder, or in one of COCO's inside it, under either of COCO's names.
+
+    What is COCO_val2014_000000000042.jpg in 2014 is 000000000042.jpg in 2017.
+
+    Args:
+        folder: of images.
+        samples: the questions; those without an image are passed over.
+
+    Returns:
+        `image` of a question -> file.
+
+    Raises:
+        ValueError: an image is missing, or a name leads out of the folder.
+    """
+    places = [place for place in (folder / name for name in _IMAGE_FOLDERS) if place.is_dir()]
+    found: dict[str, Path] = {}
+    missing: list[str] = []
+    for name in dict.fromkeys(sample.image for sample in samples if sample.image):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"a question is about the image {name}, which cannot be in a folder of images")
+        files = (place / one for place in places for one in dict.fromkeys((name, name.rpartition("_")[2])))
+        file = next((file for file in files if file.is_file()), None)
+        if file is None:
+            missing.append(name)
+        else:
+            found[name] = file
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(missing) + len(found)} images are not in {folder}, e.g. {missing[0]}; give the "
+            "folder that has them"
+        )
     return found
 
 

@@ -2,7 +2,8 @@
 
 `--golden DIR` runs the same checks on DIR/<area>/*.safetensors, or on DIR itself where it is one area. What
 to do with an area's files is in checks_<area>.py: CHECKS, the last words of a reference -> a function of the
-case that gives its outputs by name; and TOLERANCES, where an area has its own.
+case that gives its outputs by name; and TOLERANCES, where an area has its own. Golden scores (*.json) are the matter
+of test_scores.py; a folder may hold either or both.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from case import Case, compare, cut, read_case
+from scores import score_files
 from torch import Tensor
 
 HERE = Path(__file__).parent
@@ -37,7 +39,7 @@ def find_check(area: str, reference: str) -> Callable[[Case], dict[str, Tensor]]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "golden_file" in metafunc.fixturenames:
         folder = Path(metafunc.config.getoption("--golden") or HERE).resolve()
-        files = golden_files(folder) or [folder]
+        files = golden_files(folder) or ([] if score_files(folder) else [folder])
         names = [f"{path.parent.name}/{path.stem}" for path in files]
         metafunc.parametrize("golden_file", files, ids=names)
 

@@ -1,6 +1,8 @@
 """POPE and CHAIR count as the authors' own scripts did, to the last digit.
 
-`--golden DIR` reads pope_*.json and chair_*.json in DIR/mllm, or in DIR itself.
+`--golden DIR` reads the JSON files of DIR, or of the folders in it. The first word of a name says what a file is about:
+`pope_*.json` has questions, answers and what scorers made of them, `chair_*.json` annotations, captions and the words
+found in them. Any other name fails, as does a scorer without a parser.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scores import score_files
 
 from regard.mllm.benchmarks.chair import CHAIR, count_caption, objects_of_image
 from regard.mllm.benchmarks.chair_words import read_caption
@@ -20,7 +23,8 @@ from regard.mllm.benchmarks.yes_no import PARSERS
 
 HERE = Path(__file__).parent
 SCORERS = {"official": "official", "vcd_script": "vcd", "lmms_eval": "lmms_eval"}
-METRICS = {"CHAIRs": "chair_s", "CHAIRi": "chair_i", "Recall": "recall"}
+SCORERS |= {name: name for name in PARSERS} | {f"{name}_script": name for name in PARSERS}
+METRICS = {"CHAIRs": "chair_s", "CHAIRi": "chair_i", "Recall": "recall", "Precision": "precision", "F1": "f1"}
 COUNTS = {
     "captions": "captions",
     "coco_words": "mentions",
@@ -29,28 +33,49 @@ COUNTS = {
 }
 
 
-def score_files(folder: Path, kind: str) -> list[Path]:
-    return sorted(folder.glob(f"{kind}_*.json")) or sorted(folder.glob(f"*/{kind}_*.json"))
+def kind_of(path: Path) -> str:
+    kind = path.stem.partition("_")[0]
+    if kind not in ("pope", "chair"):
+        pytest.fail(f"no check for golden scores of the kind {kind!r} ({path.name}); known: pope, chair")
+    return kind
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for kind in ("pope", "chair"):
-        if f"{kind}_case" in metafunc.fixturenames:
-            folder = Path(metafunc.config.getoption("--golden") or HERE).resolve()
-            files = score_files(folder, kind)
-            if not files:  # another area's folder
-                missing = pytest.param(None, marks=pytest.mark.skip(f"no {kind}_*.json in {folder}"))
-                metafunc.parametrize(f"{kind}_case", [missing])
-                continue
-            cases = [json.loads(path.read_text("utf-8")) for path in files]
-            metafunc.parametrize(f"{kind}_case", cases, ids=[path.stem for path in files])
+    if "score_file" in metafunc.fixturenames:  # none in the folder of another area
+        files = score_files(Path(metafunc.config.getoption("--golden") or HERE).resolve())
+        metafunc.parametrize("score_file", files, ids=[path.stem for path in files])
 
 
-def test_pope_counts_as_the_published_scripts_do(pope_case: dict[str, Any]) -> None:
+def test_counts_are_those_of_the_published_scripts(score_file: Path) -> None:
+    check = {"pope": check_pope, "chair": check_chair}[kind_of(score_file)]
+    check(json.loads(score_file.read_text("utf-8")))
+
+
+def test_a_kind_of_scores_without_a_check_fails() -> None:
+    with pytest.raises(pytest.fail.Exception, match="golden scores of the kind 'unheard'"):
+        kind_of(Path("unheard_small.json"))
+
+
+def test_a_scorer_without_a_parser_fails() -> None:
+    case = json.loads((HERE / "mllm" / "pope_plain.json").read_text("utf-8"))
+    with pytest.raises(pytest.fail.Exception, match="no parser for the scorer 'unheard'"):
+        check_pope(case | {"unheard": case["official"]})
+
+
+def test_a_wrong_score_fails() -> None:
+    case = json.loads((HERE / "mllm" / "pope_plain.json").read_text("utf-8"))
+    case["official"]["recall"] += 1e-9
+    with pytest.raises(AssertionError, match="recall"):
+        check_pope(case)
+
+
+def check_pope(pope_case: dict[str, Any]) -> None:
     labels = [question["label"] for question in pope_case["questions"]]
-    known = [scorer for scorer in SCORERS if scorer in pope_case]
-    assert known, f"no scorer of {', '.join(SCORERS)} in the case"
-    for scorer in known:
+    scorers = [name for name, value in pope_case.items() if isinstance(value, dict) and "reference" in value]
+    assert scorers, "the case has no scorers"
+    for scorer in scorers:
+        if scorer not in SCORERS:
+            pytest.fail(f"no parser for the scorer {scorer!r}; known: {', '.join(SCORERS)}")
         ours = score_in_order(labels, pope_case["answers"], SCORERS[scorer])
         if "parsed" in pope_case[scorer]:
             said = [
@@ -59,10 +84,12 @@ def test_pope_counts_as_the_published_scripts_do(pope_case: dict[str, Any]) -> N
             assert said == pope_case[scorer]["parsed"]
         for name, value in pope_case[scorer].items():
             if name not in ("reference", "parsed"):
-                assert ours[name] == pytest.approx(value, abs=1e-12, rel=0, nan_ok=True), (scorer, name)
+                # lmms-eval says 0 where nothing is counted
+                got = np.nan_to_num(ours[name]) if scorer == "lmms_eval" else ours[name]
+                assert got == pytest.approx(value, abs=1e-12, rel=0, nan_ok=True), (scorer, name)
 
 
-def test_chair_counts_as_the_published_script_does(chair_case: dict[str, Any]) -> None:
+def check_chair(chair_case: dict[str, Any]) -> None:
     for word, expected in chair_case.get("singular", {}).items():
         assert official_singular(word) == expected, word
     objects = {
@@ -89,6 +116,8 @@ def test_chair_counts_as_the_published_script_does(chair_case: dict[str, Any]) -
             sums[name] = sums.get(name, 0.0) + number
     overall = CHAIR().metrics({name: np.asarray(value) for name, value in sums.items()})
     for name, value in chair_case["overall"].items():
-        assert overall[METRICS[name]] == pytest.approx(value, abs=1e-12, rel=0, nan_ok=True), name
+        if name == "Len":  # a hundredth of the words of a caption
+            name, value = "words", 100 * value
+        assert overall[METRICS.get(name, name)] == pytest.approx(value, abs=1e-12, rel=0, nan_ok=True), name
     for name, value in chair_case.get("counts", {}).items():
         assert sums[COUNTS[name]] == value, name
