@@ -3,21 +3,23 @@
 Source: Wang et al. 2023, arXiv:2311.07397; junyangwang0410/AMBER@534babf, inference.py. The positive class of its
 questions is *no*: precision and recall are about denying what is not there.
 
-The questions count exactly as there. The descriptions do not quite: the script finds nouns with NLTK's tagger and
-forgives a word whose spaCy vector is close to a right one (similarity above 0.8), and both need models. Here every word
-of the benchmark's vocabulary counts and only equal words are equal, so that `chair_percent` comes out higher. For
-published figures export the answers with `captioning.export_answers` and run the authors' script on them.
+The questions count exactly as there. For descriptions the script finds nouns with NLTK's tagger and forgives a word
+whose spaCy vector is close to a right one (similarity above 0.8); both need models. Without them every word of the
+benchmark's vocabulary counts and only equal words are equal, so that `chair_percent` comes out higher. With
+`spacy_model` that model tags, and compares as the script does; single nouns may still differ from NLTK's. For published
+figures export the answers with `captioning.export_answers` and run the authors' script on them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .amber_nouns import spacy_tools
 from .contract import Counted, Sample
 from .reading import field_of, read_json, read_json_lines, read_text
 from .singular import fixed_singular
@@ -46,6 +48,8 @@ class AMBER:
     Attributes:
         task: `all`, `generative` or `discriminative`.
         parser: of yes and no, whose score comes first. `amber` takes nothing but "Yes" and "No", as the authors do.
+        spacy_model: finds the nouns of descriptions and compares words; the authors' is en_core_web_lg, smaller ones
+            give other scores. Default: none.
 
     Raises:
         ValueError: an unknown task or parser.
@@ -59,6 +63,7 @@ class AMBER:
 
     task: str = "all"
     parser: str = "amber"
+    spacy_model: str = ""
 
     def __post_init__(self) -> None:
         if self.parser != "amber":
@@ -119,10 +124,14 @@ class AMBER:
         return found
 
     def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
-        """What an answer contributes; descriptions count alike under every parser."""
+        """What an answer contributes; descriptions count alike under every parser.
+
+        Raises:
+            ValueError: spaCy or its model is not installed.
+        """
         names = (self.parser, *(other for other in ("amber", *PARSERS) if other != self.parser))
         if sample.part == "generative":
-            return dict.fromkeys(names, _count_description(sample.truth, answer))
+            return dict.fromkeys(names, _count_description(sample.truth, answer, self.spacy_model))
         counted = {}
         for name in names:
             said = _exact(answer) if name == "amber" else PARSERS[name](answer, sample.truth)
@@ -200,29 +209,48 @@ def _owners(lists: Sequence[Sequence[str]]) -> dict[str, int]:
     return owners
 
 
-def _count_description(truth: Mapping[str, Any], answer: str) -> Counted:
+def _count_description(truth: Mapping[str, Any], answer: str, spacy_model: str) -> Counted:
     known, safe = set(truth["known"]), set(truth["safe"])
     right, traps = _owners(truth["truth"]), _owners(truth["hallu"])
-    tokens = words(answer.lower())
-    nouns = [one if one in known else other for one, other in ((word, fixed_singular(word)) for word in tokens)]
+    alike: Callable[[str, str], bool] = str.__eq__
+    if spacy_model:
+        nouns_of, alike = spacy_tools(spacy_model)
+        nouns = nouns_of(answer)
+    else:
+        tokens = words(answer.lower())
+        nouns = [one if one in known else other for one, other in ((word, fixed_singular(word)) for word in tokens)]
     nouns = [noun for noun in nouns if noun in known]
     told = [noun for noun in nouns if noun not in safe]
-    invented = tuple(noun for noun in told if noun not in right)
+    covered = {right[noun] for noun in told if noun in right}
+    trapped: set[int] = set()
+    invented = []
+    for noun in (noun for noun in told if noun not in right):
+        # As in the script, a trap is named whether or not the noun turns out to be like a right one.
+        trapped |= {traps[noun]} if noun in traps else set()
+        trapped |= {place for _, place in _first_alike(noun, traps, alike)}
+        forgiven = {place for _, place in _first_alike(noun, right, alike)}
+        covered |= forgiven
+        if not forgiven:
+            invented.append(noun)
     numbers = {
         "captions": 1,
         "inventing": bool(invented),
         "nouns": len(nouns),
         "invented": len(invented),
         "truths": len(truth["truth"]),
-        "covered": len({right[noun] for noun in told if noun in right}),
+        "covered": len(covered),
         "traps": len(truth["hallu"]),
-        "trapped": len({traps[noun] for noun in invented if noun in traps}),
+        "trapped": len(trapped),
     }
     asked = dict.fromkeys(count_yes_no("unknown", "yes").numbers, 0.0)
     return Counted(
         numbers=asked | {name: float(number) for name, number in numbers.items()},
         correct=not invented,
         said=tuple(nouns),
-        invented=invented,
+        invented=tuple(invented),
         true=tuple(words_of[0] for words_of in truth["truth"]),
     )
+
+
+def _first_alike(noun: str, owners: Mapping[str, int], alike: Callable[[str, str], bool]) -> list[tuple[str, int]]:
+    return next(([(word, place)] for word, place in owners.items() if alike(noun, word)), [])
