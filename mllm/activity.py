@@ -152,17 +152,15 @@ class Ledger:
         after = _stack([entry.after for entry in entries], lowest)
         index = torch.tensor([entry.layer for entry in entries], device=before.device)
         if first.logits:
-            change = torch.linalg.vector_norm(after - before, ord=torch.inf, dim=(2, 3, 4)).float()  # entries batch
+            change = (after - before).abs_().flatten(2).amax(dim=-1).float()  # entries batch
             by_sample = self._by_sample(change).amax(dim=2)  # entries samples
             self._change[first.method].scatter_reduce_(1, index.expand_as(by_sample.T), by_sample.T, "amax")
             before, after = before.softmax(-1, dtype=torch.float32), after.softmax(-1, dtype=torch.float32)
         difference = after.sub_(before)
-        moved = (
-            torch.linalg.vector_norm(difference, ord=1, dim=-1) / 2
-        )  # entries batch heads rows; what came equals what went
-        edited = moved > 0
         seen = self._image[:, first.view.start : first.view.start + difference.shape[-1]].to(difference.dtype)
         to_image = difference.sum(dim=(2, 3))[..., : seen.shape[1]].mul(seen).sum(dim=-1)  # entries batch
+        moved = difference.abs_().sum(dim=-1) / 2  # entries batch heads rows; what came equals what went
+        edited = moved > 0
         for table, values in (
             (self._rows, edited.any(dim=2).sum(dim=2)),
             (self._heads, edited.sum(dim=(2, 3))),
