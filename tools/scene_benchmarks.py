@@ -33,7 +33,7 @@ class SceneCaptions:
 
     Example:
         >>> SceneCaptions(scenes=2).samples(Path())[1].truth
-        ['cup', 'pizza', 'banana', 'cake']
+        ['dog', 'frisbee', 'sheep', 'horse', 'book']
     """
 
     name: ClassVar[str] = "scene_captions"
