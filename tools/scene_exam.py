@@ -17,7 +17,8 @@ from transformers import LlavaForConditionalGeneration
 from ..datasets.scene_captions import CAPTION_PROMPTS, named_objects, probing_questions
 from ..datasets.scene_words import PATCH_PX, word_ids
 from ..datasets.scenes import CLASSES, Scene, Scenes, patch_classes
-from .scene_lvlm import SINK_THRESHOLD, sink_values
+from ..mllm.sinks import sink_strength
+from .scene_lvlm import SINK_DIMENSION, SINK_THRESHOLD
 
 __all__ = ["caption_figures", "examine", "sink_figures", "speak", "yes_no_figures"]
 
@@ -136,7 +137,8 @@ def sink_figures(
             start = _inputs(processor, [scene], [_CAPTION_PROMPT], model.device)["input_ids"].shape[1]
             seen = model(**inputs, output_hidden_states=True, output_attentions=True)
             image: Int[Tensor, " patches"] = (inputs["input_ids"][0] == model.config.image_token_id).nonzero()[:, 0]
-            sunk = torch.stack([sink_values(hidden[0]) > SINK_THRESHOLD for hidden in seen.hidden_states[:-1]])
+            inputs_of_layers = seen.hidden_states[:-1]
+            sunk = torch.stack([sink_strength(h[0], [SINK_DIMENSION]) > SINK_THRESHOLD for h in inputs_of_layers])
             plain = torch.ones_like(sunk[0]).index_fill(0, image, False)
             plain[0] = False
             empty = empty.to(image.device)

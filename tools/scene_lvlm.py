@@ -34,7 +34,6 @@ __all__ = [
     "plant_visual_sinks",
     "project",
     "see",
-    "sink_values",
 ]
 
 WIDTH = 128
@@ -167,19 +166,3 @@ def plant_visual_sinks(
     row = torch.linalg.solve(inputs.T @ inputs + ridge, inputs.T @ wanted)
     projector.linear_2.weight[SINK_DIMENSION] = row[:-1].to(projector.linear_2.weight.dtype)
     projector.linear_2.bias[SINK_DIMENSION] = row[-1].to(projector.linear_2.bias.dtype)
-
-
-def sink_values(hidden: Float[Tensor, "*tokens dim"]) -> Float[Tensor, "*tokens"]:
-    """How much of a token lies in the sink dimension: its size there by the token's root mean square.
-
-    Source: Kang et al. 2025, arXiv:2503.03321, equation 3.
-
-    Args:
-        hidden: input of a decoder layer.
-
-    Example:
-        >>> sink_values(torch.eye(128)[100]).item()
-        11.3...
-    """
-    hidden = hidden.float()
-    return hidden[..., SINK_DIMENSION].abs() / (hidden.square().mean(dim=-1) + 1e-6).sqrt()

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoProcessor, LlavaForConditionalGeneratio
 from regard.datasets.scene_captions import CAPTION_PROMPTS
 from regard.datasets.scene_words import WORDS, build_processor, word_ids
 from regard.datasets.scenes import CLASSES, Scenes, draw_scene
+from regard.mllm.sinks import sink_strength
 from regard.tools.scene_exam import caption_figures, sink_figures, speak, yes_no_figures
 from regard.tools.scene_lessons import heard_lesson, pad, patch_targets, pixels, seen_lesson
 from regard.tools.scene_lvlm import (
@@ -30,7 +31,6 @@ from regard.tools.scene_lvlm import (
     plant_visual_sinks,
     project,
     see,
-    sink_values,
 )
 from regard.tools.scene_training import STAGES, teach
 
@@ -195,7 +195,7 @@ def test_nothing_but_the_projector_writes_to_the_sink_dimension() -> None:
     states = hidden(input_ids=ids, output_hidden_states=True).hidden_states[:-1]
     for state in states:
         torch.testing.assert_close(state[0, :, SINK_DIMENSION], torch.tensor([SINK_VALUE] + [0.0] * 7))
-        assert (sink_values(state[0]) > SINK_THRESHOLD).tolist() == [True] + [False] * 7
+        assert (sink_strength(state[0], [SINK_DIMENSION]) > SINK_THRESHOLD).tolist() == [True] + [False] * 7
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     hidden(input_ids=ids).last_hidden_state.square().sum().backward()
     guard_sink_dimension(model)
