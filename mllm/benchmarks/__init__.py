@@ -6,10 +6,9 @@ Every benchmark keeps the contract in `regard.mllm.benchmarks.contract`. A bench
 
 from __future__ import annotations
 
-import difflib
-from importlib import import_module
 from typing import Any
 
+from ..class_names import class_named
 from .contract import Benchmark, Counted, Sample
 
 __all__ = ["BENCHMARKS", "Benchmark", "Counted", "Sample", "benchmark_class"]
@@ -39,14 +38,4 @@ def benchmark_class(name: str) -> type[Any]:
         >>> benchmark_class("pope").__name__
         'POPE'
     """
-    place = f"{__package__}.{BENCHMARKS[name]}" if name in BENCHMARKS else name
-    module, colon, attribute = place.partition(":")
-    if colon:
-        try:
-            return getattr(import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"cannot import the benchmark {name!r}: {error}") from error
-    near = difflib.get_close_matches(name.lower(), BENCHMARKS, n=1, cutoff=0.5)
-    suggestion = f"did you mean {near[0]!r}? " if near else ""
-    known = ", ".join(BENCHMARKS)
-    raise ValueError(f"no benchmark is called {name!r}; {suggestion}Known: {known}, or package.module:Class")
+    return class_named(name, "benchmark", BENCHMARKS, __package__)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ..class_names import class_named, nearest
 
 if TYPE_CHECKING:
     from ..edit import Intervention
@@ -47,19 +47,7 @@ def intervention_class(name: str) -> type[Any]:
         >>> intervention_class("vhr").__name__
         'VHR'
     """
-    if name in INTERVENTIONS:
-        module, _, attribute = f"{__package__}.{INTERVENTIONS[name]}".partition(":")
-        return getattr(import_module(module), attribute)
-    module, colon, attribute = name.partition(":")
-    if colon:
-        try:
-            return getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"cannot import the method {name!r}: {error}") from error
-    raise ValueError(
-        f"no method is called {name!r}; {_nearest(name.lower(), INTERVENTIONS)}Known: {', '.join(INTERVENTIONS)}, or "
-        "package.module:Class"
-    )
+    return class_named(name, "method", INTERVENTIONS, __package__)
 
 
 def build_intervention(name: str, options: Mapping[str, Any] | None = None) -> Intervention:
@@ -84,7 +72,7 @@ def build_intervention(name: str, options: Mapping[str, Any] | None = None) -> I
     for key, value in options.items():
         if key not in known:
             raise ValueError(
-                f"the method {name} has no option {key!r}; {_nearest(key, known)}Its options: "
+                f"the method {name} has no option {key!r}; {nearest(key, known)}Its options: "
                 f"{', '.join(known) or 'none'}"
             )
         if isinstance(value, list):
@@ -128,8 +116,3 @@ def _plain(hint: Any) -> str:
         return f"[{_plain(inside[0])}, ...]"
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "text", type(None): "null"}
     return words.get(hint, str(hint))
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}? " if near else ""
