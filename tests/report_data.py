@@ -19,7 +19,7 @@ _THINGS = ("dog", "bench", "kite", "bicycle", "cup", "backpack", "umbrella", "di
 _GUARDS = ("words", "tokens", "repetition_percent", "empty_percent", "at_limit_percent")
 
 
-def example(questions: int = 48, captions: int = 30, side_px: int = 96) -> dict[str, Any]:
+def example(questions: int = 48, captions: int = 24, side_px: int = 96) -> dict[str, Any]:
     """The data of a report.
 
     Args:
@@ -267,7 +267,7 @@ def _caption_scores(rng: random.Random, samples: Sequence[dict[str, Any]]) -> di
         activity=_activity(number),
         left_out=[],
         warnings=[
-            {"arm": None, "part": "all", "text": "29 images only: intervals are rough, and rather too narrow"},
+            {"arm": None, "part": "all", "text": "24 images only: intervals are rough, and rather too narrow"},
             {
                 "arm": ARMS[1],
                 "part": "all",

@@ -2,7 +2,7 @@
 
 The page asks no network for anything: a policy at its head forbids that, and lets nothing run but the script that is
 written here. Answers and file names come from strangers, so the data lie in the file as JSON, without any `<`, and the
-script puts them on the page as text only. Its parts are in `report_page`: markup, style, and a script in five files.
+script puts them on the page as text only. Its parts are in `report_page`: markup, style, and a script in several files.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 __all__ = ["build_report", "data_uri"]
 
 #: Files of the script, each after those that it builds upon.
-_SCRIPTS = ("elements", "figures", "scores", "samples", "page")
+_SCRIPTS = ("elements", "figures", "scores", "evidence", "samples", "head", "page")
 _JPEG_QUALITY = 82
 
 

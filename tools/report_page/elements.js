@@ -24,10 +24,33 @@ function fill(element, attributes, children) {
   return element;
 }
 
-// Names of arms are long, and break behind a comma or colon.
+// Names of arms are long: they break behind a comma or colon.
+const breakable = (text) => text.split(/(?<=[,:])/).flatMap((piece) => [piece, make("wbr")]);
+
 function armName(arm) {
-  const pieces = arm.split(/(?<=[,:])/);
-  return make("code", { class: "arm" }, pieces.flatMap((piece) => [piece, make("wbr")]));
+  return make("code", { class: "arm" }, breakable(arm));
+}
+
+// The method of an arm above its options.
+function armHead(arm) {
+  const [method, ...options] = arm.split(/(?<=:)/);
+  return make(
+    "span",
+    { class: "arm-head" },
+    make("code", { class: "arm" }, method.replace(/:$/, "")),
+    options.length ? make("small", {}, breakable(options.join(""))) : null,
+  );
+}
+
+// The method alone, where no other arm has it.
+const METHODS = [...new Set(DATA.benchmarks.flatMap((benchmark) => benchmark.scores.arms))].map(
+  (arm) => arm.split(":")[0],
+);
+
+function armShort(arm) {
+  const method = arm.split(":")[0];
+  const alone = METHODS.filter((other) => other === method).length < 2;
+  return alone && method !== arm ? make("code", { class: "arm", title: arm }, method) : armName(arm);
 }
 
 function scrollBox(label, ...children) {
@@ -47,10 +70,23 @@ function fillPicker(select, options, value) {
 
 function table(label, columns, rows, kind = "") {
   const head = columns.map((column, index) =>
-    make("th", { scope: "col", class: index ? column.kind ?? "number" : "first" }, column.text ?? column,
-      column.note ? make("small", {}, column.note) : null));
-  return scrollBox(label, make("table", { class: kind }, make("caption", { class: "unseen" }, label),
-    make("thead", {}, make("tr", {}, head)), make("tbody", {}, rows)));
+    make(
+      "th",
+      { scope: "col", class: index ? (column.kind ?? "number") : "first" },
+      column.text ?? column,
+      column.note ? make("small", {}, column.note) : null,
+    ),
+  );
+  return scrollBox(
+    label,
+    make(
+      "table",
+      { class: kind },
+      make("caption", { class: "unseen" }, label),
+      make("thead", {}, make("tr", {}, head)),
+      make("tbody", {}, rows),
+    ),
+  );
 }
 
 function rowHead(...children) {
@@ -82,24 +118,41 @@ function chance(p) {
   return p < 0.001 ? "<0.001" : p.toFixed(3);
 }
 
-const whole = (count) => (count === null || count === undefined ? "-" : count.toLocaleString("en").replaceAll(",", "\u202f"));
+const whole = (count) =>
+  count === null || count === undefined ? "-" : count.toLocaleString("en").replaceAll(",", "\u202f");
 const counted = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 
 // Metrics: which way is better, and what they say in plain words.
 
 const GLOSSARY = [
-  [/^chair_s(_|$)/, "lower", "CHAIR by sentence: share of the answers that name at least one object that is not in the image."],
-  [/^chair_i(_|$)/, "lower", "CHAIR by mention: of all mentions of objects, the share whose object is not in the image."],
+  [
+    /^chair_s(_|$)/,
+    "lower",
+    "CHAIR by sentence: share of the answers that name at least one object that is not in the image.",
+  ],
+  [
+    /^chair_i(_|$)/,
+    "lower",
+    "CHAIR by mention: of all mentions of objects, the share whose object is not in the image.",
+  ],
   [/^chair(_|$)/, "lower", "CHAIR: of all objects that are named, the share that is not in the image."],
   [/^hal(_|$)/, "lower", "Share of the answers with at least one invention."],
   [/^hallucinat.*(percent|rate)/, "lower", "Share of the answers with at least one invention."],
-  [/^cog(_|$)/, "lower", "Share of the objects that people, too, would expect in such a scene, and that are not there."],
+  [
+    /^cog(_|$)/,
+    "lower",
+    "Share of the objects that people, too, would expect in such a scene, and that are not there.",
+  ],
   [/^recall/, "higher", "Of what is there (or of the questions whose answer is yes), the share that is found."],
   [/^cover/, "higher", "Of the objects that are there, the share that is named."],
   [/^precision/, "higher", "Of what is claimed, the share that is true."],
   [/f1/, "higher", "F1: harmonic mean of precision and recall; high only if both are."],
   [/accuracy|(^|_)acc(_|$)/, "higher", "Share of the answers that are right."],
-  [/^(score|amber|perception|cognition|hallucination)/, "higher", "A sum or mean of other figures, as the benchmark defines it."],
+  [
+    /^(score|amber|perception|cognition|hallucination)/,
+    "higher",
+    "A sum or mean of other figures, as the benchmark defines it.",
+  ],
   [/^yes_/, null, "Share of the answers that say yes. A shift towards one answer can look like a gain."],
   [/^no_/, null, "Share of the answers that say no."],
   [/^unknown/, "lower", "Answers in which the parser finds neither yes nor no."],
@@ -117,13 +170,20 @@ function known(metric) {
   return entry ? { better: entry[1], says: entry[2] } : { better: null, says: null };
 }
 
-const metricName = (metric) => metric.replace(/_percent$/, ", %").replaceAll("_", " ").replace(/^(chair|f1)\b/i, (word) => word.toUpperCase());
+const metricName = (metric) =>
+  metric
+    .replace(/_percent$/, ", %")
+    .replaceAll("_", " ")
+    .replace(/^(chair|f1)\b/i, (word) => word.toUpperCase());
 const betterNote = (metric) => ({ lower: "lower is better", higher: "higher is better" })[known(metric).better] ?? null;
 
 // Digits behind the point: one for percentages and counts, three for shares of 0 to 1.
 function digitsOf(metric, rows) {
   if (metric.endsWith("_percent")) return 1;
-  const largest = Math.max(0, ...rows.flatMap((row) => Object.values(row ?? {})).map((cell) => Math.abs(cell?.value ?? 0)));
+  const largest = Math.max(
+    0,
+    ...rows.flatMap((row) => Object.values(row ?? {})).map((cell) => Math.abs(cell?.value ?? 0)),
+  );
   return largest <= 1 && known(metric).better && !metric.startsWith("unknown") ? 3 : 1;
 }
 

@@ -23,12 +23,20 @@ function roundStep(least) {
 
 function gridLines(axis) {
   return axis.ticks.map((tick) =>
-    draw("line", { class: tick === 0 ? "zero" : "grid", x1: axis.place(tick), x2: axis.place(tick), y1: 0, y2: "100%" }));
+    draw("line", {
+      class: tick === 0 ? "zero" : "grid",
+      x1: axis.place(tick),
+      x2: axis.place(tick),
+      y1: 0,
+      y2: "100%",
+    }),
+  );
 }
 
 function axisFigure(axis) {
   const texts = axis.ticks.map((tick) =>
-    draw("text", { x: axis.place(tick), y: 14, "text-anchor": "middle" }, signed(tick, axis.digits)));
+    draw("text", { x: axis.place(tick), y: 14, "text-anchor": "middle" }, signed(tick, axis.digits)),
+  );
   return draw("svg", { class: "figure axis", "aria-hidden": "true" }, texts);
 }
 
@@ -40,9 +48,12 @@ function intervalFigure(difference, metric, axis) {
     if (difference.low !== null && difference.low !== undefined) {
       const ends = { x1: axis.place(difference.low), x2: axis.place(difference.high) };
       parts.push(draw("line", { class: "interval", ...ends, y1: "50%", y2: "50%" }));
-      for (const end of Object.values(ends)) parts.push(draw("line", { class: "interval", x1: end, x2: end, y1: "34%", y2: "66%" }));
+      for (const end of Object.values(ends))
+        parts.push(draw("line", { class: "interval", x1: end, x2: end, y1: "34%", y2: "66%" }));
     }
-    parts.push(draw("circle", { class: found.apart ? "dot" : "dot open", cx: axis.place(difference.value), cy: "50%", r: 4.5 }));
+    parts.push(
+      draw("circle", { class: found.apart ? "dot" : "dot open", cx: axis.place(difference.value), cy: "50%", r: 4.5 }),
+    );
   }
   return draw("svg", { class: `figure interval-figure ${found.tone}`, "aria-hidden": "true" }, parts);
 }
@@ -53,23 +64,51 @@ function forest(scores, row, metric, digits) {
   const axis = axisOf(rivals.flatMap((arm) => ["value", "low", "high"].map((name) => row[arm].difference[name])));
   const lines = rivals.map((arm) => {
     const difference = row[arm].difference;
-    return make("div", { class: "forest-row" },
-      make("div", { class: "forest-arm" }, armName(arm)),
+    return make(
+      "div",
+      { class: "forest-row" },
+      make("div", { class: "forest-arm" }, armHead(arm)),
       intervalFigure(difference, metric, axis),
-      make("div", { class: `forest-number ${verdict(difference, metric).tone}` }, differenceText(difference, metric, digits)));
+      make(
+        "div",
+        { class: `forest-number ${verdict(difference, metric).tone}` },
+        differenceText(difference, metric, digits),
+      ),
+    );
   });
   const way = known(metric).better;
-  const ends = way === "lower" ? ["\u2190 better", "worse \u2192"] : way ? ["\u2190 worse", "better \u2192"] : ["\u2190 lower", "higher \u2192"];
-  return make("div", { class: "forest" }, lines,
+  const ends =
+    way === "lower"
+      ? ["\u2190 better", "worse \u2192"]
+      : way
+        ? ["\u2190 worse", "better \u2192"]
+        : ["\u2190 lower", "higher \u2192"];
+  return make(
+    "div",
+    { class: "forest" },
+    lines,
     make("div", { class: "forest-row forest-foot" }, make("div"), axisFigure(axis), make("div")),
-    make("div", { class: "forest-row forest-foot" }, make("div"), make("div", { class: "ends" }, ends.map((end) => make("span", {}, end))), make("div")));
+    make(
+      "div",
+      { class: "forest-row forest-foot" },
+      make("div"),
+      make(
+        "div",
+        { class: "ends" },
+        ends.map((end) => make("span", {}, end)),
+      ),
+      make("div"),
+    ),
+  );
 }
 
 function differenceText(difference, metric, digits) {
   if (!difference || difference.value === null || difference.value === undefined) return "-";
   const mark = verdict(difference, metric).mark;
-  const interval = difference.low === null || difference.low === undefined
-    ? "" : ` [${signed(difference.low, digits)}, ${signed(difference.high, digits)}]`;
+  const interval =
+    difference.low === null || difference.low === undefined
+      ? ""
+      : ` [${signed(difference.low, digits)}, ${signed(difference.high, digits)}]`;
   return signed(difference.value, digits) + interval + (mark && ` ${mark}`);
 }
 
@@ -79,7 +118,8 @@ function barFigure(value, low, high, most, kind) {
   const parts = [draw("rect", { class: "bar", x: 0, y: "22%", width: share(value ?? 0), height: "56%" })];
   if (low !== null && low !== undefined) {
     parts.push(draw("line", { class: "whisker", x1: share(low), x2: share(high), y1: "50%", y2: "50%" }));
-    for (const end of [low, high]) parts.push(draw("line", { class: "whisker", x1: share(end), x2: share(end), y1: "30%", y2: "70%" }));
+    for (const end of [low, high])
+      parts.push(draw("line", { class: "whisker", x1: share(end), x2: share(end), y1: "30%", y2: "70%" }));
   }
   return draw("svg", { class: `figure bar-figure ${kind}`, "aria-hidden": "true" }, parts);
 }

@@ -1,4 +1,4 @@
-// The page: what is chosen (kept behind the # of the address), the head, and a section for each kind of evidence.
+// The page: what is chosen (kept behind the # of the address), and a section for each kind of evidence.
 
 const SCORE_KEYS = ["part", "parser", "metric", "against"];
 const FILTER_KEYS = ["in", "arm", "outcome", "object", "text", "page"];
@@ -10,7 +10,9 @@ let view = null;
 
 function readAddress() {
   const given = new URLSearchParams(location.hash.slice(1));
-  return Object.fromEntries(["benchmark", ...SCORE_KEYS, ...FILTER_KEYS].filter((key) => given.get(key)).map((key) => [key, given.get(key)]));
+  return Object.fromEntries(
+    ["benchmark", ...SCORE_KEYS, ...FILTER_KEYS].filter((key) => given.get(key)).map((key) => [key, given.get(key)]),
+  );
 }
 
 function addressOf(state) {
@@ -26,14 +28,21 @@ function choose(patch, remember = false) {
 
 // A link that chooses samples, or a benchmark; it can be copied as well.
 function chooseLink(text, patch, label) {
-  const state = { ...Object.fromEntries(Object.entries(chosen).filter(([key]) => !FILTER_KEYS.includes(key))), ...patch };
+  const state = {
+    ...Object.fromEntries(Object.entries(chosen).filter(([key]) => !FILTER_KEYS.includes(key))),
+    ...patch,
+  };
   const follow = (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
     choose({ ...Object.fromEntries(FILTER_KEYS.map((key) => [key, null])), ...patch }, true);
     jumpTo("samples");
   };
-  return make("a", { href: addressOf(state), onclick: follow, "aria-label": label ? `${text}: show ${label}` : null }, text);
+  return make(
+    "a",
+    { href: addressOf(state), onclick: follow, "aria-label": label ? `${text}: show ${label}` : null },
+    text,
+  );
 }
 
 function benchmarkLink(name, attributes = {}) {
@@ -63,91 +72,78 @@ function section(id, title, ...children) {
   return make("section", { "aria-labelledby": id }, make("h2", { id, tabindex: -1 }, title), ...children);
 }
 
-// The head: what was run, what to beware of, and the answer in short.
-
-function drawHead() {
-  document.title = DATA.title;
-  const arms = [...new Set(DATA.benchmarks.flatMap((benchmark) => benchmark.scores.arms))];
-  const facts = [];
-  if (typeof DATA.settings.model === "string") facts.push(["model", DATA.settings.model]);
-  for (const { name, scores } of DATA.benchmarks) {
-    facts.push([name, `${counted(scores.paired, "sample")} about ${counted(scores.images, "image")}${scores.paired < scores.samples ? `, of ${whole(scores.samples)}` : ""}`]);
-  }
-  facts.push(["arms", `${arms.length}: ${arms.join("; ")}`]);
-  facts.push(["versions", Object.entries(DATA.versions).map((pair) => pair.join(" ")).join(", ") || "-"]);
-  const settings = Object.entries(DATA.settings).map(([name, value]) => [make("dt", {}, name), make("dd", {}, make("code", {}, typeof value === "string" ? value : JSON.stringify(value)))]);
-  document.getElementById("head").append(
-    make("p", { class: "kicker" }, "Regard \u00b7 evaluation of attention fixes on the same samples"),
-    make("h1", {}, DATA.title), drawWarnings(), drawLeftOut(),
-    section("short", "In short", overview(DATA.benchmarks, benchmarkLink),
-      make("p", { class: "note" }, "The headline metric of each benchmark. \u201cChanged\u201d: answers that differ from the baseline\u2019s. Full dots: the interval excludes 0.")),
-    section("run", "What was run", make("dl", { class: "facts" }, facts.map(([name, text]) => [make("dt", {}, name), make("dd", {}, text)])),
-      make("details", {}, make("summary", {}, "All settings"), settings.length ? make("dl", { class: "facts" }, settings) : make("p", { class: "note" }, "None were given."))));
-}
-
-function drawWarnings() {
-  const byArm = new Map();
-  for (const { name, scores } of DATA.benchmarks) {
-    for (const warning of scores.warnings) {
-      const where = [DATA.benchmarks.length > 1 ? name : null, warning.part].filter(Boolean).join(", ");
-      const key = warning.arm ?? "";
-      byArm.set(key, [...(byArm.get(key) ?? []), [where, warning.text]]);
-    }
-  }
-  if (!byArm.size) return make("p", { class: "all-clear", id: "warnings", tabindex: -1 }, "No warnings.");
-  const total = [...byArm.values()].reduce((sum, own) => sum + own.length, 0);
-  const blocks = [...byArm].map(([arm, own]) => make("details", { open: total <= 12 },
-    make("summary", {}, arm ? armName(arm) : "all arms", ` \u00b7 ${counted(own.length, "warning")}`),
-    make("ul", {}, own.map(([where, text]) => make("li", {}, where ? make("b", {}, `${where}: `) : null, text)))));
-  return make("section", { class: "warnings", "aria-labelledby": "warnings" },
-    make("h2", { id: "warnings", tabindex: -1 }, `Read these first: ${counted(total, "warning")}`), blocks);
-}
-
-function drawLeftOut() {
-  const lists = DATA.benchmarks.map(({ name, scores }) => [name, scores.left_out ?? []]).filter(([, images]) => images.length);
-  if (!lists.length) return null;
-  const samplesOf = (one) => (Array.isArray(one.samples) ? one.samples.length : one.samples ?? 0);
-  const total = lists.reduce((sum, [, images]) => sum + images.length, 0);
-  const lost = lists.reduce((sum, [, images]) => sum + images.reduce((own, one) => own + samplesOf(one), 0), 0);
-  const shown = (images) => images.map((one) => make("li", {}, make("code", {}, one.image), `: ${one.reason} (${counted(samplesOf(one), "sample")})`));
-  return make("section", { class: "left-out", "aria-label": "Images left out" }, make("details", { open: total <= 5 },
-    make("summary", {}, `${counted(total, "image")} left out, with ${counted(lost, "sample")}, for all arms`),
-    lists.map(([name, images]) => [lists.length > 1 || DATA.benchmarks.length > 1 ? make("h3", {}, name) : null, make("ul", {}, shown(images))])));
-}
-
 function drawTabs(benchmark) {
-  const tabs = DATA.benchmarks.map(({ name }) => make("li", {}, benchmarkLink(name, { class: "tab", "aria-current": name === benchmark.name ? "page" : null })));
-  const places = [["scores", "Scores"], ["text-guards", "Text"], ["objects", "Objects"], ["activity", "Activity"], ["cost", "Cost"], ["samples", "Samples"]];
+  const tabs = DATA.benchmarks.map(({ name }) =>
+    make("li", {}, benchmarkLink(name, { class: "tab", "aria-current": name === benchmark.name ? "page" : null })),
+  );
+  const places = [
+    ["scores", "Scores"],
+    ["text-guards", "Text"],
+    ["objects", "Objects"],
+    ["activity", "Activity"],
+    ["cost", "Cost"],
+    ["samples", "Samples"],
+  ];
   const jumps = places.map(([id, text]) => make("li", {}, make("a", { href: `#${id}`, onclick: jump(id) }, text)));
-  document.getElementById("tabs").replaceChildren(make("ul", { class: "tabs" }, tabs), make("ul", { class: "jumps" }, jumps));
+  document
+    .getElementById("tabs")
+    .replaceChildren(make("ul", { class: "tabs" }, tabs), make("ul", { class: "jumps" }, jumps));
 }
 
 // A benchmark. What the pickers change is drawn into boxes of its own, so that they keep the focus.
 
 function open(benchmark) {
   const { scores } = benchmark;
-  view = { benchmark, scores: make("div"), objects: make("div"), cards: make("div", { class: "cards" }), text: make("div"), drawn: {}, all: false };
+  view = {
+    benchmark,
+    scores: make("div"),
+    objects: make("div"),
+    cards: make("div", { class: "cards" }),
+    text: make("div"),
+    drawn: {},
+    all: false,
+  };
   view.pickers = drawPickers(benchmark);
   view.filters = drawFilters(benchmark);
   view.count = make("p", { class: "count", role: "status" });
   view.pages = make("nav", { class: "pages", "aria-label": "Pages of samples" });
-  const rest = benchmark.samples.length < scores.paired
-    ? `This report holds ${whole(benchmark.samples.length)} of the ${whole(scores.paired)} samples that were scored.`
-    : "This report holds all samples that were scored.";
-  document.getElementById("main").replaceChildren(
-    make("h2", { class: "benchmark-title" }, benchmark.name),
-    section("scores", "Scores", make("div", { class: "controls" }, Object.values(view.pickers.all)), view.scores),
-    section("text-guards", "What a gain may hide", view.text),
-    section("objects", "Invented objects", view.objects),
-    section("activity", "Did the methods do anything?", activityTable(benchmark)),
-    section("cost", "Cost", costTable(benchmark)),
-    section("samples", "Samples", make("p", { class: "note" }, `${rest} The address of this page names what is chosen here, so a copy of it shows the same.`),
-      make("div", { class: "controls filters", role: "search" }, Object.values(view.filters.all)), view.count, view.cards, view.pages));
+  const rest =
+    benchmark.samples.length < scores.paired
+      ? `This report holds ${whole(benchmark.samples.length)} of the ${whole(scores.paired)} samples that were scored.`
+      : "This report holds all samples that were scored.";
+  document
+    .getElementById("main")
+    .replaceChildren(
+      make("h2", { class: "benchmark-title" }, benchmark.name),
+      section("scores", "Scores", make("div", { class: "controls" }, Object.values(view.pickers.all)), view.scores),
+      section("text-guards", "What a gain may hide", view.text),
+      section("objects", "Invented objects", view.objects),
+      section("activity", "Did the methods do anything?", activityTable(benchmark)),
+      section("cost", "Cost", costTable(benchmark)),
+      section(
+        "samples",
+        "Samples",
+        make(
+          "p",
+          { class: "note" },
+          `${rest} The address of this page names what is chosen here, so a copy of it shows the same.`,
+        ),
+        make("div", { class: "controls filters", role: "search" }, Object.values(view.filters.all)),
+        view.count,
+        view.cards,
+        view.pages,
+      ),
+    );
   drawTabs(benchmark);
 }
 
 function drawPickers({ scores }) {
-  const part = picker("Part", scores.parts.map((one) => [one.kind === "part" ? `part ${one.part}` : one.kind, partName(one)]), "", (value) => choose({ part: value }));
+  const part = picker(
+    "Part",
+    scores.parts.map((one) => [one.kind === "part" ? `part ${one.part}` : one.kind, partName(one)]),
+    "",
+    (value) => choose({ part: value }),
+  );
   const parser = picker("Parser or mode", [], "", (value) => choose({ parser: value }));
   const metric = picker("Metric of the plot", [], "", (value) => choose({ metric: value }));
   return { all: { part, parser, metric }, part: part.lastChild, parser: parser.lastChild, metric: metric.lastChild };
@@ -161,14 +157,33 @@ function drawFilters(benchmark) {
   const outcome = picker("Outcome", [], "", set("outcome"));
   const object = picker("Invented object", [], "", set("object"));
   let waiting = 0;
-  const input = make("input", { type: "search", placeholder: "words of a question or answer", oninput: () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => choose({ text: input.value, page: null }), 150);
-  } });
+  const input = make("input", {
+    type: "search",
+    placeholder: "words of a question or answer",
+    oninput: () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => choose({ text: input.value, page: null }), 150);
+    },
+  });
   const text = make("label", { class: "control grow" }, make("span", {}, "Text"), input);
-  const clear = make("button", { type: "button", class: "clear", onclick: () => choose(Object.fromEntries(FILTER_KEYS.map((key) => [key, null]))) }, "Clear");
+  const clear = make(
+    "button",
+    {
+      type: "button",
+      class: "clear",
+      onclick: () => choose(Object.fromEntries(FILTER_KEYS.map((key) => [key, null]))),
+    },
+    "Clear",
+  );
   const all = { in: parts.length > 1 ? inside : null, arm, outcome, object, text, clear };
-  return { all: Object.fromEntries(Object.entries(all).filter(([, element]) => element)), in: inside.lastChild, arm: arm.lastChild, outcome: outcome.lastChild, object: object.lastChild, text: input };
+  return {
+    all: Object.fromEntries(Object.entries(all).filter(([, element]) => element)),
+    in: inside.lastChild,
+    arm: arm.lastChild,
+    outcome: outcome.lastChild,
+    object: object.lastChild,
+    text: input,
+  };
 }
 
 // What is chosen, where it fits; the defaults otherwise.
@@ -176,13 +191,23 @@ function settled() {
   const { scores, samples } = view.benchmark;
   const keyOf = (part) => (part.kind === "part" ? `part ${part.part}` : part.kind);
   const part = scores.parts.find((one) => keyOf(one) === chosen.part) ?? wholePart(scores);
-  const parser = chosen.parser in part.parsers ? chosen.parser : Object.keys(part.parsers)[0];
+  const parser = Object.hasOwn(part.parsers, chosen.parser ?? "") ? chosen.parser : Object.keys(part.parsers)[0];
   const metrics = Object.keys(part.parsers[parser].metrics);
   const among = (value, values) => (values.includes(value) ? value : "");
   return {
-    part, partKey: keyOf(part), parser, metric: among(chosen.metric, metrics) || metrics[0], against: chosen.against,
-    in: among(chosen.in, samples.map((sample) => sample.part)), arm: among(chosen.arm, scores.arms),
-    outcome: among(chosen.outcome, Object.keys(OUTCOMES)), object: chosen.object ?? "", text: chosen.text ?? "",
+    part,
+    partKey: keyOf(part),
+    parser,
+    metric: among(chosen.metric, metrics) || metrics[0],
+    against: chosen.against,
+    in: among(
+      chosen.in,
+      samples.map((sample) => sample.part),
+    ),
+    arm: among(chosen.arm, scores.arms),
+    outcome: among(chosen.outcome, Object.keys(OUTCOMES)),
+    object: chosen.object ?? "",
+    text: chosen.text ?? "",
     page: Math.max(1, Number.parseInt(chosen.page, 10) || 1),
   };
 }
@@ -202,23 +227,58 @@ function renderScores(now) {
   const { benchmark, pickers } = view;
   const { scores } = benchmark;
   const found = now.part.parsers[now.parser];
-  const every = (metric) => scores.parts.flatMap((part) => Object.values(part.parsers).map((parser) => parser.metrics[metric]));
+  const every = (metric) =>
+    scores.parts.flatMap((part) => Object.values(part.parsers).map((parser) => parser.metrics[metric]));
   const digits = (metric) => digitsOf(metric, every(metric));
   pickers.part.value = now.partKey;
-  fillPicker(pickers.parser, Object.keys(now.part.parsers).map((name) => [name, name]), now.parser);
-  fillPicker(pickers.metric, Object.keys(found.metrics).map((name) => [name, metricName(name)]), now.metric);
+  fillPicker(
+    pickers.parser,
+    Object.keys(now.part.parsers).map((name) => [name, name]),
+    now.parser,
+  );
+  fillPicker(
+    pickers.metric,
+    Object.keys(found.metrics).map((name) => [name, metricName(name)]),
+    now.metric,
+  );
   const where = `${partName(now.part)}, ${now.parser}: ${counted(now.part.samples, "sample")} about ${counted(now.part.images, "image")}`;
-  const beside = [found.mcnemar && Object.keys(found.mcnemar).length ? make("div", {}, mcnemarTable(benchmark, found.mcnemar, now.part, chooseLink)) : null];
-  const plot = scores.arms.length > 1 ? make("div", {}, make("h3", {}, `Difference in ${metricName(now.metric)}`),
-    forest(scores, found.metrics[now.metric], now.metric, digits(now.metric)),
-    make("p", { class: "note" }, `Against ${scores.baseline}, with ${100 * scores.level} % intervals. Full dots: the interval excludes 0.`)) : null;
-  view.scores.replaceChildren(make("p", { class: "where" }, where), scoreTable(`Scores, ${where}`, benchmark, found.metrics, digits), legend(scores),
-    glossary(Object.keys(found.metrics)), make("div", { class: "pair" }, ...[plot, ...beside].filter(Boolean)));
+  const beside = [
+    found.mcnemar && Object.keys(found.mcnemar).length
+      ? make("div", {}, mcnemarTable(benchmark, found.mcnemar, now.part, chooseLink))
+      : null,
+  ];
+  const plot =
+    scores.arms.length > 1
+      ? make(
+          "div",
+          {},
+          make("h3", {}, `Difference in ${metricName(now.metric)}`),
+          forest(scores, found.metrics[now.metric], now.metric, digits(now.metric)),
+          make(
+            "p",
+            { class: "note" },
+            `Against ${scores.baseline}, with ${100 * scores.level} % intervals. Full dots: the interval excludes 0.`,
+          ),
+        )
+      : null;
+  view.scores.replaceChildren(
+    make("p", { class: "where" }, where),
+    scoreTable(`Scores, ${where}`, benchmark, found.metrics, digits),
+    legend(scores),
+    glossary(Object.keys(found.metrics)),
+    make("div", { class: "pair" }, ...[plot, ...beside].filter(Boolean)),
+  );
   const text = now.part.text;
-  view.text.replaceChildren(make("p", { class: "where" }, where),
-    ...(text ? [scoreTable("Text of the answers", benchmark, text, (metric) => digitsOf(metric, [text[metric]])), glossary(Object.keys(text))]
+  view.text.replaceChildren(
+    make("p", { class: "where" }, where),
+    ...(text
+      ? [
+          scoreTable("Text of the answers", benchmark, text, (metric) => digitsOf(metric, [text[metric]])),
+          glossary(Object.keys(text)),
+        ]
       : [make("p", { class: "note" }, "Text is counted for a part or for all of them pooled; choose one above.")]),
-    ...(found.said ? saidTable(benchmark, found.said) : []));
+    ...(found.said ? saidTable(benchmark, found.said) : []),
+  );
 }
 
 function renderObjects(now) {
@@ -227,15 +287,58 @@ function renderObjects(now) {
   const rivals = arms.filter((arm) => arm !== baseline);
   const many = arms.length > 4;
   const against = rivals.includes(now.against) ? now.against : many ? rivals[0] : "";
-  const { count, element } = objectTable(benchmark, now.parser, against ? [baseline, against] : arms, view.all, chooseLink);
+  const { count, element } = objectTable(
+    benchmark,
+    now.parser,
+    against ? [baseline, against] : arms,
+    view.all,
+    chooseLink,
+  );
   const options = [...(many ? [] : [["", "all arms"]]), ...rivals.map((arm) => [arm, `${baseline} and ${arm}`])];
-  const more = count > 12 ? make("button", { type: "button", onclick: () => { view.all = !view.all; render(); } }, view.all ? "Show the first 12" : `Show all ${count} objects`) : null;
-  const control = rivals.length > 1 ? make("div", { class: "controls" }, picker("Arms", options, against, (value) => choose({ against: value }))) : null;
+  const more =
+    count > 12
+      ? make(
+          "button",
+          {
+            type: "button",
+            onclick: () => {
+              view.all = !view.all;
+              render();
+            },
+          },
+          view.all ? "Show the first 12" : `Show all ${count} objects`,
+        )
+      : null;
+  const control =
+    rivals.length > 1
+      ? make(
+          "div",
+          { class: "controls" },
+          picker("Arms", options, against, (value) => choose({ against: value })),
+        )
+      : null;
   const held = view.objects.contains(document.activeElement) ? document.activeElement.tagName : null;
-  view.objects.replaceChildren(...(element ? [control, element, more,
-    make("p", { class: "note" }, `Objects that answers name although they are not in the image, as ${now.parser} finds them. Rate: share of the answers that name it, with its interval. `
-      + "\u201cStands beside\u201d: what is truly in those images, which tells what the model takes as a hint. Names and counts lead to the samples.")].filter(Boolean)
-    : [make("p", { class: "note" }, `With ${now.parser}, no arm names an object that is not there, or answers of this benchmark name none.`)]));
+  view.objects.replaceChildren(
+    ...(element
+      ? [
+          control,
+          element,
+          more,
+          make(
+            "p",
+            { class: "note" },
+            `Objects that answers name although they are not in the image, as ${now.parser} finds them. Rate: share of the answers that name it, with its interval. ` +
+              "\u201cStands beside\u201d: what is truly in those images, which tells what the model takes as a hint. Names and counts lead to the samples.",
+          ),
+        ].filter(Boolean)
+      : [
+          make(
+            "p",
+            { class: "note" },
+            `With ${now.parser}, no arm names an object that is not there, or answers of this benchmark name none.`,
+          ),
+        ]),
+  );
   if (held) view.objects.querySelector(held.toLowerCase())?.focus();
 }
 
@@ -247,35 +350,77 @@ function renderSamples(now) {
   const count = (patch) => chosenSamples(benchmark, now.parser, { ...now, ...patch }).length;
   for (const key of ["in", "arm"]) filters[key].value = now[key];
   if (filters.text.value !== now.text) filters.text.value = now.text;
-  const outcomes = Object.entries(OUTCOMES).map(([key, [text]]) => [key, text, count({ outcome: key })]).filter(([key, , number]) => number || key === now.outcome);
-  fillPicker(filters.outcome, [["", "any"], ...outcomes.map(([key, text, number]) => [key, `${text} (${number})`])], now.outcome);
-  const names = new Set(benchmark.samples.flatMap((sample) => Object.values(sample.answers).flatMap((answer) => answer.invented)));
+  const outcomes = Object.entries(OUTCOMES)
+    .map(([key, [text]]) => [key, text, count({ outcome: key })])
+    .filter(([key, , number]) => number || key === now.outcome);
+  fillPicker(
+    filters.outcome,
+    [["", "any"], ...outcomes.map(([key, text, number]) => [key, `${text} (${number})`])],
+    now.outcome,
+  );
+  const names = new Set(
+    benchmark.samples.flatMap((sample) => Object.values(sample.answers).flatMap((answer) => answer.invented)),
+  );
   if (now.object) names.add(now.object);
-  fillPicker(filters.object, [["", "any"], ...[...names].sort().map((name) => [name, `${name} (${count({ object: name })})`])], now.object);
+  fillPicker(
+    filters.object,
+    [["", "any"], ...[...names].sort().map((name) => [name, `${name} (${count({ object: name })})`])],
+    now.object,
+  );
   const first = (page - 1) * PAGE;
   const shown = matching.slice(first, first + PAGE);
   view.count.textContent = matching.length
     ? `${first + 1} to ${first + shown.length} of ${counted(matching.length, "sample")} that fit, of ${whole(benchmark.samples.length)} in this report`
     : `None of the ${whole(benchmark.samples.length)} samples in this report fits; clear a filter.`;
   view.cards.replaceChildren(...shown.map((sample) => sampleCard(benchmark, sample, now.arm)));
-  const turn = (text, to) => make("button", { type: "button", disabled: to < 1 || to > pages, onclick: () => { choose({ page: to > 1 ? String(to) : null }, true); jumpTo("samples"); } }, text);
-  view.pages.replaceChildren(...(pages > 1 ? [turn("Previous", page - 1), make("span", {}, `page ${page} of ${pages}`), turn("Next", page + 1)] : []));
+  const turn = (text, to) =>
+    make(
+      "button",
+      {
+        type: "button",
+        disabled: to < 1 || to > pages,
+        onclick: () => {
+          choose({ page: to > 1 ? String(to) : null }, true);
+          jumpTo("samples");
+        },
+      },
+      text,
+    );
+  view.pages.replaceChildren(
+    ...(pages > 1
+      ? [turn("Previous", page - 1), make("span", {}, `page ${page} of ${pages}`), turn("Next", page + 1)]
+      : []),
+  );
 }
 
 // Paper shows all that can be opened.
 function openForPaper() {
   for (const details of document.querySelectorAll("details:not([open])")) {
     details.open = true;
-    addEventListener("afterprint", () => { details.open = false; }, { once: true });
+    addEventListener(
+      "afterprint",
+      () => {
+        details.open = false;
+      },
+      { once: true },
+    );
   }
 }
 
-addEventListener("popstate", () => { chosen = readAddress(); render(); });
-addEventListener("hashchange", () => { chosen = readAddress(); render(); });
+addEventListener("popstate", () => {
+  chosen = readAddress();
+  render();
+});
+addEventListener("hashchange", () => {
+  chosen = readAddress();
+  render();
+});
 addEventListener("beforeprint", openForPaper);
 chosen = readAddress();
 drawHead();
 render();
 document.getElementById("skip").addEventListener("click", jump("samples"));
-document.getElementById("foot").append(make("p", {}, "Made by regard evaluate. This file is complete: it loads nothing, and sends nothing."));
+document
+  .getElementById("foot")
+  .append(make("p", {}, "Made by regard evaluate. This file is complete: it loads nothing, and sends nothing."));
 if (FILTER_KEYS.some((key) => chosen[key])) jumpTo("samples");
