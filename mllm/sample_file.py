@@ -147,8 +147,8 @@ def _same(path: Path, lines: Sequence[str]) -> None:
             )
     if len(there) != len(lines):
         raise ValueError(
-            f"{path} has {len(there) - 1} questions and not {len(lines) - 1}: the folder is of another evaluation. Name "
-            "another folder, or take this one away"
+            f"{path} has {len(there) - 1} questions and not {len(lines) - 1}: the folder is of another evaluation. "
+            "Name another folder, or take this one away"
         )
 
 

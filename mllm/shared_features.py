@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-__all__ = ["shared_image_features"]
+__all__ = ["encoding_anew", "shared_image_features"]
 
 _MISSING = object()
 
@@ -43,6 +43,24 @@ def shared_image_features(model: PreTrainedModel) -> Iterator[None]:
         yield
         return
     model.set_encoder(_Remembering(encoder), modality="image")
+    try:
+        yield
+    finally:
+        model.set_encoder(encoder, modality="image")
+
+
+@contextmanager
+def encoding_anew(model: PreTrainedModel) -> Iterator[None]:
+    """Let the encoder run within `shared_image_features`, for whoever looks into its layers.
+
+    Args:
+        model: a vision-language model.
+    """
+    encoder = model.get_encoder(modality="image")
+    if not isinstance(encoder, _Remembering):
+        yield
+        return
+    model.set_encoder(encoder.encoder, modality="image")
     try:
         yield
     finally:
@@ -88,7 +106,9 @@ def _same(one: Any, other: Any) -> bool:
         alike = isinstance(other, Tensor) and one.dtype == other.dtype and one.device == other.device
         return alike and one.shape == other.shape and torch.equal(one, other)
     if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+        return (
+            isinstance(other, dict) and one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+        )
     if isinstance(one, tuple):
         same_length = isinstance(other, list | tuple) and len(one) == len(other)
         return same_length and all(_same(*pair) for pair in zip(one, other, strict=True))

@@ -79,7 +79,8 @@ def run(settings: EvaluateSettings) -> int:
     methods = _methods(settings.fix or FIXES)
     out = Path(settings.out)
     asked = [_asked(settings, text, out) for text in settings.benchmark or list(SCENE_BENCHMARKS)]
-    write_atomically(out / "settings.yaml", yaml.safe_dump(asdict(replace(settings, shard="1/1")), sort_keys=False))
+    kept = asdict(replace(settings, shard="1/1", fix=[*methods][1:]))
+    write_atomically(out / "settings.yaml", yaml.safe_dump(kept, sort_keys=False))
     if settings.engine == "ray":
         from .ray_shards import run_shards
 
@@ -222,9 +223,7 @@ def _note_left_out(folder: Path, left_out: Sequence[LeftOut], shard: int, shards
         path.unlink(missing_ok=True)
 
 
-def _measure(
-    lvlm: LVLM, asked: Asked, methods: Mapping[str, Sequence[Intervention]], count: int, longest: int
-) -> None:
+def _measure(lvlm: LVLM, asked: Asked, methods: Mapping[str, Sequence[Intervention]], count: int, longest: int) -> None:
     """Costs on the first questions whose images can be read; what was measured with these arms stays."""
     path, arms = asked.folder / "costs.json", {method or "none": own for method, own in methods.items()}
     if path.is_file() and set(json.loads(path.read_text(encoding="utf-8"))["arms"]) >= set(arms):

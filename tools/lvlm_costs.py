@@ -110,9 +110,7 @@ class _Stamps(LogitsProcessor):
         return scores
 
 
-def _timed(
-    model: PreTrainedModel, prompt: Prompt, methods: Any, new_tokens: int
-) -> tuple[float, list[float], str]:
+def _timed(model: PreTrainedModel, prompt: Prompt, methods: Any, new_tokens: int) -> tuple[float, list[float], str]:
     """When it began, when each token was there, and what the methods did."""
     stamps = _Stamps(torch.cuda.synchronize if model.device.type == "cuda" else lambda: None)
     inputs, asked = prompt

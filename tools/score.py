@@ -107,6 +107,7 @@ def finish(
     folders = [path.parent for path in sorted(out.glob("*/samples.jsonl"))]
     if names is not None:
         folders = sorted(folders, key=lambda one: one.name)
+    known = _settings(out)
     summary: dict[str, Any] = {"benchmarks": {}}
     parts = []
     for folder in folders:
@@ -119,7 +120,7 @@ def finish(
                 f"--benchmark {samples.name}"
             )
         benchmark = build(samples.name, samples.options)
-        answers = _arms(folder, samples, arms)
+        answers = _arms(folder, samples, arms, known.get("fix") or [])
         scored = score(samples, benchmark, answers, resamples=resamples, seed=seed)
         scored["settings"] = {name: asdict(one.arm) for name, one in answers.items()}
         scored["left_out"] = _left_out(folder)
@@ -134,7 +135,7 @@ def finish(
         raise ValueError(f"{out} has no questions with answers; give the --out of regard evaluate")
     summary["did_nothing"] = sorted({arm for *_, scored in parts for arm in _idle(scored)})
     write_atomically(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
-    write_atomically(out / "report.html", build_report(report_data(_settings(out), parts, images)))
+    write_atomically(out / "report.html", build_report(report_data(known, parts, images)))
     if as_json:
         print(json.dumps(summary, indent=1))
     else:
@@ -190,8 +191,10 @@ def _pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _arms(folder: Path, samples: SampleFile, wanted: Sequence[str] | None) -> dict[str, Answers]:
-    """Arms by the text form of their methods, the baseline first."""
+def _arms(
+    folder: Path, samples: SampleFile, wanted: Sequence[str] | None, order: Sequence[str]
+) -> dict[str, Answers]:
+    """Arms by the text form of their methods: those that are wanted, or all, the baseline first."""
     found: dict[str, Answers] = {}
     for name in find_arms(folder / "answers"):
         answers = read_answers(folder / "answers", name)
@@ -208,7 +211,8 @@ def _arms(folder: Path, samples: SampleFile, wanted: Sequence[str] | None) -> di
             f"{folder} has no answers of {lacking[0] if lacking else 'any arm'}; it has {', '.join(found) or 'none'}"
         )
     if wanted is None:
-        names.sort(key=lambda name: (name != "none", name))
+        places = {name: place for place, name in enumerate(["none", *order])}
+        names.sort(key=lambda name: (places.get(name, len(places)), name))
     return {name: found[name] for name in names}
 
 
@@ -256,24 +260,21 @@ def _export(folder: Path, samples: SampleFile, answers: Mapping[str, Answers], f
 
 
 def _print(scored: Mapping[str, Any]) -> None:
-    """A table for each part, under the first parser; and the warnings."""
+    """Under the first parser: a table of all metrics, of the headline in each part, and the warnings."""
     console = Console(width=None if sys.stdout.isatty() else 180)
-    for part in (part for part in scored["parts"] if part["kind"] != "pooled"):
-        name, parser = next(iter(part["parsers"].items()))
-        where = "" if part["part"] == "all" else f", {part['part']}"
-        title = f"{scored['benchmark']}{where}: {part['images']} images, parser {name}; \\[95 % of the difference]"
-        table = Table(title=title)
-        table.add_column("fix", no_wrap=True)
-        shown = {
-            metric: cells
-            for metric, cells in parser["metrics"].items()
-            if any(cell["value"] is not None for cell in cells.values())
-        }
-        for metric in shown:
-            table.add_column(metric.replace("_percent", " %"), justify="right")
-        for arm in scored["arms"]:
-            table.add_row(arm, *(_cell(cells[arm]) for cells in shown.values()))
-        console.print(table)
+    parts = [part for part in scored["parts"] if part["kind"] != "pooled"]
+    name, parser = next(iter(parts[-1]["parsers"].items()))
+    what = "mean of the parts" if len(parts) > 1 else "all questions"
+    columns = {
+        metric.replace("_percent", " %"): cells
+        for metric, cells in parser["metrics"].items()
+        if any(cell["value"] is not None for cell in cells.values())
+    }
+    _print_table(console, f"{scored['benchmark']}, {what}: {scored['images']} images, parser {name}", columns, scored)
+    if len(parts) > 1:
+        headline = next(iter(parser["metrics"]))
+        columns = {part["part"]: part["parsers"][name]["metrics"][headline] for part in parts}
+        _print_table(console, f"{scored['benchmark']}, {headline} in each part", columns, scored)
     for one in scored["left_out"]:
         console.print(f"left out: {one['image']} ({one['samples']} questions): {one['reason']}", markup=False)
     for warning in scored["warnings"]:
@@ -281,13 +282,25 @@ def _print(scored: Mapping[str, Any]) -> None:
         console.print(f"{where}: {warning['text']}", markup=False)
 
 
+def _print_table(
+    console: Console, title: str, columns: Mapping[str, Mapping[str, Any]], scored: Mapping[str, Any]
+) -> None:
+    table = Table(title=f"{title}; (95 %), \[95 % of the difference]")
+    table.add_column("fix", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for arm in scored["arms"]:
+        table.add_row(arm, *(_cell(cells[arm]) for cells in columns.values()))
+    console.print(table)
+
+
 def _cell(cell: Mapping[str, Any]) -> str:
     if cell["value"] is None:
         return "-"
-    digits = 1 if abs(cell["value"]) >= 10 else 3
+    digits = 1 if abs(cell["value"]) >= 10 else 2
     change = cell["difference"]
     if change is None:
-        both = "" if cell["low"] is None else f" ({cell['low']:.{digits}f} to {cell['high']:.{digits}f})"
+        both = "" if cell["low"] is None else f" ({cell['low']:.{digits}f}-{cell['high']:.{digits}f})"
     else:
         both = "" if change["low"] is None else f" \\[{change['low']:+.{digits}f}, {change['high']:+.{digits}f}]"
     return f"{cell['value']:.{digits}f}{both}"

@@ -67,7 +67,7 @@ class EvaluateSettings:
     scenes: int = 200
     resamples: int = 10_000
     costs: int = 8
-    pictures: int = 4
+    pictures: int = 2
     shard: str = "1/1"
     engine: Literal["local", "ray"] = "local"
     workers: int = 2
