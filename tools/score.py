@@ -285,7 +285,7 @@ def _print(scored: Mapping[str, Any]) -> None:
 def _print_table(
     console: Console, title: str, columns: Mapping[str, Mapping[str, Any]], scored: Mapping[str, Any]
 ) -> None:
-    table = Table(title=f"{title}; (95 %), \[95 % of the difference]")
+    table = Table(title=f"{title}; (95 %), \\[95 % of the difference]")
     table.add_column("fix", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right")
