@@ -46,8 +46,10 @@ def test_the_page_holds_the_data_and_no_letter_of_markup_from_it() -> None:
 
 
 def test_the_page_names_no_other_address() -> None:
-    page = build_report(example(questions=4, captions=2))
-    assert not re.search(r"https?:|//[a-z]|@import|url\(|srcset|<link|<iframe|<object|<embed|<base|fetch\(|XMLHttp", page)
+    page = build_report({**example(questions=4, captions=2), "images": {}})  # base64 may hold anything
+    assert not re.search(
+        r"https?:|//[a-z]|@import|url\(|srcset|<link|<iframe|<object|<embed|<base|fetch\(|XMLHttp", page
+    )
     assert re.findall(r'(?:src|href)="([^"]*)"', page) == ["#"]
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
     assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
@@ -190,7 +192,7 @@ def test_the_page_tells_what_was_run_and_warns_first(page: Page) -> None:
     assert "llava-hf/llava-1.5-7b-hf" in head
     assert "regard 0.1.0, torch 2.14.0" in head
     assert '{"max_new_tokens":512,"temperature":0,"beams":1}' in page.run(
-        "document.querySelector('#head details:last-child').open = true; return document.querySelector('#head').innerText"
+        "[...document.querySelectorAll('#head details')].at(-1).open = true; return document.querySelector('#head').innerText"
     )
 
 
@@ -307,7 +309,7 @@ def test_every_control_has_a_name(page: Page) -> None:
 @pytest.mark.parametrize("name", ["pope", "chair"])
 def test_a_narrow_window_scrolls_tables_and_not_the_page(page: Page, name: str) -> None:
     page.open(f"#benchmark={name}", width=400)
-    assert page.run("return document.documentElement.scrollWidth") == 400
+    assert page.run("const e = document.documentElement; return e.scrollWidth - e.clientWidth") == 0
     assert page.run("return [...document.querySelectorAll('.scroll')].some(e => e.scrollWidth > e.clientWidth)")
 
 
