@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter
@@ -53,7 +54,7 @@ def example(questions: int = 48, captions: int = 24, side_px: int = 96) -> dict[
 
 
 def question_samples(rng: random.Random, number: int, images: dict[str, str], side_px: int) -> list[dict[str, Any]]:
-    """Questions in two parts; every image is asked about twice; one sample has no picture, the last two nobody gets right."""
+    """Two questions an image, in two parts; one has no picture, and the last two nobody gets right."""
     samples = []
     for index in range(number):
         part = ("random", "adversarial")[index % 2]
@@ -221,8 +222,10 @@ def _question_scores(rng: random.Random) -> dict[str, Any]:
         "pope",
         3000,
         500,
-        parts=[part("random", "part", 1500, 0.03), part("adversarial", "part", 1500, -0.02)]
-        + [part("all", "pooled", 3000, 0.0), part("mean", "mean", 3000, 0.0)],
+        parts=[
+            *(part("random", "part", 1500, 0.03), part("adversarial", "part", 1500, -0.02)),
+            *(part("all", "pooled", 3000, 0.0), part("mean", "mean", 3000, 0.0)),
+        ],
         objects={name: dict(zip(ARMS, lists, strict=True)) for name in ("official", "words")},
         activity=_activity(3000),
         left_out=[
@@ -255,8 +258,8 @@ def _caption_scores(rng: random.Random, samples: Sequence[dict[str, Any]]) -> di
         return {"metrics": rows, "mcnemar": None, "said": None}
 
     def mentions(arm: str) -> list[dict[str, Any]]:
-        count: Callable[[str], int] = lambda thing: sum(thing in one["answers"][arm]["invented"] for one in samples)
-        rows = [_object(rng, thing, count(thing), len(samples)) for thing in _THINGS if count(thing)]
+        named = Counter(thing for one in samples for thing in one["answers"][arm]["invented"])
+        rows = [_object(rng, thing, named[thing], len(samples)) for thing in _THINGS if named[thing]]
         for row in rows:
             row["samples"] = [one["id"] for one in samples if row["object"] in one["answers"][arm]["invented"]]
         return sorted(rows, key=lambda row: -row["mentions"])
@@ -285,7 +288,8 @@ def _caption_scores(rng: random.Random, samples: Sequence[dict[str, Any]]) -> di
 def _object(rng: random.Random, name: str, mentions: int, answers: int) -> dict[str, Any]:
     mentions = max(mentions, 0)
     rate = 100 * mentions / answers
-    beside = {other: rng.randrange(1, mentions + 2) for other in rng.sample(_THINGS, 4) if other != name}
+    others = [other for other in rng.sample(_THINGS, 4) if other != name]
+    beside = dict(zip(others, sorted((rng.randrange(1, mentions + 2) for _ in others), reverse=True), strict=True))
     return {
         **{"object": name, "mentions": mentions, "answers": mentions, "rate_percent": rate},
         **{"low": rate * 0.7, "high": rate * 1.35, "beside": beside, "samples": []},

@@ -18,7 +18,6 @@ from report_data import ARMS, HOSTILE, example
 
 from regard.tools.report import build_report, data_uri
 
-selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMEDRIVER = shutil.which("chromedriver")
 FLAGS = (
@@ -162,6 +161,7 @@ class Page:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    selenium = pytest.importorskip("selenium.webdriver", reason="the browser is led by selenium: regard[test]")
     if CHROMIUM is None or CHROMEDRIVER is None:
         pytest.skip("the page is looked at with chromium and chromedriver, and one of them is not installed")
     folder = tmp_path_factory.mktemp("report")
@@ -191,9 +191,8 @@ def test_the_page_tells_what_was_run_and_warns_first(page: Page) -> None:
     assert "COCO_val2014_000000016631.jpg: cannot be read: it is empty (6 samples)" in head
     assert "llava-hf/llava-1.5-7b-hf" in head
     assert "regard 0.1.0, torch 2.14.0" in head
-    assert '{"max_new_tokens":512,"temperature":0,"beams":1}' in page.run(
-        "[...document.querySelectorAll('#head details')].at(-1).open = true; return document.querySelector('#head').innerText"
-    )
+    page.run("[...document.querySelectorAll('#head details')].at(-1).open = true")
+    assert '{"max_new_tokens":512,"temperature":0,"beams":1}' in page.texts("#head")[0]
 
 
 def test_the_table_shows_value_interval_difference_and_p(page: Page) -> None:
