@@ -25,7 +25,7 @@ function fill(element, attributes, children) {
 }
 
 // Names of arms are long: they break behind a comma or colon.
-const breakable = (text) => text.split(/(?<=[,:])/).flatMap((piece) => [piece, make("wbr")]);
+const breakable = (text) => text.split(/(?<=[,:])/).flatMap((piece, index) => [index ? make("wbr") : null, piece]);
 
 function armName(arm) {
   return make("code", { class: "arm" }, breakable(arm));

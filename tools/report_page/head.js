@@ -70,7 +70,13 @@ function drawWarnings() {
     make(
       "details",
       { open: total <= 12 },
-      make("summary", {}, arm ? armName(arm) : "all arms", ` \u00b7 ${counted(own.length, "warning")}`),
+      make(
+        "summary",
+        {},
+        arm ? armName(arm) : "all arms",
+        ` \u00b7 ${counted(own.length, "warning")}`,
+        make("span", { class: "preview", "aria-hidden": "true" }, own[0].filter(Boolean).join(": ")),
+      ),
       make(
         "ul",
         {},
