@@ -5,7 +5,7 @@ from .benchmark import BenchmarkSettings
 from .convert import ConvertSettings
 from .demo import DemoSettings
 from .doctor import DoctorSettings, ListSettings
-from .evaluate import EvaluateSettings
+from .evaluate import BuildPopeSettings, EvaluateSettings, ScoreSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
 from .train_lvlm import TrainLvlmSettings
 
@@ -14,12 +14,14 @@ __all__ = [
     "AugmentationSettings",
     "BackboneSettings",
     "BenchmarkSettings",
+    "BuildPopeSettings",
     "ConvertSettings",
     "DemoSettings",
     "DoctorSettings",
     "EvaluateSettings",
     "ImageSettings",
     "ListSettings",
+    "ScoreSettings",
     "OptimizerSettings",
     "SinksSettings",
     "TrainLvlmSettings",
