@@ -295,6 +295,28 @@ def test_a_picture_opens_at_a_click_and_closes_with_escape(page: Page) -> None:
     assert not page.run("return document.querySelector('dialog').open")
 
 
+def test_what_is_not_there_leaves_no_trace(page: Page, tmp_path: Path) -> None:
+    data = example(questions=4, captions=2)
+    data |= {"settings": {}, "versions": {}, "images": {}}
+    for benchmark in data["benchmarks"]:
+        scores = benchmark["scores"]
+        scores |= {"left_out": [], "warnings": [], "activity": {}, "objects": {}}
+        for part in scores["parts"]:
+            part["text"] = None
+            for parser in part["parsers"].values():
+                row = next(iter(parser["metrics"].values()))
+                row[ARMS[1]] |= {"value": None, "low": None, "high": None, "difference": None}
+                parser |= {"metrics": {"odd": row}, "mcnemar": None, "said": None}
+        benchmark |= {"costs": None, "samples": []}
+    (tmp_path / "report.html").write_text(build_report(data))
+    for name in ("pope", "chair"):
+        page.driver.get((tmp_path / "report.html").as_uri() + f"#benchmark={name}")
+        shown = page.texts("body")[0]
+        assert not re.search(r"\b(null|undefined|NaN|Infinity)\b", shown)
+        assert "No warnings." in shown
+        assert page.texts(".scores tbody tr:nth-child(2) td")[0] == "-"
+
+
 def test_every_control_has_a_name(page: Page) -> None:
     script = """
         const named = e => e.getAttribute("aria-label") || e.closest("label")?.innerText.trim() || e.innerText.trim();
