@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter
@@ -13,7 +14,9 @@ from regard.tools.report import data_uri
 __all__ = ["ARMS", "HOSTILE", "caption_samples", "example", "question_samples"]
 
 ARMS = ("none", "vdd:alpha=0.5", "rebalance:alpha=0.4,beta=0.2,gamma=1,layers=all")
-HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\"> & <b>bold</b>"
+HOSTILE = (
+    "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\"> & <b>bold</b>"
+)
 
 _THINGS = ("dog", "bench", "kite", "bicycle", "cup", "backpack", "umbrella", "dining table", "person", "car")
 _GUARDS = ("words", "tokens", "repetition_percent", "empty_percent", "at_limit_percent")
@@ -51,7 +54,7 @@ def example(questions: int = 48, captions: int = 24, side_px: int = 96) -> dict[
 
 
 def question_samples(rng: random.Random, number: int, images: dict[str, str], side_px: int) -> list[dict[str, Any]]:
-    """Questions in two parts; every third image is asked about twice, one sample has no picture."""
+    """Two questions an image, in two parts; one has no picture, and the last two nobody gets right."""
     samples = []
     for index in range(number):
         part = ("random", "adversarial")[index % 2]
@@ -60,7 +63,7 @@ def question_samples(rng: random.Random, number: int, images: dict[str, str], si
         images.setdefault(image, _photo(rng, side_px))
         answers = {}
         for place, arm in enumerate(ARMS):
-            right = rng.random() < (0.8, 0.86, 0.84)[place]
+            right = rng.random() < (0.8, 0.86, 0.84)[place] and index < number - 2
             said = truth if right else {"yes": "no", "no": "yes"}[truth]
             text = f"{said.capitalize()}, there is {'a' if said == 'yes' else 'no'} {thing} in the image."
             pictures = [f"{image} {arm}"] if index < 12 else []
@@ -195,7 +198,10 @@ def _question_scores(rng: random.Random) -> dict[str, Any]:
     def parser(lift: float, whole: bool) -> dict[str, Any]:
         said = {"yes": (58.1, 50.2, 56.4), "no": (41.9, 49.6, 43.6), "unknown": (0.0, 0.2, 0.0)}
         rows = {word: _cells(rng, values, 1.4) for word, values in said.items()}
-        tests = [{"gained": 71, "lost": 18, "p": 1e-8, "holm": 2e-8}, {"gained": 40, "lost": 31, "p": 0.34, "holm": 0.34}]
+        tests = [
+            {"gained": 71, "lost": 18, "p": 1e-8, "holm": 2e-8},
+            {"gained": 40, "lost": 31, "p": 0.34, "holm": 0.34},
+        ]
         return {
             "metrics": metrics(lift),
             "mcnemar": dict(zip(ARMS[1:], tests, strict=True)) if whole else None,
@@ -216,8 +222,10 @@ def _question_scores(rng: random.Random) -> dict[str, Any]:
         "pope",
         3000,
         500,
-        parts=[part("random", "part", 1500, 0.03), part("adversarial", "part", 1500, -0.02)]
-        + [part("all", "pooled", 3000, 0.0), part("mean", "mean", 3000, 0.0)],
+        parts=[
+            *(part("random", "part", 1500, 0.03), part("adversarial", "part", 1500, -0.02)),
+            *(part("all", "pooled", 3000, 0.0), part("mean", "mean", 3000, 0.0)),
+        ],
         objects={name: dict(zip(ARMS, lists, strict=True)) for name in ("official", "words")},
         activity=_activity(3000),
         left_out=[
@@ -250,8 +258,8 @@ def _caption_scores(rng: random.Random, samples: Sequence[dict[str, Any]]) -> di
         return {"metrics": rows, "mcnemar": None, "said": None}
 
     def mentions(arm: str) -> list[dict[str, Any]]:
-        count: Callable[[str], int] = lambda thing: sum(thing in one["answers"][arm]["invented"] for one in samples)
-        rows = [_object(rng, thing, count(thing), len(samples)) for thing in _THINGS if count(thing)]
+        named = Counter(thing for one in samples for thing in one["answers"][arm]["invented"])
+        rows = [_object(rng, thing, named[thing], len(samples)) for thing in _THINGS if named[thing]]
         for row in rows:
             row["samples"] = [one["id"] for one in samples if row["object"] in one["answers"][arm]["invented"]]
         return sorted(rows, key=lambda row: -row["mentions"])
@@ -280,7 +288,8 @@ def _caption_scores(rng: random.Random, samples: Sequence[dict[str, Any]]) -> di
 def _object(rng: random.Random, name: str, mentions: int, answers: int) -> dict[str, Any]:
     mentions = max(mentions, 0)
     rate = 100 * mentions / answers
-    beside = {other: rng.randrange(1, mentions + 2) for other in rng.sample(_THINGS, 4) if other != name}
+    others = [other for other in rng.sample(_THINGS, 4) if other != name]
+    beside = dict(zip(others, sorted((rng.randrange(1, mentions + 2) for _ in others), reverse=True), strict=True))
     return {
         **{"object": name, "mentions": mentions, "answers": mentions, "rate_percent": rate},
         **{"low": rate * 0.7, "high": rate * 1.35, "beside": beside, "samples": []},
@@ -299,7 +308,12 @@ def _activity(answers: int) -> dict[str, list[dict[str, Any]]]:
 
 def _costs() -> dict[str, Any]:
     same = {"prompt": [1.0, 1.0, 1.0], "token": [1.0, 1.0, 1.0], "tokens_per_second": [1.0, 1.0, 1.0], "mb": 1.0}
-    twice = {"prompt": [0.97, 0.98, 1.01], "token": [1.82, 1.84, 1.87], "tokens_per_second": [0.52, 0.54, 0.56], "mb": 1.0}
+    twice = {
+        "prompt": [0.97, 0.98, 1.01],
+        "token": [1.82, 1.84, 1.87],
+        "tokens_per_second": [0.52, 0.54, 0.56],
+        "mb": 1.0,
+    }
     rows = [
         {"prompt_ms": 181.2, "token_ms": 24.31, "tokens_per_second": 41.1, "mb": 14210.0, "ratio": same},
         {"prompt_ms": 177.6, "token_ms": 44.73, "tokens_per_second": 22.3, "mb": 14240.0, "ratio": twice},

@@ -61,7 +61,9 @@ def build_report(data: Mapping[str, Any]) -> str:
         raise ValueError(f"two benchmarks of the report have one name: {', '.join(names)}; give each its own")
     for key, uri in data["images"].items():
         if not uri.startswith("data:image/"):
-            raise ValueError(f"the image {key!r} is {uri[:40]!r}; make a data URI of it with data_uri(image, longest_px)")
+            raise ValueError(
+                f"the image {key!r} is {uri[:40]!r}; make a data URI of it with data_uri(image, longest_px)"
+            )
     folder = files(__package__) / "report_page"
     style = (folder / "report.css").read_text(encoding="utf-8")
     parts = [(folder / f"{name}.js").read_text(encoding="utf-8") for name in _SCRIPTS]

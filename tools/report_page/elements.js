@@ -24,8 +24,14 @@ function fill(element, attributes, children) {
   return element;
 }
 
+// New children for an element; null is no child.
+function refill(element, ...children) {
+  element.replaceChildren();
+  return fill(element, {}, children);
+}
+
 // Names of arms are long: they break behind a comma or colon.
-const breakable = (text) => text.split(/(?<=[,:])/).flatMap((piece) => [piece, make("wbr")]);
+const breakable = (text) => text.split(/(?<=[,:])/).flatMap((piece, index) => [index ? make("wbr") : null, piece]);
 
 function armName(arm) {
   return make("code", { class: "arm" }, breakable(arm));
@@ -149,6 +155,11 @@ const GLOSSARY = [
   [/f1/, "higher", "F1: harmonic mean of precision and recall; high only if both are."],
   [/accuracy|(^|_)acc(_|$)/, "higher", "Share of the answers that are right."],
   [
+    /^d_prime/,
+    "higher",
+    "How well things that are there are told from things that are not, whichever answer comes easier.",
+  ],
+  [
     /^(score|amber|perception|cognition|hallucination)/,
     "higher",
     "A sum or mean of other figures, as the benchmark defines it.",
@@ -174,17 +185,16 @@ const metricName = (metric) =>
   metric
     .replace(/_percent$/, ", %")
     .replaceAll("_", " ")
+    .replace(/^d prime/, "d\u2032")
     .replace(/^(chair|f1)\b/i, (word) => word.toUpperCase());
 const betterNote = (metric) => ({ lower: "lower is better", higher: "higher is better" })[known(metric).better] ?? null;
 
-// Digits behind the point: one for percentages and counts, three for shares of 0 to 1.
+// Digits behind the point: fewer for percentages, counts and large numbers than for shares of 0 to 1.
 function digitsOf(metric, rows) {
-  if (metric.endsWith("_percent")) return 1;
-  const largest = Math.max(
-    0,
-    ...rows.flatMap((row) => Object.values(row ?? {})).map((cell) => Math.abs(cell?.value ?? 0)),
-  );
-  return largest <= 1 && known(metric).better && !metric.startsWith("unknown") ? 3 : 1;
+  if (/_percent$|^(words|tokens|unknown)/.test(metric)) return 1;
+  const cells = rows.flatMap((row) => Object.values(row ?? {}));
+  const largest = Math.max(0, ...cells.map((cell) => Math.abs(cell?.value ?? 0)));
+  return largest <= 1 ? 3 : largest < 10 ? 2 : 1;
 }
 
 // What a difference shows: its sign, and whether chance would do.

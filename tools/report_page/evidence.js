@@ -144,6 +144,8 @@ function activityTable(benchmark) {
   ];
 }
 
+const megabyteDigits = (mb) => (mb < 10 ? 2 : mb < 100 ? 1 : 0);
+
 function costTable(benchmark) {
   const costs = benchmark.costs;
   if (!costs) return make("p", { class: "note" }, "Cost was not measured in this run.");
@@ -173,7 +175,7 @@ function costTable(benchmark) {
         make(
           "td",
           { class: "number" },
-          make("b", {}, fixed(costs.arms[arm][name], digits)),
+          make("b", {}, fixed(costs.arms[arm][name], name === "mb" ? megabyteDigits(costs.arms[arm].mb) : digits)),
           index ? ratio(costs.arms[arm].ratio?.[key]) : null,
         ),
       ),

@@ -4,7 +4,9 @@ function drawHead() {
   document.title = DATA.title;
   const arms = [...new Set(DATA.benchmarks.flatMap((benchmark) => benchmark.scores.arms))];
   const facts = [];
-  if (typeof DATA.settings.model === "string") facts.push(["model", DATA.settings.model]);
+  const first = DATA.benchmarks[0].scores;
+  const model = DATA.settings.model ?? first.settings?.[first.baseline]?.model;
+  if (model) facts.push(["model", String(model)]);
   for (const { name, scores } of DATA.benchmarks) {
     facts.push([
       name,
@@ -18,11 +20,20 @@ function drawHead() {
       .map((pair) => pair.join(" "))
       .join(", ") || "-",
   ]);
-  const settings = Object.entries(DATA.settings).map(([name, value]) => [
-    make("dt", {}, name),
-    make("dd", {}, make("code", {}, typeof value === "string" ? value : JSON.stringify(value))),
-  ]);
-  document.getElementById("head").append(
+  const listOf = (entries) =>
+    make(
+      "dl",
+      { class: "facts" },
+      entries.map(([name, value]) => [
+        make("dt", {}, name),
+        make("dd", {}, make("code", {}, typeof value === "string" ? value : JSON.stringify(value))),
+      ]),
+    );
+  const settings = Object.entries(DATA.settings);
+  const ofArms = DATA.benchmarks
+    .filter(({ scores }) => scores.settings)
+    .map(({ name, scores }) => [make("h3", {}, `${name}, by arm`), listOf(Object.entries(scores.settings))]);
+  const parts = [
     make("p", { class: "kicker" }, "Regard \u00b7 evaluation of attention fixes on the same samples"),
     make("h1", {}, DATA.title),
     drawWarnings(),
@@ -49,10 +60,12 @@ function drawHead() {
         "details",
         {},
         make("summary", {}, "All settings"),
-        settings.length ? make("dl", { class: "facts" }, settings) : make("p", { class: "note" }, "None were given."),
+        settings.length ? listOf(settings) : make("p", { class: "note" }, "None were given."),
+        ofArms,
       ),
     ),
-  );
+  ];
+  document.getElementById("head").append(...parts.filter(Boolean));
 }
 
 function drawWarnings() {
@@ -70,7 +83,13 @@ function drawWarnings() {
     make(
       "details",
       { open: total <= 12 },
-      make("summary", {}, arm ? armName(arm) : "all arms", ` \u00b7 ${counted(own.length, "warning")}`),
+      make(
+        "summary",
+        {},
+        arm ? armName(arm) : "all arms",
+        ` \u00b7 ${counted(own.length, "warning")}`,
+        make("span", { class: "preview", "aria-hidden": "true" }, own[0].filter(Boolean).join(": ")),
+      ),
       make(
         "ul",
         {},

@@ -109,7 +109,7 @@ function open(benchmark) {
   view.pages = make("nav", { class: "pages", "aria-label": "Pages of samples" });
   const rest =
     benchmark.samples.length < scores.paired
-      ? `This report holds ${whole(benchmark.samples.length)} of the ${whole(scores.paired)} samples that were scored.`
+      ? `This report holds ${whole(benchmark.samples.length)} of the ${whole(scores.paired)} samples that were scored. They are a choice to look at: take shares from the tables, not from here.`
       : "This report holds all samples that were scored.";
   document
     .getElementById("main")
@@ -261,7 +261,8 @@ function renderScores(now) {
           ),
         )
       : null;
-  view.scores.replaceChildren(
+  refill(
+    view.scores,
     make("p", { class: "where" }, where),
     scoreTable(`Scores, ${where}`, benchmark, found.metrics, digits),
     legend(scores),
@@ -269,7 +270,8 @@ function renderScores(now) {
     make("div", { class: "pair" }, ...[plot, ...beside].filter(Boolean)),
   );
   const text = now.part.text;
-  view.text.replaceChildren(
+  refill(
+    view.text,
     make("p", { class: "where" }, where),
     ...(text
       ? [
@@ -318,7 +320,8 @@ function renderObjects(now) {
         )
       : null;
   const held = view.objects.contains(document.activeElement) ? document.activeElement.tagName : null;
-  view.objects.replaceChildren(
+  refill(
+    view.objects,
     ...(element
       ? [
           control,
@@ -372,7 +375,7 @@ function renderSamples(now) {
   view.count.textContent = matching.length
     ? `${first + 1} to ${first + shown.length} of ${counted(matching.length, "sample")} that fit, of ${whole(benchmark.samples.length)} in this report`
     : `None of the ${whole(benchmark.samples.length)} samples in this report fits; clear a filter.`;
-  view.cards.replaceChildren(...shown.map((sample) => sampleCard(benchmark, sample, now.arm)));
+  refill(view.cards, ...shown.map((sample) => sampleCard(benchmark, sample, now.arm)));
   const turn = (text, to) =>
     make(
       "button",
@@ -386,7 +389,8 @@ function renderSamples(now) {
       },
       text,
     );
-  view.pages.replaceChildren(
+  refill(
+    view.pages,
     ...(pages > 1
       ? [turn("Previous", page - 1), make("span", {}, `page ${page} of ${pages}`), turn("Next", page + 1)]
       : []),
