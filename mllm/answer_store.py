@@ -20,11 +20,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-__all__ = ["AnswerWriter", "Answers", "Arm", "StoredAnswer", "activity_summary", "find_arms", "read_answers"]
+__all__ = [
+    "AnswerWriter",
+    "Answers",
+    "Arm",
+    "StoredAnswer",
+    "activity_summary",
+    "arm_file_name",
+    "find_arms",
+    "read_answers",
+]
 
 #: Of the header; a file of another form is refused.
 FORM = "regard answers 1"
 
+#: Longest name of a file of answers, without its ending.
+_LONGEST_NAME = 80
 _NAME = re.compile(r"\w[\w.+=,-]*")
 _SHARD = re.compile(r"(?P<name>.+?)(?:\.(?P<shard>\d+)-of-(?P<shards>\d+))?\.jsonl")
 
@@ -115,6 +126,24 @@ class StoredAnswer:
     tokens: int
     at_limit: bool
     activity: Sequence[Mapping[str, Any]] = ()
+
+
+def arm_file_name(method: str) -> str:
+    """A name for the files of an arm.
+
+    Args:
+        method: the text form of its methods; empty for the baseline.
+
+    Example:
+        >>> arm_file_name("vhr:alpha=1.5,layers=1,-4:"), arm_file_name("")
+        ('vhr-alpha=1.5,layers=1,-4--3e41c1', 'none')
+    """
+    if not method:
+        return "none"
+    name = re.sub(r"[^\w.+=,-]", "-", method)
+    if re.fullmatch(r"[a-z]\w*", method):
+        return name
+    return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(method.encode()).hexdigest()[:6]}"
 
 
 def activity_summary(activity: Iterable[Any]) -> list[dict[str, Any]]:

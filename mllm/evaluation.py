@@ -7,11 +7,9 @@ write the same answers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,7 @@ from .benchmarks import Sample
 from .edit import Intervention
 from .lvlm import LVLM
 
-__all__ = ["Decoding", "LeftOut", "answer_samples", "arm_file_name"]
-
-#: Longest name of a file of answers, without its ending.
-_LONGEST_NAME = 80
+__all__ = ["Decoding", "LeftOut", "answer_samples"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,24 +61,6 @@ class LeftOut:
     samples: int
 
 
-def arm_file_name(method: str) -> str:
-    """A name for the files of an arm.
-
-    Args:
-        method: the text form of its methods; empty for the baseline.
-
-    Example:
-        >>> arm_file_name("vhr:alpha=1.5,layers=1,-4:"), arm_file_name("")
-        ('vhr-alpha=1.5,layers=1,-4--3e41c1', 'none')
-    """
-    if not method:
-        return "none"
-    name = re.sub(r"[^\w.+=,-]", "-", method)
-    if re.fullmatch(r"[a-z]\w*", method):
-        return name
-    return f"{name[:_LONGEST_NAME]}-{sha256(method.encode()).hexdigest()[:6]}"
-
-
 def answer_samples(
     lvlm: LVLM,
     samples: Sequence[Sample],
@@ -104,7 +81,7 @@ def answer_samples(
         lvlm: the model.
         samples: all questions, whatever the shard.
         picture: opens the image of a question.
-        arms: name of a file -> methods, see `arm_file_name`.
+        arms: name of a file -> methods, see `regard.mllm.answer_store.arm_file_name`.
         settings: name of a file -> everything its answers depend on.
         folder: of the answers.
         decoding: how answers are made.
@@ -138,8 +115,8 @@ def answer_samples(
                 there = {sample.id for sample, _ in opened}
                 open_arms = {name: arms[name] for name, own in lacking.items() if own & there}
                 answers = _answers(lvlm, opened, open_arms, decoding, number)
-                for name, own in answers.items():
-                    for (sample, _), answer in zip(opened, own, strict=True):
+                for name, said in answers.items():
+                    for (sample, _), answer in zip(opened, said, strict=True):
                         if sample.id in lacking[name]:
                             writers[name].add(_stored(sample, answer))
             step(len(batch))

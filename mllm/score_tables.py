@@ -218,8 +218,8 @@ def _scored(
         whole, pieces = ({arm: one[:, : len(names)] for arm, one in both.items()} for both in (table, own))
         said = None
         if all(one.said is not None for one in sums):
-            rest = [{arm: one[:, len(names) :] for arm, one in both.items()} for both in (table, own)]
-            said = _cells(found, *rest, _SAID, _said_metrics)
+            words, drawn_words = ({arm: one[:, len(names) :] for arm, one in both.items()} for both in (table, own))
+            said = _cells(found, words, drawn_words, _SAID, _said_metrics)
         parsers[parser] = {
             "metrics": _cells(found, whole, pieces, names, benchmark.metrics),
             "mcnemar": _mcnemar(found, sums),

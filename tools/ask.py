@@ -23,8 +23,8 @@ from transformers.utils import logging
 from ..datasets import read_image
 from ..mllm import LVLM, Answer, describe, parse_interventions
 from .attention_pictures import Row, changed_words, draw_attention, words_seen
+from .files import write_atomically
 from .settings import AskSettings
-from .training import write_atomically
 
 __all__ = ["open_image", "quiet_loading", "run"]
 

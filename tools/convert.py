@@ -23,9 +23,9 @@ from .. import __version__
 from ..vision import checkpoints
 from ..vision.downloads import check_sha256, sha256_of
 from .export import export
+from .files import write_atomically
 from .sandbox import extract
 from .settings import ConvertSettings
-from .training import write_atomically
 
 __all__ = ["run"]
 

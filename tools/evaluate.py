@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from ..datasets.labelled_images import LabelledImages
 from ..vision import ImageClassifier
 from . import evaluate_lvlms
+from .files import write_atomically
 from .settings import EvaluateSettings
 from .train import build_data, build_trainer, check_size, image_config, print_summary, write_tables
-from .training import quiet_lightning, write_atomically
+from .training import quiet_lightning
 
 __all__ = ["run"]
 

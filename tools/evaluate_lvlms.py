@@ -22,19 +22,19 @@ import yaml
 from rich.progress import Progress
 
 from ..mllm import LVLM, describe, parse_interventions
-from ..mllm.answer_store import Arm
+from ..mllm.answer_store import Arm, arm_file_name
 from ..mllm.edit import Intervention
-from ..mllm.evaluation import Decoding, LeftOut, answer_samples, arm_file_name
+from ..mllm.evaluation import Decoding, LeftOut, answer_samples
 from ..mllm.loading import model_revision, model_source
 from ..mllm.sample_file import SampleFile, write_samples
 from .ask import quiet_loading
 from .evaluation_pictures import draw_pictures
+from .files import write_atomically
 from .lvlm_benchmarks import LONGEST, LONGEST_DESCRIPTION, Pictures, options_of, parse_benchmark, pictures_of
 from .lvlm_costs import cost_table, measure_costs
 from .scene_benchmarks import SCENE_BENCHMARKS
 from .score import finish
 from .settings import EvaluateSettings
-from .training import write_atomically
 
 __all__ = ["FIXES", "run"]
 
@@ -178,7 +178,7 @@ def _asked(settings: EvaluateSettings, text: str, out: Path) -> Asked:
     scenes = text.partition(":")[0] in SCENE_BENCHMARKS
     if scenes:  # a quarter of the scenes has as many questions: 18 each
         share = 1 if text.startswith("scene_captions") else 4
-        more = {"scenes": max(2, settings.scenes // share), "seed": settings.seed + 1}
+        more: dict[str, Any] = {"scenes": max(2, settings.scenes // share), "seed": settings.seed + 1}
     else:
         more = {"synonyms": settings.synonyms, "seed": settings.seed}
     name, benchmark = parse_benchmark(text, **more)

@@ -9,25 +9,15 @@ from typing import Any
 
 from ..mllm import LVLM
 from ..mllm.benchmarks import Sample
-from ..mllm.evaluation import Decoding, arm_file_name
+from ..mllm.evaluation import Decoding
 from .attention_pictures import Row, draw_attention, words_seen
 from .lvlm_benchmarks import Pictures
+from .report_data import picture_path
 
-__all__ = ["draw_pictures", "picture_path"]
+__all__ = ["draw_pictures"]
 
 #: Longest answer that is drawn, in tokens.
 _LONGEST = 60
-
-
-def picture_path(folder: Path, row: int, method: str) -> Path:
-    """The file of a picture.
-
-    Args:
-        folder: of the benchmark.
-        row: place of the question.
-        method: text form of the methods.
-    """
-    return folder / "pictures" / f"{row}.{arm_file_name(method)}.png"
 
 
 def draw_pictures(

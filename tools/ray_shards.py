@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,9 +31,9 @@ def run_shards(settings: EvaluateSettings, workers: int) -> None:
         import ray
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "--engine ray needs Ray: pip install ray. Without it, --shard 1/2 and --shard 2/2 in two processes do as well"
+            "--engine ray needs Ray: pip install ray. Or run --shard 1/2 and --shard 2/2 in two processes"
         ) from None
-    ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+    ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     resources: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
     task = ray.remote(**resources, max_retries=1)(_shard)
     where = {"out": str(Path(settings.out).resolve())}

@@ -9,18 +9,28 @@ from typing import Any
 
 from PIL import Image
 
-from ..mllm.answer_store import Answers
+from ..mllm.answer_store import Answers, arm_file_name
 from ..mllm.benchmarks import Benchmark, Counted
 from ..mllm.sample_file import SampleFile
-from .evaluation_pictures import picture_path
 from .lvlm_benchmarks import pictures_of
 from .report import data_uri
 
-__all__ = ["report_data"]
+__all__ = ["picture_path", "report_data"]
 
 _IMAGE_PX, _PICTURE_PX = 320, 1100
 
 Scored = tuple[Path, SampleFile, Benchmark, Mapping[str, Answers], Mapping[str, Any]]
+
+
+def picture_path(folder: Path, row: int, method: str) -> Path:
+    """The file of a picture.
+
+    Args:
+        folder: of the benchmark.
+        row: place of the question.
+        method: text form of the methods.
+    """
+    return folder / "pictures" / f"{row}.{arm_file_name(method)}.png"
 
 
 def report_data(settings: Mapping[str, Any], parts: Sequence[Scored], images: Path | None) -> dict[str, Any]:

@@ -18,18 +18,25 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from ..mllm.answer_store import Answers, AnswerWriter, Arm, StoredAnswer, find_arms, read_answers
+from ..mllm.answer_store import (
+    Answers,
+    AnswerWriter,
+    Arm,
+    StoredAnswer,
+    arm_file_name,
+    find_arms,
+    read_answers,
+)
 from ..mllm.benchmarks.captioning import export_answers
 from ..mllm.benchmarks.mmhal import read_judgements, write_for_judge
 from ..mllm.benchmarks.reading import read_answers as read_answer_file
-from ..mllm.evaluation import arm_file_name
 from ..mllm.sample_file import SampleFile, write_samples
 from ..mllm.score_tables import score
+from .files import write_atomically
 from .lvlm_benchmarks import KNOWN, build, options_of, parse_benchmark
 from .report import build_report
 from .report_data import report_data
 from .settings import ScoreSettings
-from .training import write_atomically
 
 __all__ = ["finish", "run"]
 
@@ -273,6 +280,8 @@ def _print(scored: Mapping[str, Any]) -> None:
         headline = next(iter(parser["metrics"]))
         columns = {part["part"]: part["parsers"][name]["metrics"][headline] for part in parts}
         _print_table(console, f"{scored['benchmark']}, {headline} in each part", columns, scored)
+    for arm, marks in scored.get("judgements", {}).items():
+        console.print(f"{arm}: " + ", ".join(f"{name} {value:.2f}" for name, value in marks.items()), markup=False)
     for one in scored["left_out"]:
         console.print(f"left out: {one['image']} ({one['samples']} questions): {one['reason']}", markup=False)
     for warning in scored["warnings"]:

@@ -21,6 +21,8 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from .files import write_atomically
+
 __all__ = [
     "BestCheckpoint",
     "EpochLine",
@@ -29,23 +31,7 @@ __all__ = [
     "SafeCheckpointIO",
     "quiet_lightning",
     "read_table",
-    "write_atomically",
 ]
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Write a text file whole or not at all.
-
-    Args:
-        path: file to write; what was there stays until the new content is on disk.
-        content: the text.
-    """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 class SafeCheckpointIO(TorchCheckpointIO):

@@ -159,17 +159,21 @@ def read_answers(path: Path, samples: Sequence[Sample]) -> list[str]:
 
     A line has an id (`id`, `question_id` or `image_id`) and an answer (`answer`, `response`, `caption` or `text`). The
     id is that of the sample, or its last part where that is unique ("12" for "random-12"), as published answer files
-    have it.
+    have it. Where no line has an id, as in POPE's own files, there must be as many answers as questions, in their
+    order; a `question` beside the answer has to be the one that is asked.
 
     Raises:
         ValueError: an answer is missing, double, or of no question: the file belongs to another benchmark or split.
     """
+    rows = read_json_lines(path)
+    if not any(key in row for row in rows for key in ID_KEYS):
+        return _in_order(path, rows, samples)
     short: dict[str, list[str]] = {}
     for sample in samples:
         short.setdefault(sample.id.rsplit("-", 1)[-1], []).append(sample.id)
     known = {sample.id for sample in samples}
     answers: dict[str, str] = {}
-    for number, row in enumerate(read_json_lines(path), 1):
+    for number, row in enumerate(rows, 1):
         where = f"{path}, line {number}"
         id_key = next((key for key in ID_KEYS if key in row), ID_KEYS[0])
         given = str(field_of(row, id_key, (str, int), where))
@@ -180,9 +184,30 @@ def read_answers(path: Path, samples: Sequence[Sample]) -> list[str]:
             raise ValueError(f"{where}: the id {given!r} fits {', '.join(candidates[:3])}; score one split at a time")
         if candidates[0] in answers:
             raise ValueError(f"{where} answers {given!r} for the second time; keep one answer a question")
-        answer_key = next((key for key in ANSWER_KEYS if key in row), ANSWER_KEYS[0])
-        answers[candidates[0]] = field_of(row, answer_key, str, where)
+        answers[candidates[0]] = _answer_of(row, where)
     missing = [sample.id for sample in samples if sample.id not in answers]
     if missing:
         raise ValueError(f"{path} has no answer to {len(missing)} of {len(samples)} questions, e.g. {missing[0]!r}")
     return [answers[sample.id] for sample in samples]
+
+
+def _in_order(path: Path, rows: Sequence[Mapping[str, Any]], samples: Sequence[Sample]) -> list[str]:
+    if len(rows) != len(samples):
+        raise ValueError(
+            f"{path} has {len(rows)} answers without ids to {len(samples)} questions; give each its id, or one file "
+            "for the questions of one split"
+        )
+    answers = []
+    for number, (row, sample) in enumerate(zip(rows, samples, strict=True), 1):
+        asked = row.get("question", sample.question)
+        if not isinstance(asked, str) or asked.split() != sample.question.split():
+            raise ValueError(
+                f"{path}, line {number} answers {str(asked)[:60]!r}, and question {number} is "
+                f"{sample.question[:60]!r}: the order is another one, or the benchmark"
+            )
+        answers.append(_answer_of(row, f"{path}, line {number}"))
+    return answers
+
+
+def _answer_of(row: Mapping[str, Any], where: str) -> str:
+    return field_of(row, next((key for key in ANSWER_KEYS if key in row), ANSWER_KEYS[0]), str, where)

@@ -175,9 +175,10 @@ def test_ten_kills_leave_the_files_of_an_unbroken_run(tmp_path: Path) -> None:
         assert process.exitcode == 0
     assert files(tmp_path / "broken") == files(tmp_path / "whole")
     page = (tmp_path / "broken" / "report.html").read_text()
-    assert page.replace(str(tmp_path / "broken"), str(tmp_path / "whole")) == (
-        tmp_path / "whole" / "report.html"
-    ).read_text()
+    assert (
+        page.replace(str(tmp_path / "broken"), str(tmp_path / "whole"))
+        == (tmp_path / "whole" / "report.html").read_text()
+    )
 
 
 def test_shards_join_to_the_tables_of_one_run(tmp_path: Path) -> None:
