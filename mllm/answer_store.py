@@ -107,7 +107,6 @@ class StoredAnswer:
         text: what was said.
         tokens: how many it has.
         at_limit: whether the limit of new tokens cut it off.
-        seconds: that it took; its share of a batch.
         activity: what each method did, see `activity_summary`.
     """
 
@@ -115,7 +114,6 @@ class StoredAnswer:
     text: str
     tokens: int
     at_limit: bool
-    seconds: float
     activity: Sequence[Mapping[str, Any]] = ()
 
 
@@ -165,7 +163,7 @@ class AnswerWriter:
     Example:
         >>> arm = Arm(benchmark="b", model="m", revision="1", method="", prompt="", decoding={}, code="1")
         >>> with AnswerWriter(Path("answers"), "baseline", arm) as writer:
-        ...     writer.add(StoredAnswer(id="7", text="Yes.", tokens=2, at_limit=False, seconds=0.1))
+        ...     writer.add(StoredAnswer(id="7", text="Yes.", tokens=2, at_limit=False))
         >>> with AnswerWriter(Path("answers"), "baseline", arm) as writer:
         ...     "7" in writer.done
         True
@@ -385,7 +383,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "text": (str,),
     "tokens": (int,),
     "at_limit": (bool,),
-    "seconds": (int, float),
     "activity": (list,),
 }
 

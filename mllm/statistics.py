@@ -17,7 +17,19 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import special
 
-__all__ = ["LEVEL", "Bootstrap", "Estimate", "McNemar", "bootstrap", "cluster_sums", "holm", "mcnemar"]
+__all__ = [
+    "LEVEL",
+    "Bootstrap",
+    "Estimate",
+    "McNemar",
+    "bootstrap",
+    "cluster_sums",
+    "compare",
+    "discordant",
+    "holm",
+    "mcnemar",
+    "resample",
+]
 
 #: What intervals cover.
 LEVEL = 0.95
@@ -88,7 +100,16 @@ def mcnemar(baseline: Bool[np.ndarray, " questions"], arm: Bool[np.ndarray, " qu
         >>> mcnemar(np.array([True, False, False, False]), np.array([True, True, True, True]))
         McNemar(gained=3, lost=0, p=0.25)
     """
-    gained, lost = int((arm & ~baseline).sum()), int((baseline & ~arm).sum())
+    return discordant(int((arm & ~baseline).sum()), int((baseline & ~arm).sum()))
+
+
+def discordant(gained: int, lost: int) -> McNemar:
+    """The test of `mcnemar` from its two counts.
+
+    Example:
+        >>> discordant(3, 0).p
+        0.25
+    """
     p = min(1.0, 2 * float(special.bdtr(min(gained, lost), gained + lost, 0.5))) if gained + lost else 1.0
     return McNemar(gained, lost, p)
 
@@ -168,21 +189,63 @@ def bootstrap(
         (3.0, 1.0)
     """
     names = _checked(clusters, numbers, baseline, resamples)
-    columns = [np.asarray(arm[name], dtype=float) for arm in numbers.values() for name in names]
     place: dict[Hashable, int] = {}
     members = np.array([place.setdefault(cluster, len(place)) for cluster in clusters])
-    sums = cluster_sums(members, np.stack(columns, axis=1))
-    drawn = (
-        _draw(sums, resamples, np.random.default_rng(seed)) if len(sums) > 1 else np.full((1, sums.shape[1]), np.nan)
-    )
+    sums = {
+        arm: cluster_sums(members, np.stack([np.asarray(own[name], dtype=float) for name in names], axis=1))
+        for arm, own in numbers.items()
+    }
+    table = np.concatenate(list(sums.values()), axis=1)
+    drawn = np.split(resample(table, resamples, seed), len(sums), axis=1)
+    return compare(sums, dict(zip(sums, drawn, strict=True)), names, metrics, baseline)
 
-    scored: dict[str, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
-    for index, arm in enumerate(numbers):
-        own = slice(index * len(names), (index + 1) * len(names))
-        scored[arm] = (
-            _score(metrics, names, sums.sum(axis=0, keepdims=True)[:, own]),
-            _score(metrics, names, drawn[:, own]),
-        )
+
+def resample(
+    sums: Float[np.ndarray, "clusters columns"], resamples: int, seed: int
+) -> Float[np.ndarray, "resamples columns"]:
+    """Sums of resamples of clusters; of fewer than two clusters there are none, and all is nan.
+
+    Args:
+        sums: of each cluster.
+        resamples: at least 1.
+        seed: of the draws, which depend on nothing else but the number of clusters.
+    """
+    size = len(sums)
+    if size < 2:
+        return np.full((1, sums.shape[1]), np.nan)
+    generator = np.random.default_rng(seed)
+    rows = max(1, CHUNK // size)
+    drawn = []
+    for start in range(0, resamples, rows):
+        count = min(rows, resamples - start)
+        picks = generator.integers(size, size=(count, size), dtype=np.int32).astype(np.int64)
+        picks += size * np.arange(count)[:, None]
+        # How often each cluster is drawn is multinomial.
+        weights = np.bincount(picks.ravel(), minlength=count * size).reshape(count, size)
+        drawn.append(weights.astype(float) @ sums)
+    return np.concatenate(drawn)
+
+
+def compare(
+    sums: Mapping[str, Float[np.ndarray, "clusters columns"]],
+    drawn: Mapping[str, Float[np.ndarray, "resamples columns"]],
+    names: Sequence[str],
+    metrics: Metrics,
+    baseline: str | None = None,
+) -> Bootstrap:
+    """Metrics of every arm and their differences to the baseline, from sums that were drawn already.
+
+    Args:
+        sums: arm -> sums of each cluster.
+        drawn: arm -> sums of each resample, of the same draws for every arm (`resample` of all their columns at once).
+        names: of the columns.
+        metrics: as in `bootstrap`.
+        baseline: as in `bootstrap`.
+    """
+    scored = {
+        arm: (_score(metrics, names, own.sum(axis=0, keepdims=True)), _score(metrics, names, drawn[arm]))
+        for arm, own in sums.items()
+    }
     values = {
         arm: {name: _estimate(whole[name][0], draws[name]) for name in whole} for arm, (whole, draws) in scored.items()
     }
@@ -220,23 +283,7 @@ def _checked(
     return list(first)
 
 
-def _draw(
-    sums: Float[np.ndarray, "clusters columns"], resamples: int, generator: np.random.Generator
-) -> Float[np.ndarray, "resamples columns"]:
-    """Sums of resamples. How often each cluster is drawn is multinomial: counted draws of clusters."""
-    size = len(sums)
-    rows = max(1, CHUNK // size)
-    drawn = []
-    for start in range(0, resamples, rows):
-        count = min(rows, resamples - start)
-        picks = generator.integers(size, size=(count, size), dtype=np.int32).astype(np.int64)
-        picks += size * np.arange(count)[:, None]
-        weights = np.bincount(picks.ravel(), minlength=count * size).reshape(count, size)
-        drawn.append(weights.astype(float) @ sums)
-    return np.concatenate(drawn)
-
-
-def _score(metrics: Metrics, names: list[str], sums: np.ndarray) -> dict[str, np.ndarray]:
+def _score(metrics: Metrics, names: Sequence[str], sums: np.ndarray) -> dict[str, np.ndarray]:
     """Metrics of each row of sums; nan where one is not finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         found = metrics({name: np.ascontiguousarray(sums[:, index]) for index, name in enumerate(names)})

@@ -6,12 +6,14 @@ Every benchmark keeps the contract in `regard.mllm.benchmarks.contract`. A bench
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..class_names import class_named
+from ..named_options import with_options
 from .contract import Benchmark, Counted, Sample
 
-__all__ = ["BENCHMARKS", "Benchmark", "Counted", "Sample", "benchmark_class"]
+__all__ = ["BENCHMARKS", "Benchmark", "Counted", "Sample", "benchmark_class", "build_benchmark"]
 
 #: Name of a benchmark (the same in YAML, command line, code and documents) -> file and class in this folder.
 BENCHMARKS: dict[str, str] = {
@@ -39,3 +41,20 @@ def benchmark_class(name: str) -> type[Any]:
         'POPE'
     """
     return class_named(name, "benchmark", BENCHMARKS, __package__)
+
+
+def build_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Benchmark:
+    """A benchmark from its name and options.
+
+    Args:
+        name: as in `benchmark_class`.
+        options: those that are left out have its defaults.
+
+    Raises:
+        ValueError: no such benchmark or option, or a value of the wrong type or out of range.
+
+    Example:
+        >>> build_benchmark("pope", {"parser": "words"}).parser
+        'words'
+    """
+    return with_options(benchmark_class(name), f"the benchmark {name}", options or {})

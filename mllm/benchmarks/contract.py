@@ -30,7 +30,8 @@ class Sample:
         truth: what is known of the image, in JSON's types.
         part: the split or subtask that is scored for itself, e.g. "adversarial".
         groups: kind -> name of a group of questions that counts as right when all of its answers are, e.g. the two
-            about one image of MME; `regard.mllm.benchmarks.groups` counts them.
+            about one image of MME; `regard.mllm.tally` counts them.
+        present: objects that are known to be in the image, for the table of what is invented beside what.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Sample:
     truth: Any = None
     part: str = "all"
     groups: Mapping[str, str] = field(default_factory=dict)
+    present: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,14 +52,14 @@ class Counted:
         correct: whether the answer is right, for paired tests; `None` where that is no question.
         said: what the parser made of it: yes, no, unknown; or the objects that it names.
         invented: objects that it names and that are not there.
-        true: objects that are there.
+        true: objects that are there; by default those of the sample.
     """
 
     numbers: Mapping[str, float]
     correct: bool | None = None
     said: str | Sequence[str] = ""
     invented: Sequence[str] = ()
-    true: Sequence[str] = field(default=())
+    true: Sequence[str] = ()
 
 
 @runtime_checkable

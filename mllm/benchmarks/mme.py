@@ -123,7 +123,7 @@ class MME:
         """Scores: of the subtasks that are there together, of the published sets of them, and of each.
 
         `hallucination` (at most 800), `perception` (2000) and `cognition` (800) are nan unless all of their subtasks
-        are there. The numbers of groups (`groups.with_groups`) have to be among the sums.
+        are there. The numbers of groups (`regard.mllm.tally`) have to be among the sums.
         """
         of = {name: np.asarray(value, float) for name, value in sums.items()}
         nothing = np.zeros_like(of["yes"])

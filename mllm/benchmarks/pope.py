@@ -10,9 +10,10 @@ The published files are JSON lines, whatever their name ends in, of 3000 questio
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = ["POPE", "POPE_SPLITS", "score_in_order"]
 #: In the order of the paper.
 POPE_SPLITS = ("random", "popular", "adversarial")
 
+_QUESTION = re.compile(r"Is there an? (.+?) in the ima")
 _EXPECTED = "the JSON lines of POPE, named after their split, e.g. coco_pope_adversarial.json"
 
 
@@ -80,7 +82,12 @@ class POPE:
         if not found:
             raise ValueError(f"{data} has no file that is named after a split; expected {_EXPECTED}")
         order = sorted(found, key=(*POPE_SPLITS, "all").index)
-        return [sample for part in order for sample in self._split(found[part], part)]
+        samples = [sample for part in order for sample in self._split(found[part], part)]
+        present: dict[str, dict[str, None]] = {}
+        for sample in samples:
+            if sample.truth == "yes":
+                present.setdefault(sample.image, {})[_object(sample.question)] = None
+        return [replace(sample, present=tuple(filter(None, present.get(sample.image, ())))) for sample in samples]
 
     def _split(self, path: Path, part: str) -> Iterator[Sample]:
         seen = set()
@@ -98,15 +105,24 @@ class POPE:
             yield Sample(id=f"{part}-{key}", image=image, question=question, truth=label, part=part)
 
     def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
-        """What an answer says, and whether that is so, under every parser."""
-        return {
-            name: count_yes_no(PARSERS[name](answer, sample.truth), sample.truth, dropped=name == "lmms_eval")
-            for name in (self.parser, *(other for other in PARSERS if other != self.parser))
-        }
+        """What an answer says, and whether that is so, under every parser; a wrong yes invents what was asked about."""
+        counted = {}
+        for name in (self.parser, *(other for other in PARSERS if other != self.parser)):
+            said = PARSERS[name](answer, sample.truth)
+            one = count_yes_no(said, sample.truth, dropped=name == "lmms_eval")
+            wrong_yes = said == "yes" and sample.truth == "no"
+            counted[name] = replace(one, invented=(_object(sample.question) or "?",)) if wrong_yes else one
+        return counted
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Accuracy, precision, recall and F1 of "yes" (0-1), share of yes among answers, number of unknown ones."""
         return yes_no_metrics(sums)
+
+
+def _object(question: str) -> str:
+    """What a question is about; empty where it is not of POPE's form."""
+    asked = _QUESTION.match(question)
+    return asked[1] if asked else ""
 
 
 def score_in_order(labels: Sequence[str], answers: Sequence[str], parser: str = "official") -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def files_in(folder: Path, patterns: Sequence[str], expected: str) -> list[Path]
     return found
 
 
-def find_images(folder: Path, samples: Sequence[Sample]) -> dict[str, Path]:
+def find_images(folder: Path, samples: Iterable[Sample]) -> tuple[dict[str, Path], list[str]]:
     """Where the images of questions are: in a folder, or in one of COCO's inside it, under either of COCO's names.
 
     What is COCO_val2014_000000000042.jpg in 2014 is 000000000042.jpg in 2017.
@@ -132,11 +132,13 @@ def find_images(folder: Path, samples: Sequence[Sample]) -> dict[str, Path]:
         samples: the questions; those without an image are passed over.
 
     Returns:
-        `image` of a question -> file.
+        `image` of a question -> file, and the names of images that are not there.
 
     Raises:
-        ValueError: an image is missing, or a name leads out of the folder.
+        ValueError: there is no such folder, or a name leads out of it.
     """
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}; give the one that has the images")
     places = [place for place in (folder / name for name in _IMAGE_FOLDERS) if place.is_dir()]
     found: dict[str, Path] = {}
     missing: list[str] = []
@@ -149,12 +151,7 @@ def find_images(folder: Path, samples: Sequence[Sample]) -> dict[str, Path]:
             missing.append(name)
         else:
             found[name] = file
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(missing) + len(found)} images are not in {folder}, e.g. {missing[0]}; give the "
-            "folder that has them"
-        )
-    return found
+    return found, missing
 
 
 def read_answers(path: Path, samples: Sequence[Sample]) -> list[str]:

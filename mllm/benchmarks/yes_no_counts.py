@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from scipy.special import ndtri
 
 from .contract import Counted
 from .yes_no import Said
@@ -28,6 +29,7 @@ def count_yes_no(said: Said, label: str, *, positive: str = "yes", dropped: bool
             "right": float(said == label),
             "yes": float(said == "yes"),
             "unknown": float(said == "unknown"),
+            "positives": float(wanted),
             "true_positives": float(hit and wanted),
             "false_positives": float(hit and not wanted),
             "false_negatives": float(wanted and not hit and not (dropped and said == "unknown")),
@@ -38,7 +40,12 @@ def count_yes_no(said: Said, label: str, *, positive: str = "yes", dropped: bool
 
 
 def yes_no_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Metrics from sums of `count_yes_no`; nan where nothing was counted."""
+    """Metrics from sums of `count_yes_no`; nan where nothing was counted.
+
+    `d_prime` tells how far apart the two kinds of questions are for the model, in deviations of its judgement: a model
+    that merely says yes (or no) more often keeps it. Shares of 0 and 1 are brought in by half an answer (Hautus 1995,
+    doi:10.3758/BF03203619).
+    """
     sums = {name: np.asarray(value, float) for name, value in sums.items()}
     answers, hits = sums["answers"], sums["true_positives"]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -49,7 +56,15 @@ def yes_no_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             "precision": precision,
             "recall": recall,
             "f1": 2 * precision * recall / (precision + recall),
+            "d_prime": _d_prime(sums),
             "yes_percent": 100 * sums["yes"] / answers,
             "unknown": sums["unknown"],
         }
     return {name: np.asarray(value) for name, value in metrics.items()}
+
+
+def _d_prime(sums: Mapping[str, np.ndarray]) -> np.ndarray:
+    positives, negatives = sums["positives"], sums["answers"] - sums["positives"]
+    hits = (sums["true_positives"] + 0.5) / (positives + 1)
+    alarms = (sums["false_positives"] + 0.5) / (negatives + 1)
+    return np.where((positives > 0) & (negatives > 0), ndtri(hits) - ndtri(alarms), np.nan)

@@ -44,7 +44,6 @@ def answer(index: int) -> StoredAnswer:
         text=text,
         tokens=index % 9,
         at_limit=index % 9 == 8,
-        seconds=index / 7,
         activity=[{"method": "vhr", "rows": index, "moved": 0.5}],
     )
 
@@ -84,7 +83,7 @@ arm = Arm(benchmark="b", model="m", revision="1", method="", prompt="", decoding
 with AnswerWriter(Path(sys.argv[1]), "base", arm) as writer:
     for index in range(2500):
         if str(index) not in writer.done:
-            writer.add(StoredAnswer(id=str(index), text="é " * (index % 97), tokens=index, at_limit=False, seconds=0.5))
+            writer.add(StoredAnswer(id=str(index), text="é " * (index % 97), tokens=index, at_limit=False))
             time.sleep(float(sys.argv[2]))
 assert "torch" not in sys.modules
 """
@@ -155,10 +154,10 @@ def test_reading_leaves_an_unfinished_line_out_and_alone(tmp_path: Path) -> None
         (b"[" * 100_000, "is damaged"),
         (b'{"id": "\xff"}', "is not UTF-8.*at byte 8"),
         (b'{"id": "x"}', "is no answer"),
-        (b'{"id": 3, "text": "", "tokens": 1, "at_limit": false, "seconds": 1, "activity": []}', "id is int"),
-        (b'{"id": "x", "text": "", "tokens": true, "at_limit": false, "seconds": 1, "activity": []}', "tokens is bool"),
-        (b'{"id": "x", "text": "", "tokens": 1, "at_limit": false, "seconds": NaN, "activity": []}', "NaN"),
-        (b'{"id": "x", "text": "", "tokens": 1, "at_limit": false, "seconds": 1, "activity": [1]}', "activity"),
+        (b'{"id": 3, "text": "", "tokens": 1, "at_limit": false, "activity": []}', "id is int"),
+        (b'{"id": "x", "text": "", "tokens": true, "at_limit": false, "activity": []}', "tokens is bool"),
+        (b'{"id": "x", "text": "", "tokens": 1, "at_limit": false, "activity": [{"moved": NaN}]}', "NaN"),
+        (b'{"id": "x", "text": "", "tokens": 1, "at_limit": false, "activity": [1]}', "activity"),
     ],
 )
 def test_a_damaged_line_in_the_middle_names_file_and_line_and_stays(tmp_path: Path, line: bytes, message: str) -> None:
@@ -345,7 +344,7 @@ def test_half_a_letter_is_kept(tmp_path: Path) -> None:
 def test_a_number_that_is_none_is_not_written(tmp_path: Path) -> None:
     with AnswerWriter(tmp_path, "base", ARM) as writer:
         with pytest.raises(ValueError, match="JSON"):
-            writer.add(replace(ANSWERS[0], seconds=float("nan")))
+            writer.add(replace(ANSWERS[0], activity=[{"moved": float("nan")}]))
     assert list(read_answers(tmp_path, "base")) == []
 
 
@@ -363,7 +362,7 @@ def test_a_hundred_thousand_answers_are_read_in_little_memory(tmp_path: Path) ->
     text = "A cat sits on a mat beside a dog. " * 10
     header = write(tmp_path, [])
     with header.open("a", encoding="utf-8") as file:
-        rest = {"text": text, "tokens": 90, "at_limit": False, "seconds": 1.5, "activity": []}
+        rest = {"text": text, "tokens": 90, "at_limit": False, "activity": []}
         for index in range(100_000):
             file.write(json.dumps({"id": str(index), **rest}) + "\n")
     command = [sys.executable, "-W", "ignore", "-c", READER, str(tmp_path)]

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import regard
 from regard.mllm.answer_store import AnswerWriter, Arm, StoredAnswer, read_answers
 from regard.mllm.benchmarks import Benchmark, Counted, Sample
-from regard.mllm.score_tables import repetition, score
+from regard.mllm.score_tables import score
 from regard.mllm.statistics import bootstrap, holm, mcnemar
 
 
@@ -82,7 +83,7 @@ QUESTIONS = [
 SCENES = [
     Sample(id=str(index), image=f"{index}.jpg", question="Describe.", truth=["cat", "cup"]) for index in range(40)
 ]
-ANSWER = StoredAnswer(id="", text="", tokens=3, at_limit=False, seconds=0.5)
+ANSWER = StoredAnswer(id="", text="", tokens=3, at_limit=False)
 
 
 def answers(samples: list[Sample], say: Callable[[int, Sample], str], **more: Any) -> list[StoredAnswer]:
@@ -160,7 +161,7 @@ def test_the_mean_of_parts_is_the_mean_of_their_metrics_and_the_pool_that_of_the
     assert mean["value"] == pytest.approx((first["value"] + second["value"]) / 2)
     assert pool["value"] == pytest.approx((160 * first["value"] + 40 * second["value"]) / 200)
     assert mean["low"] < mean["value"] < mean["high"]
-    assert summary["parts"][3]["guard"] is None
+    assert summary["parts"][3]["text"] is None
     assert summary["parts"][3]["parsers"]["loose"]["mcnemar"] is None
 
 
@@ -174,8 +175,10 @@ def test_parsers_stand_side_by_side() -> None:
     summary = score(QUESTIONS, YesNo(), {"base": ARMS["base"], "talk": talk}, resamples=50)
     parsers = summary["parts"][0]["parsers"]
     assert list(parsers) == ["loose", "strict"]
-    assert parsers["loose"]["said"]["talk"] == {"yes_percent": 75.0, "no_percent": 25.0, "unknown_percent": 0.0}
-    assert parsers["strict"]["said"]["talk"] == {"yes_percent": 0.0, "no_percent": 25.0, "unknown_percent": 75.0}
+    for parser, shares in (("loose", (75.0, 25.0, 0.0)), ("strict", (0.0, 25.0, 75.0))):
+        said = parsers[parser]["said"]
+        assert tuple(said[f"{word}_percent"]["talk"]["value"] for word in ("yes", "no", "unknown")) == shares
+        assert said["yes_percent"]["talk"]["low"] <= said["yes_percent"]["talk"]["high"]
     assert parsers["strict"]["metrics"]["right_of_yes"]["talk"]["value"] is None  # never said
     assert parsers["strict"]["metrics"]["right_of_yes"]["talk"]["difference"]["p"] is None
     json.dumps(summary, allow_nan=False)
@@ -234,30 +237,32 @@ def test_guard_rails_tell_what_the_texts_are_like() -> None:
         replace(ANSWER, id="0", text="a cat and a cup", tokens=5),
         replace(ANSWER, id="1", text=" ", tokens=0),
         replace(ANSWER, id="2", text="cat cat cat cat cat", tokens=7, at_limit=True),
-        replace(ANSWER, id="3", text="cat", tokens=4, activity=[{"heads": 0, "word_change": None}], seconds=2.5),
+        replace(ANSWER, id="3", text="cat", tokens=4, activity=[{"heads": 0, "word_change": None}]),
     ]
     base = answers(SCENES[:4], lambda *_: "cat")
-    guard = score(SCENES[:4], Captions(), {"base": base, "fix": own}, resamples=20)["parts"][0]["guard"]
-    assert guard["fix"] == {
+    text = score(SCENES[:4], Captions(), {"base": base, "fix": own}, resamples=20)["parts"][0]["text"]
+    assert {name: cells["fix"]["value"] for name, cells in text.items()} == {
         "words": 11 / 4,
         "tokens": 4.0,
-        "seconds": 1.0,
-        "repetition_percent": 12.5,
+        "repetition_percent": 25.0,
         "empty_percent": 25.0,
         "at_limit_percent": 25.0,
-        "yes_percent": None,
         "changed_percent": 75.0,
         "active_percent": 25.0,
     }
-    assert guard["base"]["changed_percent"] is None
+    assert text["changed_percent"]["base"]["value"] is None
+    assert text["active_percent"]["base"]["value"] is None
+    assert text["words"]["fix"]["low"] <= 11 / 4 <= text["words"]["fix"]["high"]
+    assert text["words"]["fix"]["difference"]["value"] == 7 / 4
 
 
 @pytest.mark.parametrize(
     ("text", "share"),
     [("", 0), ("one two three", 0), ("a b c d", 0), ("a b c d a b c d", 1 / 5), ("A a a A a a", 2 / 3)],
 )
-def test_repetition_is_the_share_of_sequences_that_were_there(text: str, share: float) -> None:
-    assert repetition(text) == pytest.approx(share)
+def test_repetition_is_the_share_of_runs_of_four_words_that_were_there(text: str, share: float) -> None:
+    found = score(SCENES, Captions(), {"base": answers(SCENES, lambda *_: text)}, resamples=5)
+    assert found["parts"][0]["text"]["repetition_percent"]["base"]["value"] == pytest.approx(100 * share)
 
 
 LONG = "there is a cat beside a cup and a dog lies under the bed"
@@ -339,17 +344,32 @@ def test_objects_that_are_not_there_are_told_with_what_is_beside_them() -> None:
     scenes = [replace(SCENES[0], truth=["cup"]), replace(SCENES[1], truth=["cat", "cup"]), replace(SCENES[2], truth=[])]
     said = ["a dog and a dog and a cat", "a dog by a bed", "a cup"]
     arms = {"base": answers(scenes, lambda index, _: said[index]), "fix": answers(scenes, lambda *_: "nothing")}
-    assert score(scenes, Captions(), arms, resamples=20)["objects"] == {
-        "words": {
-            "base": [
-                {"object": "dog", "mentions": 3, "answers": 2, "beside": {"cup": 2, "cat": 1}, "samples": ["0", "1"]},
-                {"object": "bed", "mentions": 1, "answers": 1, "beside": {"cat": 1, "cup": 1}, "samples": ["1"]},
-                {"object": "cat", "mentions": 1, "answers": 1, "beside": {"cup": 1}, "samples": ["0"]},
-                {"object": "cup", "mentions": 1, "answers": 1, "beside": {}, "samples": ["2"]},
-            ],
-            "fix": [],
-        }
-    }
+    found = score(scenes, Captions(), arms, resamples=20)["objects"]["words"]
+    assert found["fix"] == []
+    intervals = ("rate_percent", "low", "high")
+    assert [{name: value for name, value in row.items() if name not in intervals} for row in found["base"]] == [
+        {"object": "dog", "mentions": 3, "answers": 2, "beside": {"cup": 2, "cat": 1}, "samples": ["0", "1"]},
+        {"object": "bed", "mentions": 1, "answers": 1, "beside": {"cat": 1, "cup": 1}, "samples": ["1"]},
+        {"object": "cat", "mentions": 1, "answers": 1, "beside": {"cup": 1}, "samples": ["0"]},
+        {"object": "cup", "mentions": 1, "answers": 1, "beside": {}, "samples": ["2"]},
+    ]
+    for row in found["base"]:
+        expected = stats.binomtest(row["answers"], 3).proportion_ci(method="wilson")
+        assert (row["low"], row["high"]) == pytest.approx((100 * expected.low, 100 * expected.high))
+        assert row["rate_percent"] == pytest.approx(100 * row["answers"] / 3)
+
+
+def test_what_methods_did_is_summed_up() -> None:
+    did = {"method": "vhr", "rows": 2, "heads": 4, "moved": 0.5, "to_image": 0.25, "change": 1.0, "word_change": 0.0}
+    idle = {**did, "heads": 0, "moved": 0.0, "change": 3.0}
+    ruled_out = {**idle, "word_change": None}
+    notes = [[did], [idle], [ruled_out], []]
+    own = [replace(ANSWER, id=str(index), text="cat", activity=note) for index, note in enumerate(notes)]
+    arms = {"base": answers(SCENES[:4], lambda *_: "cat"), "fix": own}
+    found = score(SCENES[:4], Captions(), arms, resamples=5)["activity"]
+    assert found["base"] == []
+    counts = {"method": "vhr", "answers": 3, "active": 2, "rows": 2.0, "heads": 4 / 3, "to_image": 0.25}
+    assert found["fix"] == [{**counts, "moved": pytest.approx(1 / 6), "change": 3.0, "word_change": None}]
 
 
 def test_right_or_wrong_is_no_question_of_captions() -> None:

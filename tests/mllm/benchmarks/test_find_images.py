@@ -19,10 +19,11 @@ def test_both_names_and_folders_of_coco_are_tried(tmp_path: Path) -> None:
     first, second = tmp_path / "val2014" / "COCO_val2014_01.jpg", tmp_path / "02.jpg"
     first.touch()
     asked = samples("COCO_val2014_01.jpg", "COCO_val2014_02.jpg", "")
-    with pytest.raises(ValueError, match=r"1 of 2 images are not in .*, e\.g\. COCO_val2014_02\.jpg"):
-        find_images(tmp_path, asked)
+    assert find_images(tmp_path, asked) == ({"COCO_val2014_01.jpg": first}, ["COCO_val2014_02.jpg"])
     second.touch()
-    assert find_images(tmp_path, asked) == {"COCO_val2014_01.jpg": first, "COCO_val2014_02.jpg": second}
+    assert find_images(tmp_path, asked) == ({"COCO_val2014_01.jpg": first, "COCO_val2014_02.jpg": second}, [])
+    with pytest.raises(ValueError, match="there is no folder"):
+        find_images(tmp_path / "nowhere", asked)
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", "a/../../b.jpg"])

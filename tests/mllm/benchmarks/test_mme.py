@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
+from totals import totals
 
-from regard.mllm.benchmarks.groups import with_groups
 from regard.mllm.benchmarks.mme import HALLUCINATION, MME, SUBTASKS
 
 TWO = "Is there a dog? Please answer yes or no.\tYes\nIs there a cat? Please answer yes or no.\tNo\n"
@@ -25,10 +24,7 @@ def release(folder: Path, parts: tuple[str, ...] = HALLUCINATION) -> None:
 def score(folder: Path, answers: list[str], subtasks: str = "hallucination") -> dict[str, float]:
     benchmark = MME(subtasks=subtasks)
     samples = benchmark.samples(folder)
-    counted = [benchmark.count(one, text)["mme"] for one, text in zip(samples, answers, strict=True)]
-    grouped = with_groups(samples, counted)
-    sums = {name: np.array(sum(one.numbers[name] for one in grouped)) for name in grouped[0].numbers}
-    return {name: float(value) for name, value in benchmark.metrics(sums).items()}
+    return totals(benchmark, samples, answers, "mme")
 
 
 def test_a_perfect_model_has_800_points(tmp_path: Path) -> None:

@@ -37,6 +37,15 @@ def test_published_questions_are_read_as_they_are(tmp_path: Path) -> None:
     assert {sample.part for sample in samples} == set(POPE_SPLITS)
 
 
+def test_a_wrong_yes_invents_what_was_asked_beside_what_is_known_to_be_there(tmp_path: Path) -> None:
+    asked = "Is there a hot dog in the image?"
+    samples = POPE().samples(write_lines(tmp_path / "pope.json", [question(1), question(2, text=asked, label="no")]))
+    assert [sample.present for sample in samples] == [("egg",), ("egg",)]
+    for answer, invented in (("Yes", ("hot dog",)), ("No", ())):
+        assert POPE().count(samples[1], answer)["official"].invented == invented
+    assert POPE().count(samples[0], "Yes")["official"].invented == ()
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
