@@ -1,17 +1,19 @@
-"""Tasks of lmms-eval on a model with methods at work: the model that lmms-eval knows as `regard`.
+r"""Tasks of lmms-eval on a model with methods at work: the model that lmms-eval knows as `regard`.
 
     pip install "regard[lmms]"
-    python -m lmms_eval --model regard --tasks pope,mme --batch_size 8 \\
+    python -m lmms_eval --model regard --tasks pope,mme --batch_size 8 \
         --model_args 'pretrained=llava-hf/llava-1.5-7b-hf,fix=vhr:alpha=1.5'
 
 Without `fix` it is the baseline. Options with commas are quoted: 'fix="vhr:alpha=1.5,layers=8:,pai"'. The other
 arguments are those of `Regard`. `accelerate launch` and `torchrun` share the questions among processes, and --use_cache
-keeps answers, as with lmms-eval's own models. From Python: `simple_evaluate(Regard(lvlm, fix=[VHR()]), tasks=["pope"])`.
+keeps answers, as with lmms-eval's own models. From Python:
 
-Contract: EvolvingLMMs-Lab/lmms-eval 0.7, `api/model.py` and the entry points `lmms_eval.models`. As its own models do it
-and its comments say otherwise, `loglikelihood` gives the mean loss of a token, of which tasks take the smallest, and
-`until` ends no answer at a blank line, which stands in every task that says nothing. Prompts are the model's own chat
-template with the images first, or where the question has `<image>` for each of them.
+    simple_evaluate(Regard(lvlm, fix=[VHR()]), tasks=["pope"])
+
+Contract: EvolvingLMMs-Lab/lmms-eval 0.7.3, `api/model.py` and the entry points `lmms_eval.models`. Its comments and its
+own models differ about `loglikelihood`; this follows the models: the mean loss of a token, of which tasks take the
+smallest. An answer's end is no part of it. Prompts are in the model's own chat template, the images first, or where the
+question has `<image>` for each of them.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .interventions import parse_interventions
+from .lmms_requests import MARK, Options, Question, batched, images_of, with_marks
 
 try:
     from lmms_eval.api.instance import GenerationResult, TokenCounts
@@ -39,10 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Regard", "manifest"]
 
 _LOG = logging.getLogger(__name__)
-#: What stands for an image in the questions of tasks.
-_MARK = "<image>"
-#: Options of generation that change nothing here: they are about how other models cut images into pieces.
-_MEANT_FOR_OTHERS = frozenset(("image_aspect_ratio", "max_agentic_steps"))
 
 
 def manifest() -> Any:
@@ -50,69 +49,6 @@ def manifest() -> Any:
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(model_id="regard", simple_class_path=f"{__name__}.Regard")
-
-
-class Options(NamedTuple):
-    """How an answer is generated.
-
-    Attributes:
-        max_new_tokens: longest answer, in tokens.
-        temperature: 0 takes the likeliest token.
-        top_p: as in `LVLM.answer`.
-        beams: width of the beam search.
-        until: texts before which an answer ends.
-    """
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    beams: int
-    until: tuple[str, ...]
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> tuple[Options, list[str]]:
-        """Options from those of a task, and the names of those that are not honoured.
-
-        Example:
-            >>> Options.of({"max_new_tokens": 16, "do_sample": False, "temperature": 0.7, "until": "."})[0]
-            Options(max_new_tokens=16, temperature=0.0, top_p=1.0, beams=1, until=('.',))
-        """
-        left = {name: value for name, value in given.items() if value is not None and name not in _MEANT_FOR_OTHERS}
-        until = left.pop("until", ())
-        draws = left.pop("do_sample", None)
-        temperature = float(left.pop("temperature", 1.0 if draws else 0.0))
-        top_p = float(left.pop("top_p", 1.0))
-        drawn = temperature > 0 and top_p > 0 and draws is not False
-        longest = int(left.pop("max_new_tokens", left.pop("max_gen_toks", 1024)))
-        options = cls(
-            max_new_tokens=longest,
-            temperature=temperature if drawn else 0.0,
-            top_p=top_p if drawn else 1.0,
-            beams=int(left.pop("num_beams", 1)),
-            until=tuple(text for text in ([until] if isinstance(until, str) else until) if text.strip()),
-        )
-        left.pop("max_gen_toks", None)
-        return options, sorted(left)
-
-    def cut(self, text: str) -> str:
-        """The text before the first of `until`."""
-        return text[: min((text.find(end) for end in self.until if end in text), default=len(text))].rstrip()
-
-
-class Question(NamedTuple):
-    """What is asked.
-
-    Attributes:
-        text: of the question.
-        pictures: gives its images, when their turn comes.
-        options: of the answer.
-        given: the options as the task has them.
-    """
-
-    text: str
-    pictures: Callable[[], Any]
-    options: Options
-    given: Mapping[str, Any]
 
 
 class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
@@ -186,7 +122,9 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
                 vision_attention=vision_attention,
                 revision=None if revision is None else str(revision),
             )
-        self._batches, self._asked, self._active, self._said = 0, 0, set[str](), set[str]()
+        self._batches = self._asked = 0
+        self._active: set[str] = set()
+        self._said: set[str] = set()
 
     @property
     def device(self) -> Any:
@@ -225,7 +163,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
                 ask, *place = requests[index].args[3:]
                 pictures, text, ended, outputs, notes[index] = ask(
                     self._document(*place),
-                    previous_output=said[index],
+                    previous_output=list(said[index]),
                     round_idx=round_index,
                     previous_round_info=notes[index],
                 )
@@ -234,7 +172,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
                     del open_questions[index]
                 else:
                     given = requests[index].args[1]
-                    open_questions[index] = self._question(text, lambda pictures=pictures: pictures, given)
+                    open_questions[index] = self._question(text, self._pictures(pictures), given)
         for request, texts in zip(requests, said, strict=True):
             self.cache_hook.add_partial("generate_until_multi_round", (request.args[0], request.args[1]), texts)
         return said
@@ -258,13 +196,12 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             asked.setdefault((text, *place), {}).setdefault(answer, []).append(index)
             pictures[text, *place] = self._pictures(visuals, *place)
         found: list[Any] = [None] * len(requests)
-        for keys in _batched(asked, lambda key: tuple(asked[key]), self.batch_size):
+        for keys in batched(asked, lambda key: tuple(asked[key]), self.batch_size):
             answers = list(asked[keys[0]])
-            images = [self._images(pictures[key]()) for key in keys]
-            texts = [self._marked(key[0], len(some)) for key, some in zip(keys, images, strict=True)]
+            images = [images_of(pictures[key]()) for key in keys]
             read = self.lvlm.read(
                 images,
-                texts,
+                self._marked([key[0] for key in keys], images),
                 answers,
                 methods=self.methods,
                 batch_size=self.batch_size,
@@ -290,6 +227,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         if self._own:
             del self.lvlm
         super().clean()
+        self._asked, self._active = 0, set()
         if idle and not self.allow_inactive:
             raise RuntimeError(
                 f"{idle}, so the answers are the baseline's, and no numbers are given under another name. Look at the "
@@ -302,12 +240,12 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
 
         longest_first = sorted(range(len(questions)), key=lambda index: -len(questions[index].text))
         with tqdm(total=len(questions), disable=self.rank != 0, desc="regard") as bar:
-            for batch in _batched(longest_first, lambda index: questions[index].options, self.batch_size):
+            for batch in batched(longest_first, lambda index: questions[index].options, self.batch_size):
                 options = questions[batch[0]].options
-                images = [self._images(questions[index].pictures()) for index in batch]
+                images = [images_of(questions[index].pictures()) for index in batch]
                 answers = self.lvlm.answer(
                     images,
-                    [self._marked(questions[index].text, len(some)) for index, some in zip(batch, images, strict=True)],
+                    self._marked([questions[index].text for index in batch], images),
                     methods=self.methods,
                     max_new_tokens=options.max_new_tokens,
                     temperature=options.temperature,
@@ -334,36 +272,16 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
     def _pictures(self, visuals: Any, *place: Any) -> Callable[[], Any]:
         return lambda: visuals(self._document(*place)) if callable(visuals) else visuals
 
-    def _images(self, given: Any) -> list[Any]:
-        """What a task shows, without nesting.
-
-        Raises:
-            ValueError: something is no image.
-        """
-        if given is None:
-            return []
-        if not isinstance(given, list | tuple):
-            if isinstance(given, str) and not given.lower().endswith((".png", ".jpg", ".jpeg", ".webp", ".bmp")):
-                raise ValueError(
-                    f"the task shows {given!r}; the model regard takes images, and neither video nor sound"
-                )
-            if isinstance(given, dict):
-                raise ValueError(
-                    f"the task shows {', '.join(map(str, given))}; the model regard takes images, and neither video nor "
-                    "sound"
-                )
-            return [given]
-        return [picture for one in given for picture in self._images(one)]
-
-    def _marked(self, text: str, images: int) -> str:
-        """A question with the model's own placeholders, if there is one for each image; otherwise without any."""
+    def _marked(self, texts: Sequence[str], images: Sequence[Sequence[Any]]) -> list[str]:
+        """Questions as the model takes them."""
         from .prompts import placeholder
 
-        places = text.count(_MARK)
-        if places and places != images:
-            self._say(f"a question has {places} {_MARK} for {images} images; they are left out, the images come first")
-        own = placeholder(self.lvlm.processor) or ""
-        return text.replace(_MARK, own if places == images else "")
+        own, marked = placeholder(self.lvlm.processor), []
+        for text, some in zip(texts, images, strict=True):
+            if text.count(MARK) not in (0, len(some)):
+                self._say(f"some questions have not one {MARK} for each image; it is left out, and images come first")
+            marked.append(with_marks(text, len(some), own))
+        return marked
 
     def _count(self, asked: int, active: Iterable[str]) -> None:
         first, self._asked, self._batches = not self._asked, self._asked + asked, self._batches + 1
@@ -413,13 +331,3 @@ def _device(device: str | None) -> str | None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and device in (None, "cuda") and torch.cuda.is_available():
         return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     return device
-
-
-def _batched(items: Iterable[Any], kind: Callable[[Any], Any], size: int) -> Iterator[list[Any]]:
-    """Items of one kind together, at most `size` of them."""
-    groups: dict[Any, list[Any]] = {}
-    for item in items:
-        groups.setdefault(kind(item), []).append(item)
-    for group in groups.values():
-        for first in range(0, len(group), size):
-            yield group[first : first + size]
