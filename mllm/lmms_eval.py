@@ -29,7 +29,7 @@ from .interventions import parse_interventions
 from .lmms_requests import MARK, Options, Question, batched, images_of, with_marks
 
 try:
-    from lmms_eval.api.instance import GenerationResult, TokenCounts
+    from lmms_eval.api.instance import GenerationResult, TokenCounts, unwrap_generation_output
     from lmms_eval.api.model import lmms
 except ModuleNotFoundError:  # the module can be read without lmms-eval; its model cannot be made
     lmms = object
@@ -177,8 +177,11 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             self.cache_hook.add_partial("generate_until_multi_round", (request.args[0], request.args[1]), texts)
         return said
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
         """For each request the mean loss of a token of the given answer, and whether greedy decoding begins with it.
+
+        They are pairs. lmms-eval 0.7.3 makes a text of every pair that a model returns, so that none of its tasks of
+        multiple choice can be counted; there they come wrapped, which keeps them. Its --use_cache cannot keep them.
 
         Raises:
             ValueError: a request has an answer and no question, as those of the metric acc_mutual_info.
@@ -212,9 +215,10 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             losses = (-read.scores / read.lengths).tolist()
             for row, key in enumerate(keys):
                 for column, answer in enumerate(answers):
+                    pair = losses[row][column], bool(read.likeliest[row, column])
                     for index in asked[key][answer]:
-                        found[index] = losses[row][column], bool(read.likeliest[row, column])
-                        self.cache_hook.add_partial("loglikelihood", requests[index].args, found[index])
+                        found[index] = _kept(pair)
+                        self.cache_hook.add_partial("loglikelihood", requests[index].args, pair)
         return found
 
     def clean(self) -> None:
@@ -288,9 +292,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         self._active.update(active)
         idle = [method.name for method in self.methods if method.name not in self._active]
         if first and idle:
-            self._say(
-                f"{', '.join(idle)} did nothing for the first {asked} questions; if it stays so, that is an error"
-            )
+            self._say(f"{', '.join(idle)} did nothing for the first {asked} questions")
 
     def _idle(self) -> str:
         """Which methods did nothing, and for how many questions; all processes agree."""
@@ -322,6 +324,11 @@ def _methods(fix: str | Sequence[Intervention]) -> tuple[Intervention, ...]:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1].strip()
     return parse_interventions(text) if text else ()
+
+
+def _kept(pair: tuple[float, bool]) -> Any:
+    """A pair in a form that lmms-eval's evaluator hands on to the task as it is."""
+    return pair if unwrap_generation_output(pair)[0] == pair else GenerationResult(pair)
 
 
 def _device(device: str | None) -> str | None:
