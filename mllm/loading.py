@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-__all__ = ["EMBEDDED", "load_model", "load_processor", "model_source"]
+__all__ = ["EMBEDDED", "load_model", "load_processor", "model_revision", "model_source"]
 
 #: The small model that comes with the package.
 EMBEDDED = Path(__file__).parent / "embedded"
 
+_COUNTED = (".json", ".jinja", ".model", ".safetensors")
+_END_BYTES = 1 << 22
 _DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
 
 
@@ -43,6 +46,29 @@ def model_source(model: str | Path) -> str:
         known = "embedded, the folder of a model, or its name on the Hugging Face hub, such as llava-hf/llava-1.5-7b-hf"
         raise ValueError(f"there is no folder {model}; give {known}")
     return str(model)
+
+
+def model_revision(source: str, model: PreTrainedModel) -> str:
+    """What tells one state of a model from another: the commit on the hub, or a hash of the files of a folder.
+
+    Of large files the ends count, and their size: weights that were trained on differ everywhere.
+
+    Args:
+        source: as `model_source` gives it.
+        model: what was loaded from it.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        return str(getattr(model.config, "_commit_hash", None) or "")
+    whole = hashlib.sha256()
+    for path in sorted(path for path in folder.iterdir() if path.suffix in _COUNTED):
+        size = path.stat().st_size
+        whole.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            whole.update(file.read(_END_BYTES))
+            file.seek(max(0, size - _END_BYTES))
+            whole.update(file.read())
+    return whole.hexdigest()[:16]
 
 
 def load_model(

@@ -8,6 +8,7 @@ for answer in lvlm.answer(["kitchen.jpg"], ["What is on the table?"], methods=[V
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from .pictures import Picture, as_image, image_grids, seen_images
 from .prompts import answer_tokens, followed_by, sorted_pictures
 from .scoring import Scored, score_answers
 from .session import Session
+from .shared_features import shared_image_features
 
 __all__ = ["LVLM"]
 
@@ -121,7 +123,7 @@ class LVLM:
         Raises:
             ValueError: an empty question, an image that cannot be read, or images and placeholders that do not match.
         """
-        asked = self._asked(images, questions, template)
+        asked = self.asked(images, questions, template)
         inputs = asked.inputs()
         if answers is None:
             return inputs
@@ -185,6 +187,59 @@ class LVLM:
             ValueError: a value out of its range, what `prepare` raises, or a method that cannot work here.
             RuntimeError: a method did nothing, for all prompts.
         """
+        options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p}
+        options |= {"beams": beams, "seed": seed, "batch_size": batch_size, "template": template, "watch": watch}
+        return self.answer_arms(images, questions, {"": methods}, allow_inactive=allow_inactive, **options)[""]
+
+    def answer_arms(
+        self,
+        images: _Images,
+        questions: Sequence[str],
+        arms: Mapping[str, Intervention | Sequence[Intervention]],
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        beams: int = 1,
+        seed: int = 0,
+        batch_size: int = 8,
+        template: bool = True,
+        allow_inactive: bool = False,
+        watch: bool = False,
+    ) -> dict[str, list[Answer]]:
+        """Answer the same questions with one set of methods after the other.
+
+        Every arm is given the same prompts and draws, and the images are encoded once for all of them; answers are
+        those of `answer`, to the last bit.
+
+        Args:
+            images: as in `prepare`.
+            questions: as in `prepare`.
+            arms: name -> methods.
+            max_new_tokens: as in `answer`, like all that follow.
+            temperature: see there.
+            top_p: see there.
+            beams: see there.
+            seed: see there.
+            batch_size: see there.
+            template: see there.
+            allow_inactive: see there.
+            watch: see there.
+
+        Returns:
+            Name -> answers.
+
+        Raises:
+            ValueError: no arms, or what `answer` raises.
+            RuntimeError: a method of an arm did nothing, for all prompts.
+
+        Example:
+            >>> from regard.mllm import VHR
+            >>> lvlm, arms = LVLM.load("embedded"), {"baseline": (), "vhr": VHR(alpha=1.5)}
+            >>> found = lvlm.answer_arms([lvlm.example_image()], ["what is it ?"], arms, max_new_tokens=3)
+            >>> list(found)
+            ['baseline', 'vhr']
+        """
         if max_new_tokens < 1 or beams < 1 or batch_size < 1 or temperature < 0 or not 0 < top_p <= 1:
             raise ValueError(
                 "max_new_tokens, beams and batch_size are at least 1, temperature is at least 0, and 0 < top_p <= 1; "
@@ -192,21 +247,26 @@ class LVLM:
             )
         if watch and beams > 1:
             raise ValueError(f"the attention of {beams} beams cannot be watched, since they change places; beams=1 can")
+        if not arms:
+            raise ValueError("there are no arms to answer; give one at least, such as {'baseline': ()}")
         options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "num_beams": beams, "do_sample": temperature > 0}
         options |= {"temperature": temperature or None, "top_p": top_p if temperature else None}
         options |= {"top_k": 0 if temperature else None, "pad_token_id": self.tokenizer.pad_token_id}
-        asked, work = self._asked(images, questions, template), AtWork(self.model, methods, watch=watch)
-        answers: list[Answer] = []
-        with seeded(seed):
-            for first in range(0, len(questions), batch_size):
-                part = asked.part(range(len(questions))[first : first + batch_size])
-                inputs = part.inputs()
-                grids = self.image_grid(inputs) if watch else []
-                with work.on(part) as session:
-                    tokens = session.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
-                    answers += self._answers(inputs, tokens, session, grids)
+        asked = self.asked(images, questions, template)
+        work = {name: AtWork(self.model, methods, watch=watch) for name, methods in arms.items()}
+        answers: dict[str, list[Answer]] = {name: [] for name in arms}
+        for first in range(0, len(questions), batch_size):
+            part = asked.part(range(len(questions))[first : first + batch_size])
+            inputs = part.inputs()
+            grids = self.image_grid(inputs) if watch else []
+            with shared_image_features(self.model) if len(arms) > 1 else nullcontext():
+                for name in arms:
+                    with seeded(seed + first), work[name].on(part) as session:
+                        tokens = session.generate(**inputs, **options)[:, inputs["input_ids"].shape[1] :]
+                        answers[name] += self._answers(inputs, tokens, session, grids)
         if not allow_inactive:
-            work.check()
+            for one in work.values():
+                one.check()
         return answers
 
     def score(
@@ -268,13 +328,14 @@ class LVLM:
                 f"score takes a list of answers and a batch_size of at least 1; got {answers!r}, {batch_size}"
             )
         work = AtWork(self.model, methods)
-        asked = self._asked(images, questions, template)
+        asked = self.asked(images, questions, template)
         scored = score_answers(asked, answers, work, self._followed_by, batch_size=batch_size)
         if not allow_inactive:
             work.check()
         return scored
 
-    def _asked(self, images: _Images, questions: Sequence[str], template: bool) -> Asked:
+    def asked(self, images: _Images, questions: Sequence[str], template: bool = True) -> Asked:
+        """Prompts as they are asked, for what works on batches of them; arguments as in `prepare`."""
         if isinstance(questions, str) or not len(questions):
             raise ValueError(f"questions is a list of one question or more; got {questions!r}")
         pictures = sorted_pictures(images, len(questions))

@@ -24,6 +24,8 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.vision_utils import get_vision_window_index
 
+from .shared_features import encoding_anew
+
 __all__ = ["TOKENS_OF_PATCHES", "Saliency", "image_features", "image_saliency", "tower_layers", "vision_tower"]
 
 _NAME = "regard_saliency"
@@ -75,7 +77,7 @@ def image_saliency(
         ]
         watched |= dict.fromkeys(crosses, "map")
         towers.append(whole.qformer)
-    with _watching(towers, watched) as seen, torch.no_grad():
+    with encoding_anew(model), _watching(towers, watched) as seen, torch.no_grad():
         image_features(model, inputs)
     if kind == "instructblip":
         maps = torch.stack([seen[cross][0] for cross in crosses]).mean(dim=0)  # images tokens patches

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
 
-from .benchmarks import Benchmark, Sample, build_benchmark
+from .benchmarks import Sample
 
 __all__ = ["SampleFile", "write_samples"]
 
@@ -69,8 +69,8 @@ class SampleFile(Sequence[Sample]):
         path: of the file.
 
     Attributes:
-        benchmark: with its options.
-        header: the first line: name and options.
+        name: of the benchmark, as the file has it; whether to import it is for the reader to say.
+        options: of the benchmark.
         hash: 16 hexadecimal digits that are other ones for any other questions.
 
     Raises:
@@ -91,10 +91,11 @@ class SampleFile(Sequence[Sample]):
             raise ValueError(f"there is no file {path}; an evaluation writes it") from None
         self.hash = whole.hexdigest()[:16]
         self._file = path.open("rb")
-        self.header = self._line(0) if self._places else {}
-        if self.header.get("form") != FORM or not isinstance(self.header.get("options"), dict):
+        header = self._line(0) if self._places else {}
+        if header.get("form") != FORM or not isinstance(header.get("options"), dict):
             raise ValueError(f"{path} does not begin as a file of questions ({FORM!r}); name another folder")
-        self.benchmark: Benchmark = build_benchmark(str(self.header.get("benchmark")), self.header["options"])
+        self.name: str = str(header.get("benchmark"))
+        self.options: dict[str, Any] = header["options"]
 
     def __len__(self) -> int:
         return len(self._places) - 1
@@ -114,8 +115,9 @@ class SampleFile(Sequence[Sample]):
 
     def _sample(self, row: int) -> Sample:
         try:
-            return Sample(**self._line(row + 1))
-        except TypeError as error:
+            content = self._line(row + 1)
+            return Sample(**{**content, "present": tuple(content["present"])})
+        except (TypeError, KeyError) as error:
             raise ValueError(f"{self.path} line {row + 2} is no question: {error}") from error
 
     def _line(self, number: int) -> dict[str, Any]:
@@ -145,8 +147,8 @@ def _same(path: Path, lines: Sequence[str]) -> None:
             )
     if len(there) != len(lines):
         raise ValueError(
-            f"{path} has {len(there) - 1} questions and not {len(lines) - 1}: the folder is of another evaluation. Name "
-            "another folder, or take this one away"
+            f"{path} has {len(there) - 1} questions and not {len(lines) - 1}: the folder is of another evaluation. "
+            "Name another folder, or take this one away"
         )
 
 

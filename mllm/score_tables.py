@@ -26,6 +26,8 @@ __all__ = ["score"]
 
 #: Samples that are named for an invented object.
 EXAMPLES = 20
+#: Samples that are named because arms disagree about them, and how many of the first ones are always among them.
+TELLING, FIRST = 200, 8
 _SAID = ("yes", "no", "unknown")
 
 
@@ -74,6 +76,8 @@ def score(
           objects of these images -> answers), `samples` (ids of the first 20);
         - `activity`: arm -> a list of `method`, `answers`, `active` (counts), `rows`, `heads`, `moved`, `to_image`
           (means), `change`, `word_change` (largest; `None` where a word was ruled out);
+        - `telling`: ids of at most 200 samples to look at, in their order: those about which arms disagree or that they
+          get wrong, under the first parser, and the first 8;
         - `warnings`: a list of `arm` (or `None`), `part` (or `None`) and `text`, see `regard.mllm.doubts`.
 
         In "mean" there are neither `mcnemar` and `said` nor `text`: they are `None`.
@@ -103,6 +107,7 @@ def score(
         "parts": parts,
         "objects": _objects(found, samples),
         "activity": {arm: _activity(found.activity[arm]) for arm in found.arms},
+        "telling": [samples[row].id for row in _telling(found)],
     }
     return {**summary, "warnings": doubts(summary)}
 
@@ -323,6 +328,13 @@ def _objects(found: Tally, samples: Sequence[Sample]) -> dict[str, dict[str, lis
         }
         for parser, by_arm in found.objects.items()
     }
+
+
+def _telling(found: Tally) -> list[int]:
+    rows = np.flatnonzero(found.paired)
+    weight = found.telling[rows].astype(float)
+    weight[:FIRST] = np.inf
+    return sorted(rows[np.argsort(-weight, kind="stable")[:TELLING]].tolist())
 
 
 def _wilson(hits: int, of: int) -> tuple[float, float]:

@@ -85,6 +85,7 @@ class Tally:
         text: part -> arm -> sums of `TEXT` of each cluster.
         objects: parser -> arm -> object -> where it was invented.
         activity: arm -> method -> `_ACTIVITY` of every answer, by the place of its sample; nan where it had none.
+        telling: for each sample, how much arms disagree about it or go wrong, under the first parser.
     """
 
     arms: list[str]
@@ -99,6 +100,7 @@ class Tally:
     text: dict[str, dict[str, Float[np.ndarray, "clusters numbers"]]]
     objects: dict[str, dict[str, dict[str, Invented]]]
     activity: dict[str, dict[str, dict[str, array[float]]]]
+    telling: Int[np.ndarray, " samples"]
 
 
 @dataclass
@@ -160,6 +162,7 @@ def tally(
         text={name: {arm: np.zeros((len(own), len(TEXT))) for arm in arms} for name, own in parts.items()},
         objects={},
         activity={arm: {} for arm in arms},
+        telling=np.zeros(len(samples), np.int32),
     )
     pictures: dict[str, set[str]] = {name: set() for name in parts}
     base = _Baseline(len(samples))
@@ -174,7 +177,7 @@ class _Baseline:
     """What the others are compared to, a few bytes a sample: hashes of texts, and what was right under each parser."""
 
     def __init__(self, samples: int) -> None:
-        self.texts = np.zeros(samples, np.int64)
+        self.texts, self.verdicts = np.zeros(samples, np.int64), np.zeros(samples, np.int64)
         self.right: dict[str, bytearray] = {}
         self.samples = samples
 
@@ -224,7 +227,9 @@ def _count_arm(
         text = _text_numbers(answer, None if pictures is not None else bool(hash(answer.text) != base.texts[row]))
         _add(found, blocks, index, (sample.part, None), row, arm, text, [])
         _note_activity(found.activity[arm], answer, row, len(samples))
-        for parser, counted in benchmark.count(sample, answer.text).items():
+        for number, (parser, counted) in enumerate(benchmark.count(sample, answer.text).items()):
+            if number == 0:
+                found.telling[row] += _telling(base, row, counted, first=pictures is not None)
             sums = _sums_of(found, sample.part, parser, counted, index.kinds)
             try:
                 own = [counted.numbers[name] for name in sums.names[: len(counted.numbers)]]
@@ -252,6 +257,14 @@ def _count_arm(
         place = np.searchsorted(found.parts[name], index.cluster[row])
         sums.by_arm[arm][place, sums.names.index(f"{kind}_groups")] += 1
         sums.by_arm[arm][place, sums.names.index(f"{kind}_groups_right")] += right
+
+
+def _telling(base: _Baseline, row: int, counted: Counted, *, first: bool) -> int:
+    verdict = hash((counted.correct, tuple(counted.invented)))
+    if first:
+        base.verdicts[row] = verdict
+    wrong = bool(counted.invented) or counted.correct is False
+    return 2 * bool(base.verdicts[row] != verdict) + wrong
 
 
 def _sums_of(found: Tally, part: str, parser: str, counted: Counted, kinds: Sequence[str]) -> Sums:

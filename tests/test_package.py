@@ -35,7 +35,8 @@ def python(*arguments: str, cwd: Path | None = None) -> str:
 
 def sources() -> list[Path]:
     files = [path for folder in PACKAGES[1:] for path in sorted((ROOT / folder).rglob("*"))]
-    kept = [path for path in files if path.suffix in (".py", ".yaml", ".png", ".txt") or path.parent.name == "embedded"]
+    kinds, folders = (".py", ".yaml", ".png", ".txt"), ("embedded", "report_page")
+    kept = [path for path in files if path.suffix in kinds or path.parent.name in folders]
     return [*ROOT.glob("*.py"), *kept]
 
 

@@ -1,18 +1,13 @@
 """The part of `regard benchmark` for vision-language models: what methods cost at the prompt and at every new token.
 
-The baseline is a session without methods. All take turns, and every new token is timed by itself, so that medians and
-ratios hold whatever else the machine does. Memory is what reading the prompt and four new tokens hold at their peak
-beyond the weights.
+The baseline is a session without methods; `regard.tools.lvlm_costs` tells how it is measured.
 """
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,13 +17,12 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
-    LogitsProcessor,
-    LogitsProcessorList,
     PreTrainedModel,
 )
 
-from ..mllm import LVLM, intervene, parse_interventions
-from .measure import peak_bytes, quartiles, spread
+from ..mllm import LVLM, parse_interventions
+from .lvlm_costs import Prompt, measure_costs
+from .measure import quartiles, spread
 from .settings import BenchmarkSettings
 
 __all__ = ["lines", "measure"]
@@ -45,34 +39,25 @@ def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
     arms: dict[str, Any] = {"baseline": ()} | {fix: parse_interventions(fix) for fix in settings.fixes}
     rows = []
     for name in settings.lvlms:
-        model, inputs = _random(settings) if name == "random" else _loaded(name, settings)
+        model, prompt = _random(settings) if name == "random" else _loaded(name, settings)
+        length = prompt[0]["input_ids"].shape[1]
         parameters = sum(weight.numel() for weight in model.parameters())
-        sys.stderr.write(f"{name}: {parameters / 1e6:.1f} million weights, {inputs['input_ids'].shape[1]} tokens\n")
-        found: dict[str, dict[str, list[float]]] = {arm: {"prompt": [], "token": []} for arm in arms}
-        order, notes = list(arms), dict.fromkeys(arms, "")
-        for turn in range(settings.repeats + 1):
-            for arm in order:
-                begin, stamps, notes[arm] = _run(model, inputs, arms[arm], settings.new_tokens)
-                if turn:  # the first warms up
-                    found[arm]["prompt"].append(stamps[0] - begin)
-                    steps = [after - before for before, after in itertools.pairwise(stamps)]
-                    found[arm]["token"].append(statistics.median(steps))
-            order = order[1:] + order[:1]
-        for arm, times in found.items():
-            mb = peak_bytes(partial(_run, model, inputs, arms[arm], 4), settings.device) / 1e6
-            first = found["baseline"]
-            rows.append(
-                {
-                    "model": name,
-                    "method": arm,
-                    "parameters": parameters,
-                    "prompt_tokens": inputs["input_ids"].shape[1],
-                    "mb": mb,
-                    "ms": {part: 1e3 * statistics.median(times[part]) for part in times},
-                    "ratio": {part: quartiles(times[part], first[part]) for part in times},
-                    "activity": notes[arm],
-                }
-            )
+        sys.stderr.write(f"{name}: {parameters / 1e6:.1f} million weights, {length} tokens\n")
+        costs = measure_costs(model, [prompt] * (settings.repeats + 1), arms, settings.new_tokens)
+        first = costs["baseline"]
+        rows += [
+            {
+                "model": name,
+                "method": arm,
+                "parameters": parameters,
+                "prompt_tokens": length,
+                "mb": cost.mb,
+                "ms": {part: 1e3 * statistics.median(times) for part, times in cost.seconds.items()},
+                "ratio": {part: quartiles(cost.seconds[part], first.seconds[part]) for part in cost.seconds},
+                "activity": cost.activity,
+            }
+            for arm, cost in costs.items()
+        ]
     return rows
 
 
@@ -94,42 +79,13 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-class _Stamps(LogitsProcessor):
-    """Notes when the scores of each new token are there."""
-
-    def __init__(self, wait: Callable[[], None]) -> None:
-        self.seconds: list[float] = []
-        self._wait = wait
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self._wait()
-        self.seconds.append(time.perf_counter())
-        return scores
-
-
-def _run(
-    model: PreTrainedModel, inputs: dict[str, Tensor], methods: Any, new_tokens: int
-) -> tuple[float, list[float], str]:
-    """When it began, when each token was there, and what the methods did."""
-    stamps = _Stamps(torch.cuda.synchronize if model.device.type == "cuda" else lambda: None)
-    with intervene(model, methods) as session:
-        begin = time.perf_counter()
-        session.generate(
-            **inputs,
-            max_new_tokens=new_tokens,
-            min_new_tokens=new_tokens,
-            do_sample=False,
-            logits_processor=LogitsProcessorList([stamps]),
-        )
-        return begin, stamps.seconds, "; ".join(map(str, session.activity))
-
-
-def _loaded(name: str, settings: BenchmarkSettings) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+def _loaded(name: str, settings: BenchmarkSettings) -> tuple[PreTrainedModel, Prompt]:
     lvlm = LVLM.load(name, device=settings.device, dtype=settings.dtype)
-    return lvlm.model, lvlm.prepare([LVLM.example_image()] * settings.batch, ["describe the image ."] * settings.batch)
+    asked = lvlm.asked([LVLM.example_image()] * settings.batch, ["describe the image ."] * settings.batch)
+    return lvlm.model, (asked.inputs(), asked)
 
 
-def _random(settings: BenchmarkSettings) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+def _random(settings: BenchmarkSettings) -> tuple[PreTrainedModel, Prompt]:
     """A LLaVA of 330 million random weights with four attention sinks, and a prompt with 576 image tokens."""
     config: Any = LlavaConfig(
         vision_config=CLIPVisionConfig(
@@ -162,4 +118,4 @@ def _random(settings: BenchmarkSettings) -> tuple[PreTrainedModel, dict[str, Ten
 
     model.model.language_model.layers[0].register_forward_hook(plant)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels.to(model.dtype)}
-    return model, {key: value.to(settings.device) for key, value in inputs.items()}
+    return model, ({key: value.to(settings.device) for key, value in inputs.items()}, None)

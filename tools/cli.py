@@ -19,11 +19,13 @@ from .recipes import recipe_file
 from .settings import (
     AskSettings,
     BenchmarkSettings,
+    BuildPopeSettings,
     ConvertSettings,
     DemoSettings,
     DoctorSettings,
     EvaluateSettings,
     ListSettings,
+    ScoreSettings,
     SinksSettings,
     TrainLvlmSettings,
     TrainSettings,
@@ -36,6 +38,8 @@ __all__ = ["build_parser", "main"]
 JOBS: dict[str, type] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
+    "score": ScoreSettings,
+    "build-pope": BuildPopeSettings,
     "convert": ConvertSettings,
     "list": ListSettings,
     "doctor": DoctorSettings,

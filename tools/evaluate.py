@@ -49,12 +49,13 @@ def run(settings: EvaluateSettings) -> int:
     model, classes = load_model(Path(settings.model))
     config = image_config(settings.images, model, {})
     check_size(model, config["input_size"])
-    data = build_data(settings.data, settings.images, config, batch_size=settings.batch_size)
+    source = settings.data or "digits"
+    data = build_data(source, settings.images, config, batch_size=settings.batch_size or 128)
     data.prepare_data()
     data.setup()
     if data.classes != classes:
         raise ValueError(
-            f"{settings.model} knows the classes {_few(classes)}, {settings.data} has {_few(data.classes)}; "
+            f"{settings.model} knows the classes {_few(classes)}, {source} has {_few(data.classes)}; "
             "measure it on data with the same class names"
         )
     out.mkdir(parents=True, exist_ok=True)
@@ -66,11 +67,11 @@ def run(settings: EvaluateSettings) -> int:
     images = data.splits[settings.split]
     write_atomically(out / "settings.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
     write_atomically(out / "predictions.csv", predictions.table(images, data.multi_label))
-    write_tables(out, f"{settings.model} on {settings.data}", classifier.report, classes)
+    write_tables(out, f"{settings.model} on {source}", classifier.report, classes)
     unreadable = [{"split": part, "path": path, "reason": why} for part, path, why in data.unreadable]
     summary = {"metrics": classifier.report["metrics"], "images": len(images), "unreadable": unreadable}
     write_atomically(out / "summary.json", json.dumps(summary, indent=1))
-    print_summary(summary, f"{settings.model} on {settings.data} ({settings.split})")
+    print_summary(summary, f"{settings.model} on {source} ({settings.split})")
     return 1 if unreadable else 0
 
 

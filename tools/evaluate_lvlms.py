@@ -1,180 +1,264 @@
 """`regard evaluate` for vision-language models: fixes beside the baseline, on the same samples, with paired statistics.
 
-The output folder holds settings.yaml, for each arm answers/ARM.jsonl (a line an answer, written as soon as it is there;
-the same command goes on after the last of them) and summary.json, whose form `regard.mllm.score_tables.score` tells.
+The output folder holds settings.yaml and what `regard score` makes of the rest (summary.json, report.html); and for
+each benchmark a folder with samples.jsonl (the list of questions), answers/ARM.jsonl (a line an answer, written as soon
+as it is there; the same command goes on after the last of them), costs.json and pictures/.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from ..mllm import LVLM, describe, parse_interventions
-from ..mllm.answer_store import Answers, AnswerWriter, Arm, StoredAnswer, activity_summary, read_answers
-from ..mllm.benchmarks import Sample
-from ..mllm.score_tables import score
+from ..mllm.answer_store import Arm
+from ..mllm.edit import Intervention
+from ..mllm.evaluation import Decoding, LeftOut, answer_samples, arm_file_name
+from ..mllm.loading import model_revision, model_source
+from ..mllm.sample_file import SampleFile, write_samples
 from .ask import quiet_loading
-from .scene_benchmarks import SCENE_BENCHMARKS, SceneCaptions, SceneQuestions
+from .evaluation_pictures import draw_pictures
+from .lvlm_benchmarks import LONGEST, LONGEST_DESCRIPTION, Pictures, options_of, parse_benchmark, pictures_of
+from .lvlm_costs import cost_table, measure_costs
+from .scene_benchmarks import SCENE_BENCHMARKS
+from .score import finish
 from .settings import EvaluateSettings
 from .training import write_atomically
 
-__all__ = ["run"]
+__all__ = ["FIXES", "run"]
 
 #: What is compared where no fix is named: methods, and controls without any idea behind them.
 FIXES = [
     *("var", "vhr:alpha=1.5", "rebalance:alpha=0.4,beta=0.2,gamma=1,layers=all", "pai:gamma=1,layers=all", "vcd"),
     *("vdd:alpha=0.5", "end_bias:amount=1", "word_bias:amount=-1", "random_heads:alpha=1.5", "image_scale:factor=2"),
 ]
-_BASELINE = "none"
-_LONGEST = {"scene_captions": 60, "scene_questions": 4}
+_BATCH = 8
+_EMBEDDED_BATCH = 100
+_COST_TOKENS = 16
+_LINE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A benchmark, ready to be asked."""
+
+    name: str
+    folder: Path
+    samples: SampleFile
+    picture: Pictures
+    max_new_tokens: int
 
 
 def run(settings: EvaluateSettings) -> int:
-    """Answer what is not answered yet, score, print and write.
+    """Answer what is not answered yet, measure costs, score, print and write.
 
     Args:
         settings: see `EvaluateSettings`.
 
     Returns:
-        0, or 1 when a fix did nothing.
+        0, or 1 when a fix did nothing, or images were left out.
 
     Raises:
-        ValueError: an unknown benchmark or fix, or a model that cannot be loaded.
+        ValueError: an unknown benchmark or fix, data or images that are missing, a model that cannot be loaded, or a
+            folder that has the results of other settings.
         OSError: the output folder cannot be written.
     """
-    names = settings.benchmark or list(SCENE_BENCHMARKS)
-    unknown = [name for name in names if name not in SCENE_BENCHMARKS]
-    if unknown:
-        raise ValueError(f"no benchmark is called {unknown[0]!r}; known: {', '.join(SCENE_BENCHMARKS)}")
-    if settings.scenes < 2 or settings.resamples < 1:
-        raise ValueError(f"give 2 scenes and 1 resample at least; got {settings.scenes} and {settings.resamples}")
-    fixes = list(dict.fromkeys([_BASELINE, *(settings.fix or FIXES)]))
-    methods = {fix: () if fix == _BASELINE else parse_interventions(fix) for fix in fixes}
-    out, model = Path(settings.out), settings.model or "embedded"
-    sizes = {"scene_captions": settings.scenes, "scene_questions": max(2, settings.scenes // 4)}  # 18 questions a scene
-    benchmarks = [SCENE_BENCHMARKS[name](scenes=sizes[name], seed=settings.seed + 1) for name in names]
-    (out / "answers").mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "settings.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
-    with quiet_loading():
-        lvlm = LVLM.load(model)
-    summary: dict[str, Any] = {"model": model, "versions": _versions(), "benchmarks": {}}
-    idle: set[str] = set()
-    for benchmark in benchmarks:
-        samples = benchmark.samples(Path())
-        answers = {}
-        for fix in fixes:
-            answers[fix] = _answer(lvlm, model, benchmark, fix, methods[fix], samples, out, settings.batch_size)
-            fired = {one["method"] for answer in answers[fix] for one in answer.activity if _acted(one)}
-            idle |= set() if {method.name for method in methods[fix]} <= fired else {fix}
-        scored = score(samples, benchmark, answers, resamples=settings.resamples)
-        summary["benchmarks"][benchmark.name] = scored
-        _print(scored)
-    summary["did_nothing"] = sorted(idle)
-    write_atomically(out / "summary.json", json.dumps(summary, indent=1))
-    for fix in sorted(idle):
-        sys.stderr.write(f"{fix} did nothing in any sample: its figures are the baseline's\n")
-    return 1 if idle else 0
+    shard, shards = _shard(settings.shard)
+    _check(settings)
+    methods = _methods(settings.fix or FIXES)
+    out = Path(settings.out)
+    asked = [_asked(settings, text, out) for text in settings.benchmark or list(SCENE_BENCHMARKS)]
+    kept = asdict(replace(settings, shard="1/1", fix=[*methods][1:]))
+    write_atomically(out / "settings.yaml", yaml.safe_dump(kept, sort_keys=False))
+    if settings.engine == "ray":
+        from .ray_shards import run_shards
+
+        run_shards(settings, settings.workers)
+    else:
+        _answer(settings, asked, methods, shard, shards)
+    if shards > 1:
+        sys.stderr.write(f"part {shard + 1} of {shards} is done; when all are, regard score {out} joins them\n")
+        return 0
+    return finish(out, [one.name for one in asked], list(methods), settings.resamples, settings.seed)
 
 
 def _answer(
-    lvlm: LVLM,
-    model: str,
-    benchmark: SceneCaptions | SceneQuestions,
-    fix: str,
-    methods: Sequence[Any],
-    samples: Sequence[Sample],
-    out: Path,
-    batch_size: int,
-) -> Answers:
-    """All answers of an arm; those that are there already are kept."""
-    limit = _LONGEST[benchmark.name]
-    arm = Arm(
-        benchmark=f"{benchmark.name} {json.dumps(asdict(benchmark), sort_keys=True)}",
-        model=model,
-        revision=str(lvlm.model.config.to_dict().get("_commit_hash") or ""),
-        method=",".join(map(describe, methods)),
-        prompt="chat template",
-        decoding={"max_new_tokens": limit, "beams": 1, "temperature": 0.0, "batch_size": batch_size},
-        code=json.dumps(_versions(), sort_keys=True),
-    )
-    name = f"{benchmark.name}-{fix.partition(':')[0]}-{arm.hash[:8]}"
-    with (
-        AnswerWriter(out / "answers", name, arm) as writer,
-        Progress(transient=True, disable=not sys.stderr.isatty()) as bar,
-    ):
-        left = [sample for sample in samples if sample.id not in writer.done]
-        task = bar.add_task(f"{benchmark.name} {fix}", total=len(samples), completed=len(samples) - len(left))
-        for first in range(0, len(left), batch_size):
-            part = left[first : first + batch_size]
-            begin = time.perf_counter()
-            answers = lvlm.answer(
-                [benchmark.picture(sample) for sample in part],
-                [sample.question for sample in part],
-                methods=methods,
-                max_new_tokens=limit,
-                batch_size=batch_size,
-                allow_inactive=True,
+    settings: EvaluateSettings,
+    asked: Sequence[Asked],
+    methods: Mapping[str, Sequence[Intervention]],
+    shard: int,
+    shards: int,
+) -> None:
+    """Everything that needs the model."""
+    model = settings.model or "embedded"
+    with quiet_loading():
+        lvlm = LVLM.load(model, device=settings.device, dtype=settings.dtype)
+    revision = model_revision(model_source(model), lvlm.model)
+    for one in asked:
+        decoding = _decoding(settings, one)
+        arms = {arm_file_name(method): own for method, own in methods.items()}
+        stored = {
+            arm_file_name(method): Arm(
+                benchmark=f"{one.samples.name} {json.dumps(one.samples.options, sort_keys=True)} {one.samples.hash}",
+                model=model,
+                revision=revision,
+                method=method,
+                prompt="chat template" if getattr(lvlm.processor, "chat_template", None) else "as it is",
+                decoding={**asdict(decoding), "dtype": str(lvlm.model.dtype), "device": lvlm.model.device.type},
+                code=json.dumps(versions(), sort_keys=True),
             )
-            seconds = (time.perf_counter() - begin) / len(part)
-            for sample, answer in zip(part, answers, strict=True):
-                writer.add(
-                    StoredAnswer(
-                        id=sample.id,
-                        text=answer.text,
-                        tokens=len(answer.tokens),
-                        at_limit=not answer.complete,
-                        seconds=round(seconds, 6),
-                        activity=activity_summary(answer.activity),
-                    )
-                )
-            bar.advance(task, len(part))
-    return read_answers(out / "answers", name)
+            for method in methods
+        }
+        with _progress(one.name, len(one.samples), len(arms)) as step:
+            left_out = answer_samples(
+                lvlm,
+                one.samples,
+                one.picture,
+                arms,
+                stored,
+                one.folder / "answers",
+                decoding,
+                shard=shard,
+                shards=shards,
+                skip_unreadable=settings.missing_images == "skip",
+                step=step,
+            )
+        _note_left_out(one.folder, left_out, shard, shards)
+        if shard == 0 and settings.costs:
+            _measure(lvlm, one, methods, settings.costs, decoding.max_new_tokens)
+        if shard == 0 and settings.pictures and decoding.beams == 1:
+            draw_pictures(lvlm, one.samples, one.picture, methods, one.folder, settings.pictures, decoding)
 
 
-def _acted(one: Mapping[str, Any]) -> bool:
-    """Whether a method did something for one answer; a score that was ruled out is a change without a number."""
-    return bool(one["heads"]) or one["word_change"] is None or one["word_change"] > 0
+def versions() -> dict[str, str]:
+    """Of what an answer depends on."""
+    return {name: version(name) for name in ("regard", "torch", "transformers")}
 
 
-def _print(scored: Mapping[str, Any]) -> None:
-    """A table for each part, under the first parser; and the warnings."""
-    console = Console(width=None if sys.stdout.isatty() else 180)
-    for part in (part for part in scored["parts"] if part["kind"] == "part"):
-        parser = next(iter(part["parsers"].values()))
-        where = "" if part["part"] == "all" else f", {part['part']}"
-        title = f"{scored['benchmark']}{where}: {part['images']} images; [95 % of the difference]"
-        table = Table(title=title)
-        table.add_column("fix", no_wrap=True)
-        for metric in parser["metrics"]:
-            table.add_column(metric.replace("_percent", " %"), justify="right")
-        for arm in scored["arms"]:
-            table.add_row(arm, *(_cell(cells[arm]) for cells in parser["metrics"].values()))
-        console.print(table)
-    for warning in scored["warnings"]:
-        console.print(f"{warning['arm'] or scored['benchmark']}: {warning['text']}", markup=False)
+def _check(settings: EvaluateSettings) -> None:
+    least = {"scenes": 2, "resamples": 1, "workers": 1, "limit": 0, "costs": 0, "pictures": 0, "batch_size": 1}
+    for name, low in least.items():
+        value = getattr(settings, name)
+        if value is not None and value < low:
+            raise ValueError(f"{name} is {value}; give {low} at least")
+    if settings.engine == "ray" and settings.shard != "1/1":
+        raise ValueError("--engine ray makes shards of its own; leave --shard out, or --engine")
 
 
-def _cell(cell: Mapping[str, Any]) -> str:
-    if cell["value"] is None:
-        return "-"
-    change = cell["difference"]
-    if change is None:
-        return f"{cell['value']:.1f}" + ("" if cell["low"] is None else f" ({cell['low']:.1f} to {cell['high']:.1f})")
-    return f"{cell['value']:.1f}" + (
-        "" if change["low"] is None else f" \\[{change['low']:+.1f}, {change['high']:+.1f}]"
+def _shard(text: str) -> tuple[int, int]:
+    """The part from 0, and how many there are."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"the shard is {text!r}; give I/N with I from 1 to N, such as 2/8")
+    return int(match[1]) - 1, int(match[2])
+
+
+def _methods(fixes: Sequence[str]) -> dict[str, tuple[Intervention, ...]]:
+    """Text form -> methods, the baseline first; two ways to write the same are one."""
+    found: dict[str, tuple[Intervention, ...]] = {"": ()}
+    for fix in fixes:
+        if fix != "none":
+            own = parse_interventions(fix)
+            found[",".join(map(describe, own))] = own
+    return found
+
+
+def _asked(settings: EvaluateSettings, text: str, out: Path) -> Asked:
+    scenes = text.partition(":")[0] in SCENE_BENCHMARKS
+    if scenes:  # a quarter of the scenes has as many questions: 18 each
+        share = 1 if text.startswith("scene_captions") else 4
+        more = {"scenes": max(2, settings.scenes // share), "seed": settings.seed + 1}
+    else:
+        more = {"synonyms": settings.synonyms, "seed": settings.seed}
+    name, benchmark = parse_benchmark(text, **more)
+    if not scenes and settings.data is None:
+        raise ValueError(f"the benchmark {name} needs its files: give --data FOLDER")
+    data = Path(settings.data or "")
+    samples = benchmark.samples(data)[: settings.limit or None]
+    images = Path(settings.image_folder) if settings.image_folder else data if data.is_dir() else data.parent
+    picture, missing = pictures_of(benchmark, samples, images)
+    if missing:
+        about = sum(sample.image in set(missing) for sample in samples)
+        told = (
+            f"{len(missing)} images are not in {images}: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''} "
+            f"({about} of {len(samples)} questions of {name})"
+        )
+        if settings.missing_images == "stop" or about == len(samples):
+            raise ValueError(f"{told}. Give --image_folder, or --missing_images skip to go on without them")
+        sys.stderr.write(f"{told}; they are skipped\n")
+    folder = out / re.sub(r"[^\w.-]", "-", name)
+    written = write_samples(folder / "samples.jsonl", name, options_of(benchmark), samples)
+    longest = settings.max_new_tokens or LONGEST.get(name, LONGEST_DESCRIPTION)
+    return Asked(name, folder, written, picture, longest)
+
+
+def _decoding(settings: EvaluateSettings, asked: Asked) -> Decoding:
+    usual = _BATCH if settings.model not in (None, "embedded") else _EMBEDDED_BATCH
+    return Decoding(
+        max_new_tokens=asked.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        beams=settings.beams,
+        seed=settings.seed,
+        batch_size=settings.batch_size or usual,
     )
 
 
-def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("regard", "torch", "transformers")}
+def _note_left_out(folder: Path, left_out: Sequence[LeftOut], shard: int, shards: int) -> None:
+    path = folder / (f"left_out.{shard}-of-{shards}.json" if shards > 1 else "left_out.json")
+    if left_out:
+        write_atomically(path, json.dumps([asdict(one) for one in left_out], indent=1))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _measure(lvlm: LVLM, asked: Asked, methods: Mapping[str, Sequence[Intervention]], count: int, longest: int) -> None:
+    """Costs on the first questions whose images can be read; what was measured with these arms stays."""
+    path, arms = asked.folder / "costs.json", {method or "none": own for method, own in methods.items()}
+    if path.is_file() and set(json.loads(path.read_text(encoding="utf-8"))["arms"]) >= set(arms):
+        return
+    prompts = []
+    for sample in asked.samples:
+        try:
+            prompt = lvlm.asked([asked.picture(sample)], [sample.question])
+        except ValueError:
+            continue  # named where it was asked
+        prompts.append((prompt.inputs(), prompt))
+        if len(prompts) == count + 1:
+            break
+    if len(prompts) > 1:
+        tokens = max(2, min(_COST_TOKENS, longest))
+        costs = measure_costs(lvlm.model, prompts, arms, tokens)
+        write_atomically(path, json.dumps(cost_table(costs, tokens, str(lvlm.model.device)), indent=1))
+
+
+@contextmanager
+def _progress(name: str, samples: int, arms: int) -> Iterator[Any]:
+    """A bar on a terminal, elsewhere a line now and then."""
+    what = f"{name}: questions, {arms} arms"
+    if sys.stderr.isatty():
+        with Progress(transient=True) as bar:
+            task = bar.add_task(what, total=samples)
+            yield lambda count: bar.advance(task, count)
+        return
+    done, last = 0, time.monotonic()
+
+    def step(count: int) -> None:
+        nonlocal done, last
+        done += count
+        if time.monotonic() - last > _LINE_SECONDS:
+            last = time.monotonic()
+            sys.stderr.write(f"{what}: {done} of {samples}\n")
+
+    yield step

@@ -7,7 +7,7 @@ and are about the embedded model alone: scores of other models on these pictures
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
@@ -15,8 +15,10 @@ import numpy as np
 from PIL import Image
 
 from ..datasets.scene_captions import CAPTION_PROMPTS, named_objects, probing_questions
-from ..datasets.scenes import Scenes
+from ..datasets.scenes import CLASSES, Scenes
 from ..mllm.benchmarks import Counted, Sample
+from ..mllm.benchmarks.yes_no import PARSERS
+from ..mllm.benchmarks.yes_no_counts import count_yes_no, yes_no_metrics
 
 __all__ = ["SCENE_BENCHMARKS", "SceneCaptions", "SceneQuestions"]
 
@@ -107,6 +109,7 @@ class SceneQuestions:
                         question=question.text,
                         truth="yes" if question.truth else "no",
                         part=kind,
+                        present=tuple(scene.names),
                     )
                     for index, question in enumerate(probing_questions(scene, chance, kind))
                 ]
@@ -117,28 +120,23 @@ class SceneQuestions:
         return Scenes("natural", self.scenes, self.seed)[int(sample.image)].picture()
 
     def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
-        """Whether it says yes, and whether that is right; the first word counts."""
-        said = answer.split()[0].strip(".,").lower() if answer.split() else ""
-        said = said if said in ("yes", "no") else "unknown"
-        yes, true = said == "yes", sample.truth == "yes"
-        numbers = {
-            "answers": 1.0,
-            "right": float(said == sample.truth),
-            "true_yes": float(yes and true),
-            "said_yes": float(yes),
-            "are_yes": float(true),
-            "unknown": float(said == "unknown"),
-        }
-        return {"first_word": Counted(numbers=numbers, correct=said == sample.truth, said=said)}
+        """What an answer says, and whether that is so, under every parser; a wrong yes invents what was asked about."""
+        counted = {}
+        for name in ("words", *(other for other in PARSERS if other != "words")):
+            said = PARSERS[name](answer, sample.truth)
+            wrong_yes = said == "yes" and sample.truth == "no"
+            one = count_yes_no(said, sample.truth)
+            counted[name] = replace(one, invented=(_asked_about(sample.question),)) if wrong_yes else one
+        return counted
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """F1 of yes, accuracy and how often the answer is yes."""
-        return {
-            "f1_percent": 200 * sums["true_yes"] / (sums["said_yes"] + sums["are_yes"]),
-            "accuracy_percent": 100 * sums["right"] / sums["answers"],
-            "yes_percent": 100 * sums["said_yes"] / sums["answers"],
-            "unknown_percent": 100 * sums["unknown"] / sums["answers"],
-        }
+        """Those of POPE, with F1 in front."""
+        metrics = yes_no_metrics(sums)
+        return {"f1": metrics["f1"], **metrics}
+
+
+def _asked_about(question: str) -> str:
+    return max((name for name in CLASSES if f" {name} " in f"{question} "), key=len)
 
 
 #: Name -> benchmark of rendered scenes.

@@ -40,7 +40,7 @@ def write_atomically(path: Path, content: str) -> None:
         path: file to write; what was there stays until the new content is on disk.
         content: the text.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(content)
         file.flush()

@@ -5,7 +5,7 @@ from .benchmark import BenchmarkSettings
 from .convert import ConvertSettings
 from .demo import DemoSettings
 from .doctor import DoctorSettings, ListSettings
-from .evaluate import EvaluateSettings
+from .evaluate import BuildPopeSettings, EvaluateSettings, ScoreSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
 from .train_lvlm import TrainLvlmSettings
 
@@ -14,6 +14,7 @@ __all__ = [
     "AugmentationSettings",
     "BackboneSettings",
     "BenchmarkSettings",
+    "BuildPopeSettings",
     "ConvertSettings",
     "DemoSettings",
     "DoctorSettings",
@@ -21,6 +22,7 @@ __all__ = [
     "ImageSettings",
     "ListSettings",
     "OptimizerSettings",
+    "ScoreSettings",
     "SinksSettings",
     "TrainLvlmSettings",
     "TrainSettings",

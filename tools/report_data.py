@@ -1,0 +1,130 @@
+"""What the report of an evaluation shows: its tables, and a choice of questions with images and all answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ..mllm.answer_store import Answers
+from ..mllm.benchmarks import Benchmark, Counted
+from ..mllm.sample_file import SampleFile
+from .evaluation_pictures import picture_path
+from .lvlm_benchmarks import pictures_of
+from .report import data_uri
+
+__all__ = ["report_data"]
+
+_IMAGE_PX, _PICTURE_PX = 320, 1100
+
+Scored = tuple[Path, SampleFile, Benchmark, Mapping[str, Answers], Mapping[str, Any]]
+
+
+def report_data(settings: Mapping[str, Any], parts: Sequence[Scored], images: Path | None) -> dict[str, Any]:
+    """Everything that `regard.tools.report.build_report` takes, in JSON's types.
+
+    Args:
+        settings: of the run.
+        parts: for each benchmark its folder, questions, rules, answers and scores.
+        images: folder of images; `None` looks where the run had them. A report is made without those that are gone.
+    """
+    pictures: dict[str, str] = {}
+    benchmarks = [_benchmark(part, settings, images, pictures) for part in parts]
+    first = next(iter(parts[0][4]["settings"].values()))
+    return {
+        "title": f"{', '.join(one['name'] for one in benchmarks)}: {first['model']}",
+        "settings": dict(settings),
+        "versions": json.loads(first["code"] or "{}"),
+        "benchmarks": benchmarks,
+        "images": pictures,
+    }
+
+
+def _benchmark(
+    part: Scored, settings: Mapping[str, Any], images: Path | None, pictures: dict[str, str]
+) -> dict[str, Any]:
+    folder, samples, benchmark, answers, scored = part
+    wanted = set(scored["telling"])
+    rows = [row for row, sample in enumerate(samples) if sample.id in wanted]
+    texts: dict[str, dict[int, str]] = {arm: {} for arm in answers}
+    places = {samples[row].id: row for row in rows}
+    for arm, own in answers.items():
+        for answer in own:
+            if answer.id in places:
+                texts[arm].setdefault(places[answer.id], answer.text)
+    shown = []
+    for row in rows:
+        sample = samples[row]
+        key = f"{scored['benchmark']}/{sample.image}"
+        if sample.image and key not in pictures:
+            image = _opened(benchmark, samples, row, settings, images)
+            if image is not None:
+                pictures[key] = data_uri(image, _IMAGE_PX)
+        said = {}
+        for arm in answers:
+            counted = next(iter(benchmark.count(sample, texts[arm][row]).values()))
+            said[arm] = _answer(texts[arm][row], counted, _pictures(folder, row, arm, key, pictures))
+        shown.append(
+            {
+                "id": sample.id,
+                "image": key if key in pictures else None,
+                "question": sample.question,
+                "truth": _truth(sample.truth, said),
+                "part": sample.part,
+                "answers": said,
+            }
+        )
+        for one in said.values():
+            one.pop("true")
+    costs = folder / "costs.json"
+    return {
+        "name": scored["benchmark"],
+        "scores": dict(scored),
+        "costs": json.loads(costs.read_text(encoding="utf-8")) if costs.is_file() else None,
+        "samples": shown,
+    }
+
+
+def _answer(text: str, counted: Counted, pictures: list[str]) -> dict[str, Any]:
+    said = counted.said if isinstance(counted.said, str) else ", ".join(dict.fromkeys(counted.said))
+    return {
+        "text": text,
+        "said": said,
+        "correct": counted.correct,
+        "invented": list(dict.fromkeys(counted.invented)),
+        "pictures": pictures,
+        "true": list(counted.true),
+    }
+
+
+def _truth(truth: Any, said: Mapping[str, Mapping[str, Any]]) -> str:
+    if isinstance(truth, str):
+        return truth
+    true = next(iter(said.values()))["true"]
+    return ", ".join(map(str, true)) if true else "" if truth is None else json.dumps(truth)[:200]
+
+
+def _pictures(folder: Path, row: int, arm: str, key: str, pictures: dict[str, str]) -> list[str]:
+    path = picture_path(folder, row, "" if arm == "none" else arm)
+    if not path.is_file():
+        return []
+    name = f"{key} {row} {arm}"
+    if name not in pictures:
+        with Image.open(path) as image:
+            pictures[name] = data_uri(image.convert("RGB"), _PICTURE_PX)
+    return [name]
+
+
+def _opened(
+    benchmark: Any, samples: SampleFile, row: int, settings: Mapping[str, Any], images: Path | None
+) -> Image.Image | None:
+    """The image of a question; `None` if it is not there any more."""
+    folder = images or Path(settings.get("image_folder") or settings.get("data") or ".")
+    folder = folder if folder.is_dir() else folder.parent
+    try:
+        return pictures_of(benchmark, [samples[row]], folder)[0](samples[row])
+    except (ValueError, OSError):
+        return None
