@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import weakref
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -91,6 +92,7 @@ class SampleFile(Sequence[Sample]):
             raise ValueError(f"there is no file {path}; an evaluation writes it") from None
         self.hash = whole.hexdigest()[:16]
         self._file = path.open("rb")
+        weakref.finalize(self, self._file.close)
         header = self._line(0) if self._places else {}
         if header.get("form") != FORM or not isinstance(header.get("options"), dict):
             raise ValueError(f"{path} does not begin as a file of questions ({FORM!r}); name another folder")

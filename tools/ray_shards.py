@@ -30,7 +30,7 @@ def run_shards(settings: EvaluateSettings, workers: int) -> None:
         import ray
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
-            "--engine ray needs Ray: pip install ray. Without it, --shard 1/2 and --shard 2/2 do the same in two processes"
+            "--engine ray needs Ray: pip install ray. Without it, --shard 1/2 and --shard 2/2 in two processes do as well"
         ) from None
     ray.init(ignore_reinit_error=True, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
     resources: dict[str, Any] = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}

@@ -191,9 +191,7 @@ def _pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _arms(
-    folder: Path, samples: SampleFile, wanted: Sequence[str] | None, order: Sequence[str]
-) -> dict[str, Answers]:
+def _arms(folder: Path, samples: SampleFile, wanted: Sequence[str] | None, order: Sequence[str]) -> dict[str, Answers]:
     """Arms by the text form of their methods: those that are wanted, or all, the baseline first."""
     found: dict[str, Answers] = {}
     for name in find_arms(folder / "answers"):
