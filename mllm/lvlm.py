@@ -27,7 +27,7 @@ from .layers import image_columns
 from .loading import EMBEDDED, load_model, load_processor, model_source
 from .pictures import Picture, as_image, image_grids, seen_images
 from .prompts import answer_tokens, followed_by, sorted_pictures
-from .scoring import score_answers
+from .scoring import Scored, score_answers
 from .session import Session
 from .shared_features import shared_image_features
 
@@ -302,18 +302,37 @@ class LVLM:
             ValueError: no answers, or what `answer` raises.
             RuntimeError: a method did nothing, for all prompts.
         """
+        options: dict[str, Any] = {"batch_size": batch_size, "template": template, "allow_inactive": allow_inactive}
+        scores = self.read(images, questions, answers, methods=methods, **options).scores
+        if not normalise:
+            return scores
+        return scores.softmax(dim=-1).nan_to_num(1 / len(answers))  # where a method rules all of them out
+
+    def read(
+        self,
+        images: _Images,
+        questions: Sequence[str],
+        answers: Sequence[str],
+        *,
+        methods: Intervention | Sequence[Intervention] = (),
+        batch_size: int = 8,
+        template: bool = True,
+        allow_inactive: bool = False,
+    ) -> Scored:
+        """Read given answers: their log probability as `score` gives it, their length, and whether they are likeliest.
+
+        Arguments and errors are those of `score`.
+        """
         if isinstance(answers, str) or not answers or batch_size < 1:
             raise ValueError(
                 f"score takes a list of answers and a batch_size of at least 1; got {answers!r}, {batch_size}"
             )
         work = AtWork(self.model, methods)
         asked = self.asked(images, questions, template)
-        scores = score_answers(asked, answers, work, self._followed_by, batch_size=batch_size)
+        scored = score_answers(asked, answers, work, self._followed_by, batch_size=batch_size)
         if not allow_inactive:
             work.check()
-        if not normalise:
-            return scores
-        return scores.softmax(dim=-1).nan_to_num(1 / len(answers))  # where a method rules all of them out
+        return scored
 
     def asked(self, images: _Images, questions: Sequence[str], template: bool = True) -> Asked:
         """Prompts as they are asked, for what works on batches of them; arguments as in `prepare`."""

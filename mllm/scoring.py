@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .asking import Asked, AtWork
 from .prompts import answer_tokens
 
-__all__ = ["score_answers"]
+__all__ = ["Scored", "score_answers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Given answers, read by a model.
+
+    Attributes:
+        scores: log probability of each answer to each question, in float32 on the CPU.
+        lengths: its tokens.
+        likeliest: whether each of its tokens is the likeliest there, so that the model would begin with it.
+        active: names of the methods that did something.
+    """
+
+    scores: Float[Tensor, "samples answers"]
+    lengths: Int[Tensor, "samples answers"]
+    likeliest: Bool[Tensor, "samples answers"]
+    active: frozenset[str]
 
 
 def score_answers(
@@ -21,7 +39,7 @@ def score_answers(
     extended: Callable[[dict[str, Tensor], list[list[int]]], dict[str, Tensor]],
     *,
     batch_size: int,
-) -> Float[Tensor, "samples answers"]:
+) -> Scored:
     """Log probability of each answer to each question.
 
     The answers are read after the prompts in sessions that know where the prompts end. Answers of one token share one
@@ -35,6 +53,7 @@ def score_answers(
         batch_size: prompts that are read together.
     """
     scores = torch.zeros(len(asked.questions), len(answers))
+    likeliest = torch.zeros(scores.shape, dtype=torch.bool)
     tokens = [[answer_tokens(asked.processor, text, answer) for answer in answers] for text in asked.texts]
     # What must be read: the prompt with all but the last token of each answer, unless another one covers it.
     reads = [(row, read) for row, some in enumerate(tokens) for read in _longest([one[:-1] for one in some])]
@@ -51,7 +70,9 @@ def score_answers(
             for index, one in enumerate(tokens[row]):
                 if one[:-1] == read[: len(one) - 1]:
                     scores[row, index] = table[torch.arange(len(one)), torch.tensor(one)].sum()
-    return scores
+                    likeliest[row, index] = table[: len(one)].argmax(dim=-1).tolist() == one
+    lengths = torch.tensor([[len(one) for one in some] for some in tokens])
+    return Scored(scores=scores, lengths=lengths, likeliest=likeliest, active=frozenset(at_work.fired))
 
 
 def _longest(reads: list[list[int]]) -> list[list[int]]:

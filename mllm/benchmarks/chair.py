@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .chair_words import MODES, Reading, read_caption, vocabulary
+from .chair_captions import Reading, read_caption
+from .chair_words import MODES, vocabulary
 from .coco import CocoImage, read_captions, read_instances
 from .contract import Counted, Sample
 from .reading import files_in, read_text

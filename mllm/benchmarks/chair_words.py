@@ -1,13 +1,10 @@
-"""The objects that a caption names: words of a caption -> the 80 classes of COCO.
+"""The words for COCO's 80 classes, as CHAIR defines them.
 
-Which words count as which class, and which two are read as one, is CHAIR's own definition (Rohrbach et al. 2018,
-arXiv:1809.02156; LisaAnne/Hallucination@6e4d33c, data/synonyms.txt and utils/chair.py). The table here names the words
-that can match anything there once they are made singular; their misspellings count too. `read_synonyms` reads the
-original file in its place.
-
-Two readings. `official` does what the script does: "bus", "tennis racket", "motor bike", "cheesecake" and "stove top
-oven" are never found, since they are lost on the way. `fixed` finds them, and does not take the "baby" or "adult" of
-any animal for a person.
+CHAIR's are the facts: which words count as which class, which two are read as one, and what some of them are read as
+(Rohrbach et al. 2018, arXiv:1809.02156; LisaAnne/Hallucination@6e4d33c, data/synonyms.txt and utils/chair.py). They are
+the metric, misspellings included, so none is put right here. Ours are the form, the order, that words are left out
+which no singular there can be like, and what `fixed` adds, which stands apart. `read_synonyms` reads the original file
+in place of the table.
 """
 
 from __future__ import annotations
@@ -17,22 +14,21 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from . import singular, tokens
 from .reading import read_text
 
-__all__ = ["COCO_CLASSES", "MODES", "Mention", "Reading", "Vocabulary", "read_caption", "read_synonyms"]
+__all__ = ["COCO_CLASSES", "MODES", "Vocabulary", "read_synonyms", "vocabulary"]
 
-#: How captions are read.
+#: How captions are read: as the script does it, and without what gets lost there.
 MODES = ("official", "fixed")
 
-_ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
-
-#: Class: the other words that count as it.
-_WORDS = """
+#: Class: the other words that count as it. An underscore stands for a blank.
+_CLASSES = """
+# people
 person: adult baby baker bicyclist biker boy bride buyer caller camper chef child cop coworker cowboy doctor drinker
     driver female foreigner gentleman girl grandchild groom guy hunter kid lady male man mother father offender officer
     passenger patient pitcher player policeman politician rider serviceman shopper sister skateboarder skater skier
     snowboarder soldier solider student teenager thief traveler trespasser villager walker woman worker
+# vehicles
 bicycle: bike minibike trike unicycle
 car: automobile cab coupe hatchback jeep limo minivan sedan suv taxi taxicab van
 motorcycle: moped motor_cycle motorbike scooter
@@ -43,11 +39,13 @@ truck: firetruck hauler lorry pickup
 boat: barge battleship canoe catamaran dinghy ferry ferryboat freighter houseboat kayak lifeboat liner motorboat
     paddleboat pontoon powerboat riverboat rowboat sailboard sailboat schooner ship skiff speedboat steamboat steamship
     trawler tugboat vessel watercraft yacht
+# streets
 traffic_light: stop_light stoplight street_light streetlight traffic_signal
 fire_hydrant: hydrant
 stop_sign:
 parking_meter:
 bench: pew
+# animals
 bird: blackbird bluebird bluejay buzzard chickadee cockatiel cockatoo condor cormorant cowbird crow duck egret falcon
     finch flamingo fowl goose gosling gull heron hummingbird kingfisher loon lorikeet macaw magpie mallard oriole osprey
     ostrich owl parakeet parrot peacock peafowl pelican pheasant pigeon puffin quail raven robin rooster sandpiper
@@ -63,11 +61,13 @@ elephant:
 bear: panda
 zebra:
 giraffe:
+# what one carries and wears
 backpack: knapsack
 umbrella:
 handbag: briefcase purse wallet
 tie: bow bow_tie
 suitcase: luggage suit_case
+# sports
 frisbee:
 skis: ski
 snowboard:
@@ -78,6 +78,7 @@ baseball_glove:
 skateboard:
 surfboard: longboard shortboard skimboard wakeboard
 tennis_racket: racket
+# dishes
 bottle:
 wine_glass:
 cup:
@@ -85,6 +86,7 @@ fork:
 knife: knive pocketknife
 spoon:
 bowl: container
+# food
 banana:
 apple:
 sandwich: burger cheeseburger hamburger sub
@@ -95,23 +97,27 @@ hot_dog:
 pizza:
 donut: bagel doughnut
 cake: coffeecake cupcake pancake shortcake
+# furniture
 chair: seat stool
 couch: chesterfield futon loveseat recliner settee sofa
 potted_plant: houseplant
 bed:
 dining_table: desk table
 toilet: commode lavatory potty urinal
+# electronics
 tv: monitor television televison
 laptop: computer laptop_computer lenovo macbook netbook notebook
 mouse:
 remote:
 keyboard:
 cell_phone: cellphone mobile_phone phon phone smartphone telephone
+# appliances
 microwave:
 oven: stove stovetop
 toaster:
 sink:
 refrigerator: freezer fridge
+# things
 book:
 clock:
 vase:
@@ -120,30 +126,42 @@ teddy_bear: teddybear
 hair_drier: hairdryer
 toothbrush:
 """
-#: What `fixed` finds besides.
-_FIXED_WORDS = {
-    "motor bike": "motorcycle",
-    "cheesecake": "cake",
-    "stove top oven": "oven",
-    "hair dryer": "hair drier",
-    "tennis racquet": "tennis racket",
-    "iphone": "cell phone",
-}
-#: Two words that are one, as long as the class has both; and what some others are read as.
-_DOUBLE = """
+#: Two words that are read as one, so that neither is found alone.
+_PAIRS = """
 motor_bike motor_cycle air_plane traffic_light street_light traffic_signal stop_light fire_hydrant stop_sign
 parking_meter suit_case sports_ball baseball_bat baseball_glove tennis_racket wine_glass hot_dog cell_phone mobile_phone
 teddy_bear hair_drier potted_plant laptop_computer home_plate train_track
 """
+#: Words that are read as others. A glass has lost its last letter by then.
+_READ_AS = """
+bow_tie:tie toilet_seat:toilet wine_glas:wine_glass passenger_jet:jet passenger_train:train
+"""
+#: A "baby" or "adult" in front of one is no person.
+_ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
+_AGED = (*_ANIMALS, "animal", "cub")
+#: What `fixed` finds besides: words and their class.
+_FIXED = """
+motor_bike:motorcycle cheesecake:cake stove_top_oven:oven hair_dryer:hair_drier tennis_racquet:tennis_racket
+iphone:cell_phone
+"""
+
+
+def _blanks(text: str) -> list[str]:
+    """Words, with blanks for their underscores."""
+    return [word.replace("_", " ") for word in text.split()]
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """What stands before each colon -> what stands behind it."""
+    before_and_behind = (word.partition(":") for word in _blanks(text))
+    return {before: behind for before, _, behind in before_and_behind}
 
 
 def _table() -> dict[str, str]:
-    classes: dict[str, str] = {}
-    for line in _WORDS.replace("\n    ", " ").strip().splitlines():
-        name, _, others = line.partition(":")
-        for word in (name, *others.split()):
-            classes[word.replace("_", " ")] = name.replace("_", " ")
-    return classes
+    """Word -> class."""
+    lines = [line for line in _CLASSES.replace("\n    ", " ").splitlines() if line and line[0] != "#"]
+    named = [_blanks(line.replace(":", " ")) for line in lines]
+    return {word: words[0] for words in named for word in words}
 
 
 _CLASS_OF = _table()
@@ -163,34 +181,6 @@ class Vocabulary:
 
     classes: Mapping[str, str]
     joined: Mapping[str, str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mention:
-    """An object that a caption names.
-
-    Attributes:
-        word: as the caption has it, singular.
-        name: its class.
-        index: of its first word among the words of the caption, before two are joined.
-    """
-
-    word: str
-    name: str
-    index: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """A caption, read.
-
-    Attributes:
-        words: singular, some of them joined.
-        mentions: the objects, in order.
-    """
-
-    words: tuple[str, ...]
-    mentions: tuple[Mention, ...]
 
 
 def read_synonyms(path: Path) -> dict[str, str]:
@@ -230,54 +220,12 @@ def vocabulary(mode: str, synonyms: str = "") -> Vocabulary:
     if mode not in MODES:
         raise ValueError(f"there is no mode {mode!r} of CHAIR; known: {', '.join(MODES)}")
     classes = read_synonyms(Path(synonyms)) if synonyms else dict(_CLASS_OF)
-    joined = {pair.replace("_", " "): pair.replace("_", " ") for pair in _DOUBLE.split()}
-    animals = [*_ANIMALS, "animal", "cub"]
+    joined = {pair: pair for pair in _blanks(_PAIRS)} | _pairs(_READ_AS)
+    aged = list(_AGED)
     if mode == "fixed":
-        classes = {word.strip(): name for word, name in classes.items()} | _FIXED_WORDS
-        joined |= {words: words for words in _FIXED_WORDS if " " in words}
-        animals += [word for word, name in classes.items() if name in _ANIMALS and " " not in word]
-    joined |= {f"{age} {animal}": animal for age in ("baby", "adult") for animal in animals}
-    joined |= {f"passenger {vehicle}": vehicle for vehicle in ("jet", "train")}
-    joined |= {"bow tie": "tie", "toilet seat": "toilet", "wine glas": "wine glass"}
+        more = _pairs(_FIXED)
+        classes = {word.strip(): name for word, name in classes.items()} | more
+        joined |= {words: words for words in more if " " in words}
+        aged += [word for word, name in classes.items() if name in _ANIMALS and " " not in word]
+    joined |= {f"{age} {animal}": animal for age in ("baby", "adult") for animal in aged}
     return Vocabulary(classes=classes, joined=joined)
-
-
-def read_caption(caption: str, mode: str = "official", synonyms: str = "") -> Reading:
-    """The objects that a caption names.
-
-    Args:
-        caption: in English.
-        mode: one of `MODES`.
-        synonyms: as in `vocabulary`.
-
-    Example:
-        >>> [mention.name for mention in read_caption("A puppy and two women on a bus.").mentions]
-        ['dog', 'person']
-        >>> [mention.name for mention in read_caption("A puppy and two women on a bus.", "fixed").mentions]
-        ['dog', 'person', 'bus']
-    """
-    known = vocabulary(mode, synonyms)
-    make_singular = singular.official_singular if mode == "official" else singular.fixed_singular
-    plain = [make_singular(word) for word in tokens.words(caption.lower())]
-    lengths = (2,) if mode == "official" else (3, 2)
-    words, starts, start = [], [], 0
-    while start < len(plain):
-        starts.append(start)
-        for length in lengths:
-            phrase = " ".join(plain[start : start + length])
-            if phrase in known.joined:
-                words.append(known.joined[phrase])
-                start += length
-                break
-        else:
-            words.append(plain[start])
-            start += 1
-    kept = list(zip(words, starts, strict=True))
-    if "toilet" in words and "seat" in words:  # the seat of the toilet is no chair
-        left = [(word, place) for word, place in kept if word != "seat"]
-        # The script drops the words and not their places, so that later ones have the place of a word before them.
-        kept = left if mode == "fixed" else [(word, starts[n]) for n, (word, _) in enumerate(left)]
-    mentions = tuple(
-        Mention(word=word, name=known.classes[word], index=place) for word, place in kept if word in known.classes
-    )
-    return Reading(words=tuple(words), mentions=mentions)

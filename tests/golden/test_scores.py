@@ -16,7 +16,7 @@ import pytest
 from scores import score_files
 
 from regard.mllm.benchmarks.chair import CHAIR, count_caption, objects_of_image
-from regard.mllm.benchmarks.chair_words import read_caption
+from regard.mllm.benchmarks.chair_captions import read_caption
 from regard.mllm.benchmarks.pope import score_in_order
 from regard.mllm.benchmarks.singular import official_singular
 from regard.mllm.benchmarks.yes_no import PARSERS

@@ -261,6 +261,18 @@ def test_a_score_depends_neither_on_its_batch_nor_on_the_other_answers(name: str
         assert (lvlm.score(images, questions, answers) - scores).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_answers_that_are_read_are_likeliest_if_the_model_would_say_them(name: str, lvlm: LVLM) -> None:
+    methods = METHODS[name]()
+    said = lvlm.answer([picture(0)], [DOG], methods=methods, max_new_tokens=4)[0].text.split()
+    answers = [" ".join(said[:end]) for end in (1, 4)] + ["no cat", " ".join([*said[:2], "<unk>"])]
+    read = lvlm.read([picture(0)], [DOG], answers, methods=methods)
+    assert read.lengths.tolist() == [[1, 4, 2, 3]]
+    assert read.likeliest.tolist() == [[True, True, said[:2] == ["no", "cat"], False]]
+    assert read.active == {method.name for method in methods}
+    torch.testing.assert_close(read.scores, lvlm.score([picture(0)], [DOG], answers, methods=methods))
+
+
 def test_probabilities_of_a_closed_set_sum_to_one_even_if_a_method_rules_all_out(lvlm: LVLM) -> None:
     shares = lvlm.score([picture(0)], [DOG], ["yes", "no"], normalise=True)
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(1))

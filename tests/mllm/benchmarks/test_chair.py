@@ -13,7 +13,8 @@ import pytest
 
 from regard.mllm.benchmarks import Sample
 from regard.mllm.benchmarks.chair import CHAIR, count_caption, objects_of_image
-from regard.mllm.benchmarks.chair_words import COCO_CLASSES, read_caption, read_synonyms
+from regard.mllm.benchmarks.chair_captions import read_caption
+from regard.mllm.benchmarks.chair_words import COCO_CLASSES, read_synonyms
 from regard.mllm.benchmarks.singular import fixed_singular, official_singular
 from regard.mllm.benchmarks.tokens import sentences, words
 
