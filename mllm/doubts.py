@@ -37,7 +37,7 @@ def doubts(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns:
         A list of `arm` (or `None`), `part` (or `None`) and `text`. They are about answers that are missing or belong to
         no sample; arms that did nothing; few images; fewer hallucinations with much shorter or longer, more repetitive,
-        empty or cut text, or with lower recall; more right answers with another share of yes, or without a higher d'.
+        empty or cut text, or with lower recall; more right answers with another share of yes.
     """
     found: list[dict[str, Any]] = []
 
@@ -93,19 +93,21 @@ def _of_gains(entry: Mapping[str, Any], arm: str, baseline: str) -> list[str]:
     ]
     if gained and parser["said"]:
         yes, base = (parser["said"]["yes_percent"][own]["value"] for own in (arm, baseline))
-        better = changes.get("d_prime")
-        if better is not None and better["low"] is not None and better["low"] > 0:
-            return found  # yes and no are told apart better, whatever their shares are
         if abs(yes - base) > MOVED["yes_percent"]:
             found.append(
                 f"higher {', '.join(gained)}, but yes is said in {yes:.1f} % and not {base:.1f} % of the answers: a "
-                "shift towards one answer does that, too" + _about(better)
+                "shift towards one answer does that, too" + _about_d_prime(parser["metrics"], arm, baseline)
             )
     return found
 
 
-def _about(change: Mapping[str, Any] | None) -> str:
-    if change is None or change["low"] is None:
+def _about_d_prime(metrics: Mapping[str, Any], arm: str, baseline: str) -> str:
+    """What d' says to a shift; nothing where all answers of a kind are right, since d' cannot be told there."""
+    change = metrics["d_prime"][arm]["difference"] if "d_prime" in metrics else None
+    ends = {
+        metrics[name][one]["value"] for name in ("precision", "recall") if name in metrics for one in (arm, baseline)
+    }
+    if change is None or change["low"] is None or ends & {0, 1}:
         return ""
     return (
         f"; d', which such a shift does not move, changes by {change['value']:+.2f} "

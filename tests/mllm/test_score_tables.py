@@ -18,6 +18,7 @@ from scipy import stats
 import regard
 from regard.mllm.answer_store import AnswerWriter, Arm, StoredAnswer, read_answers
 from regard.mllm.benchmarks import Benchmark, Counted, Sample
+from regard.mllm.benchmarks.pope import POPE
 from regard.mllm.score_tables import score
 from regard.mllm.statistics import bootstrap, holm, mcnemar
 
@@ -82,6 +83,10 @@ QUESTIONS = [
 ]
 SCENES = [
     Sample(id=str(index), image=f"{index}.jpg", question="Describe.", truth=["cat", "cup"]) for index in range(40)
+]
+POPE_LIKE = [
+    Sample(id=str(index), image=f"{index // 4}.jpg", question="Is there?", truth="no" if index % 2 else "yes")
+    for index in range(240)
 ]
 ANSWER = StoredAnswer(id="", text="", tokens=3, at_limit=False)
 
@@ -314,6 +319,26 @@ def test_a_gain_that_comes_with_another_yes_share_is_doubted() -> None:
     careful = answers(QUESTIONS, lambda index, sample: "no" if not sample.truth and index % 10 else "yes")
     told = warned(score(QUESTIONS, YesNo(), {"base": eager, "fix": careful}, resamples=100), "fix")
     assert "higher accuracy_percent, but yes is said in" in told
+
+
+def test_a_shift_is_told_with_what_d_prime_says_where_that_can_be_told() -> None:
+    def shifted(no_every: int, yes_every: int) -> list[StoredAnswer]:
+        return answers(
+            POPE_LIKE,
+            lambda index, one: "yes" if index // 2 % (yes_every if one.truth == "yes" else no_every) == 0 else "no",
+        )
+
+    arms = {"base": shifted(2, 1), "fix": shifted(5, 1), "both": shifted(5, 3)}
+    for arm in arms.values():  # some yes is missed by all arms
+        arm[0] = replace(arm[0], text="no")
+    told = score(POPE_LIKE, POPE(), arms, resamples=100)
+    assert "a shift towards one answer does that, too; d', which such a shift does not move" in warned(told, "fix")
+    arms = {"base": shifted(2, 1), "fix": shifted(10_000, 1)}
+    arms["fix"] = [
+        replace(one, text="yes" if asked.truth == "yes" else "no")
+        for one, asked in zip(arms["fix"], POPE_LIKE, strict=True)
+    ]
+    assert warned(score(POPE_LIKE, POPE(), arms, resamples=100), "fix").endswith("does that, too")
 
 
 def test_a_gain_at_the_same_yes_share_is_not_doubted() -> None:
