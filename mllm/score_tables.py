@@ -128,7 +128,7 @@ class _Draws:
 
 
 def _part(found: Tally, benchmark: Benchmark, draws: _Draws, name: str) -> dict[str, Any]:
-    parsers = {parser: _with_said(sums) for parser, sums in found.sums[name].items()}
+    parsers = {parser: _with_said([sums])[0] for parser, sums in found.sums[name].items()}
     return {
         "part": name,
         "kind": "part",
@@ -152,7 +152,10 @@ def _pooled(found: Tally, benchmark: Benchmark, draws: _Draws) -> dict[str, Any]
         return added
 
     parsers = {
-        parser: together({part: _with_said(found.sums[part][parser]) for part in found.parts}) for parser in shared
+        parser: together(
+            dict(zip(found.parts, _with_said([found.sums[part][parser] for part in found.parts]), strict=True))
+        )
+        for parser in shared
     }
     return {
         "part": "all",
@@ -228,10 +231,14 @@ def _scored(
     return {"parsers": parsers, "text": _cells(found, text, drawn_text, TEXT, _text_metrics)}
 
 
-def _with_said(sums: Sums) -> dict[str, np.ndarray]:
-    if sums.said is None:
-        return sums.by_arm
-    return {arm: np.concatenate([own, sums.said[arm]], axis=1) for arm, own in sums.by_arm.items()}
+def _with_said(parts: Sequence[Sums]) -> list[dict[str, np.ndarray]]:
+    """Sums of parts, and behind them how often yes, no and unknown were said, where all of them have that."""
+    if any(sums.said is None for sums in parts):
+        return [sums.by_arm for sums in parts]
+    return [
+        {arm: np.concatenate([own, sums.said[arm]], axis=1) for arm, own in sums.by_arm.items()}  # type: ignore[index]
+        for sums in parts
+    ]
 
 
 def _shared_parsers(found: Tally) -> list[str]:

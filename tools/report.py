@@ -37,7 +37,7 @@ def build_report(data: Mapping[str, Any]) -> str:
               `samples`;
             - `costs`: `None`, or `device`, `samples`, `new_tokens`, and `arms`: arm -> `prompt_ms`, `token_ms`,
               `tokens_per_second`, `mb`, and `ratio` to the first arm: `prompt`, `token` and `tokens_per_second` are
-              lowest, median and highest, `mb` is a number or `None`;
+              quartiles with the median between, `mb` is a number or `None`;
             - `samples`, some or all of those that were scored: `id`, `image` (key of `images` or `None`), `question`,
               `truth`, `part`, and `answers`: arm -> `text`, `said`, `correct` (`None` where that is no question),
               `invented` (names of objects), `pictures` (keys of `images`);

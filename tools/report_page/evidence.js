@@ -199,7 +199,7 @@ function costTable(benchmark) {
       { class: "note" },
       `On ${costs.device}, ${counted(costs.samples, "sample")}, ${counted(costs.new_tokens, "new token")} each. Below each figure: ratio to `,
       armName(arms[0]),
-      ", the median of turns side by side in one run (lowest\u2013highest).",
+      ", the median of turns side by side in one run (quartiles).",
     ),
   ];
 }
