@@ -136,7 +136,7 @@ def arm_file_name(method: str) -> str:
 
     Example:
         >>> arm_file_name("vhr:alpha=1.5,layers=1,-4:"), arm_file_name("")
-        ('vhr-alpha=1.5,layers=1,-4--3e41c1', 'none')
+        ('vhr-alpha=1.5,layers=1,-4--ede8d2', 'none')
     """
     if not method:
         return "none"

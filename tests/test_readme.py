@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import re
 import shlex
 from pathlib import Path
@@ -34,6 +35,8 @@ SMALL = {
     "train-lvlm": ["--steps_scale", "0.01", "--eval_scenes", "2", "--workers", "1"],
     "benchmark": ["--sides", "[7]", "--image_size", "56", "--batch", "1", "--repeats", "1", "--passes", "[forward]"],
 }
+#: The same for fixes of vision-language models.
+FEW_FIXES = ["--resamples", "20", "--costs", "1", "--pictures", "1", "--max_new_tokens", "3"]
 
 
 @pytest.fixture
@@ -52,8 +55,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             head = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
             path = tmp_path / "fashion" / f"{part}-{kind}-ubyte.gz"
             path.write_bytes(gzip.compress(head + values.tobytes()))
+    build_coco(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def build_coco(folder: Path) -> None:
+    """coco/ with images, annotations and POPE's questions, two files of answers to them, and answers in runs/pope."""
+    classes, coco = ("dog", "cat", "cup", "bed", "bus", "car", "kite"), folder / "coco"
+    names = [f"COCO_val2014_{number:012d}.jpg" for number in range(500)]
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    noted = [{"image_id": image, "category_id": (image + place) % 7} for image in range(500) for place in range(3)]
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes)]
+    said = [{"image_id": number, "caption": "A person and a dog."} for number in range(500)]
+    (coco / "annotations").mkdir(parents=True)
+    (coco / "val2014").mkdir()
+    for name in names[:3]:
+        Image.new("RGB", (20, 30), "red").save(coco / "val2014" / name)
+    for name, rows in (("instances", noted), ("captions", said)):
+        content = {"images": images, "categories": categories, "annotations": rows}
+        (coco / "annotations" / f"{name}_val2014.json").write_text(json.dumps(content))
+    asked = [{"question_id": number, "image": names[number], "label": "yes"} for number in range(3)]
+    rows = [json.dumps({**row, "text": "Is there a dog in the image?"}) for row in asked]
+    (coco / "coco_pope_random.json").write_text("\n".join(rows))
+    for name in ("llava", "llava_fixed"):
+        answers = [json.dumps({"question_id": number, "answer": "Yes"}) for number in range(3)]
+        (folder / f"{name}.jsonl").write_text("\n".join(answers))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -64,14 +91,21 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
         torch.save({"state_dict": weights}, folder / "van_tiny_754.pth.tar")
         torch.save({"state_dict": weights, "more": slice(1)}, folder / "theirs.pth")
         words = [word.rpartition("/")[2] for word in words]  # no network
-    if job == "evaluate" and "--model" in words:
+    fixes = job == "evaluate" and ("--model" not in words or "--benchmark" in words)
+    if job == "evaluate" and not fixes:
         train(folder / words[words.index("--model") + 1])
+    if job == "score" and "--answers" not in words:  # of the line before
+        given = ["--model", "embedded", "--benchmark", "pope", "--data", "coco", *FEW_FIXES, "--out", words[0]]
+        assert run("evaluate", *given, "--fix", "vdd") == 0
+    words = ["embedded" if "/llava-" in word else word for word in words]
     small = [] if "--print_config" in words else SMALL.get(job, [])
     if "--lvlms" in words:
         small = [*small, "--lvlms", "[embedded]", "--new_tokens", "3"]
-    if job == "evaluate" and "--model" not in words:
-        small = ["--scenes", "2", "--resamples", "20"]
-    assert run(job, *words, *small) == 0
+    small = [*FEW_FIXES, "--scenes", "2"] if fixes else small
+    if any("chair" in word for word in words):
+        assert run(job, *words, *small) == 1  # of 500 images 3 are there
+    else:
+        assert run(job, *words, *small) == 0
 
 
 @pytest.mark.parametrize("example", blocks("python"), ids=range(len(blocks("python"))))

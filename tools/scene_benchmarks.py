@@ -71,12 +71,13 @@ class SceneCaptions:
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """CHAIR by sentence and by mention, recall and length."""
-        return {
-            "chair_s_percent": 100 * sums["wrong_captions"] / sums["captions"],
-            "chair_i_percent": 100 * sums["wrong_mentions"] / sums["mentions"],
-            "recall_percent": 100 * sums["found"] / sums["present"],
-            "words": sums["words"] / sums["captions"],
-        }
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {
+                "chair_s_percent": 100 * sums["wrong_captions"] / sums["captions"],
+                "chair_i_percent": 100 * sums["wrong_mentions"] / sums["mentions"],
+                "recall_percent": 100 * sums["found"] / sums["present"],
+                "words": sums["words"] / sums["captions"],
+            }
 
 
 @dataclass(frozen=True, kw_only=True)

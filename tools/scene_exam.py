@@ -14,10 +14,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
-from ..datasets.scene_captions import CAPTION_PROMPTS, named_objects, probing_questions
+from ..datasets.scene_captions import CAPTION_PROMPTS, probing_questions
 from ..datasets.scene_words import PATCH_PX, word_ids
 from ..datasets.scenes import CLASSES, Scene, Scenes, patch_classes
+from ..mllm.benchmarks import Sample
 from ..mllm.sinks import sink_strength
+from .scene_benchmarks import SceneCaptions
 from .scene_lvlm import SINK_DIMENSION, SINK_THRESHOLD
 
 __all__ = ["caption_figures", "examine", "sink_figures", "speak", "yes_no_figures"]
@@ -69,18 +71,12 @@ def caption_figures(scenes: Sequence[Scene], captions: Sequence[str]) -> dict[st
         >>> caption_figures([scene], ["a dog. next to the dog there is a frisbee."])["recall"]
         50.0
     """
-    named = [named_objects(caption) for caption in captions]
-    pairs = list(zip(scenes, named, strict=True))
-    wrong = [[name for name in said if name not in scene.names] for scene, said in pairs]
-    found = [set(said) & set(scene.names) for scene, said in pairs]
-    mentions = sum(map(len, named))
-    return {
-        "chair_s": 100 * float(np.mean([bool(names) for names in wrong])),
-        "chair_i": 100 * sum(map(len, wrong)) / max(1, mentions),
-        "recall": 100 * sum(map(len, found)) / sum(len(scene.names) for scene in scenes),
-        "things": float(np.mean([len(set(said)) for said in named])),
-        "words": float(np.mean([len(caption.split()) for caption in captions])),
-    }
+    benchmark = SceneCaptions()
+    asked = [Sample(id="", image="", question="", truth=list(scene.names)) for scene in scenes]
+    counted = [benchmark.count(sample, said)["scenes"] for sample, said in zip(asked, captions, strict=True)]
+    sums = {name: np.array([sum(one.numbers[name] for one in counted)]) for name in counted[0].numbers}
+    figures = {name.removesuffix("_percent"): float(value[0]) for name, value in benchmark.metrics(sums).items()}
+    return {**figures, "things": float(np.mean([len(set(one.said)) for one in counted]))}
 
 
 @torch.no_grad()
