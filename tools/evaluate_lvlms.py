@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from PIL import Image
 from rich.progress import Progress
 
 from ..mllm import LVLM, describe, parse_interventions
@@ -105,6 +106,7 @@ def _answer(
     with quiet_loading():
         lvlm = LVLM.load(model, device=settings.device, dtype=settings.dtype)
     revision = model_revision(model_source(model), lvlm.model)
+    prompt = lvlm.asked([Image.new("RGB", (64, 64))], ["{question}"]).texts[0]
     for one in asked:
         decoding = _decoding(settings, one)
         arms = {arm_file_name(method): own for method, own in methods.items()}
@@ -114,7 +116,7 @@ def _answer(
                 model=model,
                 revision=revision,
                 method=method,
-                prompt="chat template" if getattr(lvlm.processor, "chat_template", None) else "as it is",
+                prompt=prompt,
                 decoding={**asdict(decoding), "dtype": str(lvlm.model.dtype), "device": lvlm.model.device.type},
                 code=json.dumps(versions(), sort_keys=True),
             )

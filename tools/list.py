@@ -1,7 +1,8 @@
-"""`regard list`: models, attention blocks and recipes."""
+"""`regard list`: models, attention blocks, recipes, methods against hallucination and benchmarks."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
+from ..mllm.class_names import class_named
+from ..mllm.interventions import INTERVENTIONS, intervention_class
 from ..vision.attention import ATTENTION, attention_class
 from ..vision.backbones import FAMILIES
+from .lvlm_benchmarks import KNOWN
 from .recipes import recipes
 from .settings import ListSettings
 
@@ -23,7 +27,13 @@ __all__ = ["run"]
 
 def run(settings: ListSettings) -> int:
     """Print what was asked for, as tables or as one JSON object."""
-    parts = {"models": list_models, "blocks": list_blocks, "recipes": list_recipes}
+    parts = {
+        "models": list_models,
+        "blocks": list_blocks,
+        "recipes": list_recipes,
+        "methods": list_methods,
+        "benchmarks": list_benchmarks,
+    }
     wanted = parts if settings.kind == "all" else {settings.kind: parts[settings.kind]}
     found = {name: list(rows()) for name, rows in wanted.items()}
     if settings.json:
@@ -82,3 +92,25 @@ def list_recipes() -> Iterator[dict[str, Any]]:
             "data": "yours: --data DIR" if "--data" in command else recipe.get("data", "digits"),
             "command": command,
         }
+
+
+def list_methods() -> Iterator[dict[str, Any]]:
+    """Methods against hallucination: name, options with their defaults and what they do."""
+    for name in INTERVENTIONS:
+        yield _described(name, intervention_class(name))
+
+
+def list_benchmarks() -> Iterator[dict[str, Any]]:
+    """Benchmarks of hallucination: name, options with their defaults and what they ask."""
+    for name in KNOWN:
+        cls = class_named(name, "benchmark", KNOWN, __package__.rpartition(".")[0])
+        yield _described(name, cls, (sys.modules[cls.__module__].__doc__ or "").partition("\n")[0])
+
+
+def _described(name: str, cls: Any, what: str = "") -> dict[str, Any]:
+    options = [
+        f"{field.name}={field.default!r}"
+        for field in dataclasses.fields(cls)
+        if field.default is not dataclasses.MISSING
+    ]
+    return {"name": name, "what": what or (cls.__doc__ or "").partition("\n")[0], "options": ", ".join(options)}

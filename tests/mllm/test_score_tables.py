@@ -19,6 +19,7 @@ import regard
 from regard.mllm.answer_store import AnswerWriter, Arm, StoredAnswer, read_answers
 from regard.mllm.benchmarks import Benchmark, Counted, Sample
 from regard.mllm.benchmarks.pope import POPE
+from regard.mllm.sample_file import write_samples
 from regard.mllm.score_tables import score
 from regard.mllm.statistics import bootstrap, holm, mcnemar
 
@@ -428,3 +429,37 @@ def test_a_benchmark_that_counts_unevenly_is_named() -> None:
     said = answers(QUESTIONS, lambda index, _: "no" if index == 5 else "yes")
     with pytest.raises(ValueError, match="does not count 'right' for every answer of 'base'"):
         score(QUESTIONS, Uneven(), {"base": said}, resamples=10)
+
+
+SCORER = """
+import sys, tracemalloc
+from pathlib import Path
+from regard.mllm.answer_store import read_answers
+from regard.mllm.benchmarks.pope import POPE
+from regard.mllm.sample_file import SampleFile
+from regard.mllm.sample_file import write_samples
+from regard.mllm.score_tables import score
+folder = Path(sys.argv[1])
+samples = SampleFile(folder / "samples.jsonl")
+answers = {name: read_answers(folder, name) for name in ("base", "fix")}
+tracemalloc.start()
+found = score(samples, POPE(), answers, resamples=5)
+print(found["paired"], tracemalloc.get_traced_memory()[1])
+"""
+
+
+def test_memory_does_not_grow_with_the_answers(tmp_path: Path) -> None:
+    count, long = 1000, f"Yes. {'z' * 20_000}"
+    samples = [Sample(id=str(row), image=f"{row % 50}.jpg", question="Is it?", truth="yes") for row in range(count)]
+    write_samples(tmp_path / "samples.jsonl", "pope", {}, samples)
+    for name in ("base", "fix"):
+        settings = Arm(benchmark="b", model="m", revision="1", method=name, prompt="", decoding={}, code="1")
+        with AnswerWriter(tmp_path, name, settings) as writer:
+            for sample in samples:
+                writer.add(replace(ANSWER, id=sample.id, text=long))
+    command = [sys.executable, "-W", "ignore", "-c", SCORER, str(tmp_path)]
+    paths = str(Path(regard.__file__).parents[1])
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, check=True, text=True)
+    paired, peak = map(int, done.stdout.split())
+    assert paired == count
+    assert peak < 5e6 < (tmp_path / "base.jsonl").stat().st_size / 2
