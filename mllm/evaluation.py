@@ -17,7 +17,9 @@ import numpy as np
 from PIL import Image
 
 from .answer import Answer
-from .answer_store import AnswerWriter, Arm, StoredAnswer, activity_summary
+from .answer_files import StoredAnswer, activity_summary
+from .answer_store import AnswerWriter
+from .arm import Arm
 from .benchmarks import Sample
 from .edit import Intervention
 from .lvlm import LVLM
@@ -81,7 +83,7 @@ def answer_samples(
         lvlm: the model.
         samples: all questions, whatever the shard.
         picture: opens the image of a question.
-        arms: name of a file -> methods, see `regard.mllm.answer_store.arm_file_name`.
+        arms: name of a file -> methods, see `regard.mllm.arm.arm_file_name`.
         settings: name of a file -> everything its answers depend on.
         folder: of the answers.
         decoding: how answers are made.

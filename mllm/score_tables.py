@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtri
 
-from .answer_store import StoredAnswer
+from .answer_files import StoredAnswer
 from .benchmarks.contract import Benchmark, Sample
 from .doubts import doubts
 from .statistics import LEVEL, Estimate, Metrics, compare, discordant, holm, resample
@@ -50,7 +50,7 @@ def score(
     Args:
         samples: of the benchmark, by place: a list, or `regard.mllm.sample_file.SampleFile`.
         benchmark: its rules.
-        answers: of each arm by name, such as `regard.mllm.answer_store.read_answers` gives; the first one for an id
+        answers: of each arm by name, such as `regard.mllm.answer_files.read_answers` gives; the first one for an id
             counts.
         baseline: the arm that others are compared to; the first one by default.
         resamples: of images.

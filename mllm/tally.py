@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .answer_store import StoredAnswer
+from .answer_files import StoredAnswer
 from .benchmarks.clusters import clusters
 from .benchmarks.contract import Benchmark, Counted, Sample
 

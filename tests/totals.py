@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from regard.mllm.answer_store import StoredAnswer
+from regard.mllm.answer_files import StoredAnswer
 from regard.mllm.benchmarks import Benchmark, Sample
 from regard.mllm.score_tables import score
 

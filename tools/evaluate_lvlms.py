@@ -23,7 +23,7 @@ from PIL import Image
 from rich.progress import Progress
 
 from ..mllm import LVLM, describe, parse_interventions
-from ..mllm.answer_store import Arm, arm_file_name
+from ..mllm.arm import Arm, arm_file_name
 from ..mllm.edit import Intervention
 from ..mllm.evaluation import Decoding, LeftOut, answer_samples
 from ..mllm.loading import model_revision, model_source
@@ -51,7 +51,7 @@ _LINE_SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Asked:
+class Prepared:
     """A benchmark, ready to be asked."""
 
     name: str
@@ -79,7 +79,7 @@ def run(settings: EvaluateSettings) -> int:
     _check(settings)
     methods = _methods(settings.fix or FIXES)
     out = Path(settings.out)
-    asked = [_asked(settings, text, out) for text in settings.benchmark or list(SCENE_BENCHMARKS)]
+    asked = [_prepared(settings, text, out) for text in settings.benchmark or list(SCENE_BENCHMARKS)]
     kept = asdict(replace(settings, shard="1/1", fix=[*methods][1:]))
     write_atomically(out / "settings.yaml", yaml.safe_dump(kept, sort_keys=False))
     if settings.engine == "ray":
@@ -96,7 +96,7 @@ def run(settings: EvaluateSettings) -> int:
 
 def _answer(
     settings: EvaluateSettings,
-    asked: Sequence[Asked],
+    asked: Sequence[Prepared],
     methods: Mapping[str, Sequence[Intervention]],
     shard: int,
     shards: int,
@@ -176,7 +176,7 @@ def _methods(fixes: Sequence[str]) -> dict[str, tuple[Intervention, ...]]:
     return found
 
 
-def _asked(settings: EvaluateSettings, text: str, out: Path) -> Asked:
+def _prepared(settings: EvaluateSettings, text: str, out: Path) -> Prepared:
     scenes = text.partition(":")[0] in SCENE_BENCHMARKS
     if scenes:  # a quarter of the scenes has as many questions: 18 each
         share = 1 if text.startswith("scene_captions") else 4
@@ -202,10 +202,10 @@ def _asked(settings: EvaluateSettings, text: str, out: Path) -> Asked:
     folder = out / re.sub(r"[^\w.-]", "-", name)
     written = write_samples(folder / "samples.jsonl", name, options_of(benchmark), samples)
     longest = settings.max_new_tokens or LONGEST.get(name, LONGEST_DESCRIPTION)
-    return Asked(name, folder, written, picture, longest)
+    return Prepared(name, folder, written, picture, longest)
 
 
-def _decoding(settings: EvaluateSettings, asked: Asked) -> Decoding:
+def _decoding(settings: EvaluateSettings, asked: Prepared) -> Decoding:
     usual = _BATCH if settings.model not in (None, "embedded") else _EMBEDDED_BATCH
     return Decoding(
         max_new_tokens=asked.max_new_tokens,
@@ -225,7 +225,9 @@ def _note_left_out(folder: Path, left_out: Sequence[LeftOut], shard: int, shards
         path.unlink(missing_ok=True)
 
 
-def _measure(lvlm: LVLM, asked: Asked, methods: Mapping[str, Sequence[Intervention]], count: int, longest: int) -> None:
+def _measure(
+    lvlm: LVLM, asked: Prepared, methods: Mapping[str, Sequence[Intervention]], count: int, longest: int
+) -> None:
     """Costs on the first questions whose images can be read; what was measured with these arms stays."""
     path, arms = asked.folder / "costs.json", {method or "none": own for method, own in methods.items()}
     if path.is_file() and set(json.loads(path.read_text(encoding="utf-8"))["arms"]) >= set(arms):

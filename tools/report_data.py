@@ -9,7 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..mllm.answer_store import Answers, arm_file_name
+from ..mllm.answer_files import Answers
+from ..mllm.arm import arm_file_name
 from ..mllm.benchmarks import Benchmark, Counted
 from ..mllm.sample_file import SampleFile
 from .lvlm_benchmarks import pictures_of

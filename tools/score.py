@@ -18,15 +18,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from ..mllm.answer_store import (
-    Answers,
-    AnswerWriter,
-    Arm,
-    StoredAnswer,
-    arm_file_name,
-    find_arms,
-    read_answers,
-)
+from ..mllm.answer_files import Answers, StoredAnswer, find_arms, read_answers
+from ..mllm.answer_store import AnswerWriter
+from ..mllm.arm import Arm, arm_file_name
 from ..mllm.benchmarks.captioning import export_answers
 from ..mllm.benchmarks.mmhal import read_judgements, write_for_judge
 from ..mllm.benchmarks.reading import read_answers as read_answer_file

@@ -16,15 +16,9 @@ import torch
 
 import regard
 from regard.mllm.activity import Activity
-from regard.mllm.answer_store import (
-    Answers,
-    AnswerWriter,
-    Arm,
-    StoredAnswer,
-    activity_summary,
-    find_arms,
-    read_answers,
-)
+from regard.mllm.answer_files import Answers, StoredAnswer, activity_summary, find_arms, read_answers
+from regard.mllm.answer_store import AnswerWriter
+from regard.mllm.arm import Arm
 
 ARM = Arm(
     benchmark="pope",
@@ -78,7 +72,9 @@ def test_every_answer_is_in_the_file_before_the_next_one(tmp_path: Path) -> None
 CHILD = """
 import sys, time
 from pathlib import Path
-from regard.mllm.answer_store import AnswerWriter, Arm, StoredAnswer
+from regard.mllm.answer_files import StoredAnswer
+from regard.mllm.answer_store import AnswerWriter
+from regard.mllm.arm import Arm
 arm = Arm(benchmark="b", model="m", revision="1", method="", prompt="", decoding={}, code="1")
 with AnswerWriter(Path(sys.argv[1]), "base", arm) as writer:
     for index in range(2500):
@@ -351,7 +347,7 @@ def test_a_number_that_is_none_is_not_written(tmp_path: Path) -> None:
 READER = """
 import sys, tracemalloc
 from pathlib import Path
-from regard.mllm.answer_store import read_answers
+from regard.mllm.answer_files import read_answers
 answers = read_answers(Path(sys.argv[1]), "base")
 tracemalloc.start()
 print(sum(1 for _ in answers), tracemalloc.get_traced_memory()[1])

@@ -16,7 +16,9 @@ import pytest
 from scipy import stats
 
 import regard
-from regard.mllm.answer_store import AnswerWriter, Arm, StoredAnswer, read_answers
+from regard.mllm.answer_files import StoredAnswer, read_answers
+from regard.mllm.answer_store import AnswerWriter
+from regard.mllm.arm import Arm
 from regard.mllm.benchmarks import Benchmark, Counted, Sample
 from regard.mllm.benchmarks.pope import POPE
 from regard.mllm.sample_file import write_samples
@@ -434,7 +436,7 @@ def test_a_benchmark_that_counts_unevenly_is_named() -> None:
 SCORER = """
 import sys, tracemalloc
 from pathlib import Path
-from regard.mllm.answer_store import read_answers
+from regard.mllm.answer_files import read_answers
 from regard.mllm.benchmarks.pope import POPE
 from regard.mllm.sample_file import SampleFile
 from regard.mllm.sample_file import write_samples
