@@ -80,14 +80,16 @@ def run(settings: EvaluateSettings) -> int:
     methods = _methods(settings.fix or FIXES)
     out = Path(settings.out)
     asked = [_prepared(settings, text, out) for text in settings.benchmark or list(SCENE_BENCHMARKS)]
-    kept = asdict(replace(settings, shard="1/1", fix=[*methods][1:]))
-    write_atomically(out / "settings.yaml", yaml.safe_dump(kept, sort_keys=False))
+    kept = yaml.safe_dump(asdict(replace(settings, shard="1/1", fix=[*methods][1:])), sort_keys=False)
+    if not (out / "settings.yaml").exists():
+        write_atomically(out / "settings.yaml", kept)
     if settings.engine == "ray":
         from .ray_shards import run_shards
 
         run_shards(settings, settings.workers)
     else:
         _answer(settings, asked, methods, shard, shards)
+    write_atomically(out / "settings.yaml", kept)  # the last ones that were not refused
     if shards > 1:
         sys.stderr.write(f"part {shard + 1} of {shards} is done; when all are, regard score {out} joins them\n")
         return 0
