@@ -95,7 +95,8 @@ def test_answers_are_matched_by_id(tmp_path: Path) -> None:
         ([{"id": 7, "answer": "yes"}], "'7' that is not asked; is it of another benchmark"),
         ([{"id": 1, "answer": "yes"}], "no answer to 1 of 2 questions, e.g. 'random-2'"),
         ([{"id": 1, "answer": "yes"}, {"id": 1, "answer": "no"}], "for the second time"),
-        ([{"question": "Is there?", "answer": "yes"}], "line 1 has no 'id'"),
+        ([{"question": "Is there?", "answer": "yes"}], "has 1 answers without ids to 2 questions"),
+        ([{"id": 1, "answer": "yes"}, {"answer": "no"}], "line 2 has no 'id'"),
     ],
 )
 def test_answers_to_other_questions_are_errors(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
