@@ -89,7 +89,10 @@ def load_model(folder: Path) -> tuple[nn.Module, list[str]]:
     if found is None:
         raise ValueError(f"{folder} holds no model: neither config.json nor model/config.json is there")
     try:
-        classes = json.loads((found / "config.json").read_text(encoding="utf-8")).get("label_names")
+        config = json.loads((found / "config.json").read_text(encoding="utf-8"))
+        if "text_config" in config:
+            raise ValueError("it is a vision-language model; say with --benchmark what it is asked")
+        classes = config.get("label_names")
         model = timm.create_model(f"local-dir:{found}", pretrained=True)
     except Exception as error:  # damaged JSON and weights raise whatever their readers raise
         raise ValueError(

@@ -17,6 +17,7 @@ from jobs import run, start
 from PIL import Image
 
 from regard.mllm.benchmarks import Benchmark
+from regard.mllm.loading import EMBEDDED
 from regard.tools.scene_benchmarks import SceneCaptions, SceneQuestions
 
 QUICK = ["--resamples", "50", "--costs", "0", "--pictures", "0"]
@@ -284,6 +285,7 @@ def test_a_fix_that_does_nothing_is_said_and_fails(tmp_path: Path, capsys: pytes
         (["--shard", "3/2"], "the shard is '3/2'; give I/N"),
         (["--engine", "ray", "--shard", "1/2"], "makes shards of its own"),
         (["--model", "nowhere", "--benchmark", "scene_captions"], "there is no folder nowhere"),
+        (["--model", str(EMBEDDED)], "it is a vision-language model; say with --benchmark what it is asked"),
     ],
 )
 def test_wrong_settings_are_named(
