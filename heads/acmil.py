@@ -71,6 +71,7 @@ class ACMIL(nn.Module):
         self.dimreduction = DimReduction(dim_in, width)
         self.attention = GatedAttention(width, hidden, maps=branches)
         self.classifier = nn.ModuleList(Classifier(width, num_classes) for _ in range(branches))
+        self.classifier.requires_grad_(branches > 1)  # a lone branch has no loss of its own
         self.Slide_classifier = Classifier(width, num_classes)
 
     def pool(self, bag: Float[Tensor, "bags instances dim"], valid: Bool[Tensor, "bags instances"] | None) -> Pooled:

@@ -22,6 +22,9 @@ from .stkim import check_stkim, top_instances_to_hide
 
 __all__ = ["MultiHeadACMIL"]
 
+#: Layers of a branch that its own classifier sees and the slide does not.
+_READING = ("v_proj", "out_proj", "layer_norm")
+
 
 class MultiHeadACMIL(nn.Module):
     """Several queries with several heads each; the slide is read under the mean weights of the queries.
@@ -76,6 +79,9 @@ class MultiHeadACMIL(nn.Module):
         self.q = nn.Parameter(torch.empty(1, branches, width))
         nn.init.normal_(self.q, std=1e-6)
         self.classifier = nn.ModuleList(Classifier(width, num_classes) for _ in range(branches))
+        if branches == 1:  # a lone branch has no loss of its own, and reads nothing for the slide
+            for part in (self.classifier, *(getattr(self.sub_attention[0], name) for name in _READING)):
+                part.requires_grad_(False)
         self.Slide_classifier = Classifier(width, num_classes)
 
     def pool(
