@@ -23,9 +23,14 @@ _ROWS = 32
 
 
 def sequence_convolution(
-    x: Float[Tensor, "tokens heads channels"], weight: Float[Tensor, "heads 1 kernel 1"]
-) -> Float[Tensor, "tokens heads channels"]:
-    """Convolve along the tokens, zeros beyond both ends; the kernel has an odd length and is shared by a head's channels.
+    x: Float[Tensor, "tokens heads channels"], weight: Float[Tensor, "heads 1 kernel 1"], skip: int = 0
+) -> Float[Tensor, "kept heads channels"]:
+    """Convolve along the tokens, zeros beyond both ends; a head's channels share a kernel, whose length is odd.
+
+    Args:
+        x: all tokens.
+        weight: a kernel for each head.
+        skip: leave out the result for so many of the first tokens, which must be zeros.
 
     Example:
         >>> sequence_convolution(torch.ones(4, 1, 2), torch.ones(1, 1, 3, 1))[:, 0, 0]
@@ -34,8 +39,8 @@ def sequence_convolution(
     if x.device.type != "cpu":
         padding = (weight.shape[2] // 2, 0)
         planes = F.conv2d(x.permute(1, 0, 2)[None], weight, padding=padding, groups=len(weight))
-        return planes[0].permute(1, 0, 2)
-    return _SequenceConvolution.apply(x, weight[:, 0, :, 0])
+        return planes[0].permute(1, 0, 2)[skip:]
+    return _SequenceConvolution.apply(x, weight[:, 0, :, 0], skip)
 
 
 def grid_convolution(
@@ -56,16 +61,18 @@ def grid_convolution(
 
 class _SequenceConvolution(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernels: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernels: Tensor, skip: int) -> Tensor:
         ctx.save_for_backward(x, kernels)
-        return _banded(_padded(x, kernels.shape[1]), kernels, len(x))
+        ctx.skip = skip
+        return _banded(_padded(x[skip:], kernels.shape[1]), kernels, len(x) - skip)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, None]:
         x, kernels = ctx.saved_tensors
         length = kernels.shape[1]
-        d_x = _banded(_padded(d_out, length), kernels.flip(1), len(x))
+        x = x[ctx.skip :]
+        d_x = F.pad(_banded(_padded(d_out, length), kernels.flip(1), len(x)), (0, 0, 0, 0, ctx.skip, 0))
         padded, outs = _padded(x, length), _padded(d_out, 1)
         blocks = len(outs) // _ROWS
         band = torch.stack(
@@ -75,7 +82,7 @@ class _SequenceConvolution(torch.autograd.Function):
             ]
         )  # heads rows rows+length-1
         rows, taps = _band(length, band.device)
-        return d_x, band[:, rows, taps].sum(dim=1)
+        return d_x, band[:, rows, taps].sum(dim=1), None
 
 
 class _GridConvolution(torch.autograd.Function):
@@ -89,13 +96,14 @@ class _GridConvolution(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         d_x = _convolve(d_out, weight.flip(2, 3), None)
-        planes, d_planes = x.permute(2, 0, 1).contiguous(), d_out.permute(2, 0, 1).contiguous()
+        # a copy of the transpose is fast in two dimensions
+        planes, d_planes = (each.flatten(0, 1).t().contiguous().unflatten(1, x.shape[:2]) for each in (x, d_out))
         d_weight = F.conv2d(planes[None], d_planes[:, None], padding=weight.shape[-1] // 2, groups=len(weight))
         return d_x, d_weight[0][:, None], d_out.sum(dim=(0, 1))
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    planes = x.permute(2, 0, 1)[None]  # channels last in memory
+    planes = x[None].permute(0, 3, 1, 2)  # channels last in memory
     found = F.conv2d(planes, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
     return found[0].permute(1, 2, 0)
 

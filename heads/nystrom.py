@@ -13,10 +13,13 @@ token of a last layer), products are taken from the left, without queries or val
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .depthwise import sequence_convolution
 
@@ -24,26 +27,32 @@ __all__ = ["NystromAttention", "iterated_inverse"]
 
 
 def iterated_inverse(
-    matrix: Float[Tensor, "heads landmarks landmarks"], iterations: int
-) -> Float[Tensor, "heads landmarks landmarks"]:
-    """The Moore-Penrose inverse by iteration; equation 11 of the paper.
+    matrix: Float[Tensor, "heads landmarks landmarks"],
+    right: Float[Tensor, "heads landmarks columns"],
+    iterations: int,
+) -> Float[Tensor, "heads landmarks columns"]:
+    """The Moore-Penrose inverse by iteration, times something; equation 11 of the paper.
 
     The start is A^T over the product of the largest column and row sums of all heads, as in the authors' code; theirs
-    takes them over the batch too, so that a bag's result depended on the others.
+    takes them over the batch too, so that a bag's result depended on the others. The last iteration is applied to what
+    the inverse is multiplied with.
 
     Example:
-        >>> iterated_inverse(torch.eye(2)[None], 6)
-        tensor([[[1., 0.],
-                 [0., 1.]]])
+        >>> iterated_inverse(2 * torch.eye(2)[None], torch.ones(1, 2, 1), 6)
+        tensor([[[0.5000],
+                 [0.5000]]])
     """
     sizes = matrix.abs()
     found = matrix.mT / (sizes.sum(dim=-1).amax() * sizes.sum(dim=-2).amax())
-    for _ in range(iterations):
+    for last in [False] * (iterations - 1) + [True]:
         near = matrix @ found
-        step = torch.baddbmm(near, near, near, beta=7, alpha=-1)  # near (7 - near)
-        step = torch.baddbmm(near, near, step, beta=15, alpha=-1)
+        start = right if last else near
+        step = torch.baddbmm(start, near, start, beta=7, alpha=-1)  # (7 - near) of the start
+        step = torch.baddbmm(start, near, step, beta=15, alpha=-1)
+        if last:
+            return found @ torch.baddbmm(right, near, step, beta=13 / 4, alpha=-1 / 4)
         found = torch.baddbmm(found, found, step, beta=13 / 4, alpha=-1 / 4)
-    return found
+    return found @ right
 
 
 class NystromAttention(nn.Module):
@@ -83,12 +92,13 @@ class NystromAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens dim"]:
         """Attend, and project; no residual."""
-        before, padded = self._pad(x)
-        query, key, value = self._heads(F.linear(padded, self.to_qkv.weight), 3)
-        query_marks, key_marks, inverse = self._marks(padded)
-        read = F.scaled_dot_product_attention(query_marks[None], key[None], value[None])[0]
-        found = F.scaled_dot_product_attention(query[None, :, before:], key_marks[None], (inverse @ read)[None])[0]
-        near = sequence_convolution(value.transpose(0, 1)[before:], self.res_conv.weight)
+        padded, marks = self._prepare(x)
+        queries, keys, values = self.to_qkv.weight.chunk(3)
+        query, key, value = self._heads(x, queries), self._heads(padded, keys), self._heads(padded, values)
+        read = F.scaled_dot_product_attention(marks.queries[None], key[None], value[None])[0]
+        values_at_marks = iterated_inverse(marks.between, read, self.iterations)
+        found = F.scaled_dot_product_attention(query[None], marks.keys[None], values_at_marks[None])[0]
+        near = sequence_convolution(value.transpose(0, 1), self.res_conv.weight, len(padded) - len(x))
         return self.to_out((found.transpose(0, 1) + near).flatten(1))
 
     def first(self, x: Float[Tensor, "tokens dim"]) -> tuple[Float[Tensor, "dim"], Float[Tensor, "heads tokens"]]:
@@ -96,47 +106,79 @@ class NystromAttention(nn.Module):
 
         The weights come through an approximate inverse: they can be negative, and sum to about one.
         """
-        before, padded = self._pad(x)
-        weights = self.row_weights(padded, before)
-        seen = weights @ padded  # heads dim
-        values = self.to_qkv.weight.chunk(3)[2].unflatten(0, (self.heads, -1))
-        found = torch.einsum("hd,hcd->hc", seen, values)
+        padded, marks = self._prepare(x)
+        before = len(padded) - len(x)
+        weights = self._row(padded, marks, before)
         taps = self.res_conv.weight[:, 0, self.res_conv.kernel_size[0] // 2 :, 0]  # zeros stand before the first
-        following = taps[:, : len(x)] @ x[: taps.shape[1]]  # heads dim
-        near = torch.einsum("hd,hcd->hc", following, values)
-        return self.to_out((found + near).flatten()), weights[:, before:]
+        taps = taps[:, : len(x)]
+        near = F.pad(taps, (before, len(x) - taps.shape[1]))
+        seen = (weights + near) @ padded  # heads dim
+        values = self.to_qkv.weight.chunk(3)[2].unflatten(0, (self.heads, -1))
+        return self.to_out(torch.einsum("hd,hcd->hc", seen, values).flatten()), weights[:, before:]
 
-    def row_weights(self, padded: Float[Tensor, "padded dim"], row: int) -> Float[Tensor, "heads padded"]:
-        """Weights of all tokens for one of them."""
-        query_marks, key_marks, inverse = self._marks(padded)
-        queries, keys, _ = self.to_qkv.weight.chunk(3)
-        (query,) = self._heads(F.linear(padded[row : row + 1], queries), 1)
-        scale = self.dim_head**-0.5
-        reach = (query @ key_marks.mT * scale).softmax(dim=-1) @ inverse  # heads 1 landmarks
-        (key,) = self._heads(F.linear(padded, keys), 1)
-        # head by head, a map of landmarks by tokens at a time
-        return torch.cat(
-            [
-                reach[head] @ (query_marks[head] @ key[head].mT * scale).softmax(dim=-1)
-                for head in range(self.heads)
-            ]
-        )
+    def row_weights(self, x: Float[Tensor, "tokens dim"]) -> Float[Tensor, "heads tokens"]:
+        """Weights of all tokens for the first row of the sequence with its zeros, a zero itself where there are any."""
+        padded, marks = self._prepare(x)
+        return self._row(padded, marks, 0)[:, len(padded) - len(x) :]
 
     def values(self, x: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens heads channels"]:
         """What each token gives to be read."""
         return F.linear(x, self.to_qkv.weight.chunk(3)[2]).unflatten(-1, (self.heads, -1))
 
-    def _pad(self, x: Tensor) -> tuple[int, Tensor]:
-        before = -len(x) % self.landmarks
-        return before, F.pad(x, (0, 0, before, 0))
+    def _heads(self, x: Tensor, weight: Tensor) -> Tensor:
+        """A projection, as a view (heads, tokens, channels)."""
+        return F.linear(x, weight).unflatten(-1, (self.heads, -1)).transpose(0, 1)
 
-    def _heads(self, projected: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """Views (heads, tokens, channels)."""
-        return projected.unflatten(-1, (parts, self.heads, -1)).permute(1, 2, 0, 3).unbind(0)
-
-    def _marks(self, padded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Landmarks of queries and keys, and the inverse between them."""
+    def _prepare(self, x: Tensor) -> tuple[Tensor, _Marks]:
+        """The sequence after its zeros, and its landmarks."""
+        padded = F.pad(x, (0, 0, -len(x) % self.landmarks, 0))
         means = padded.unflatten(0, (self.landmarks, -1)).mean(dim=1)
-        query, key = self._heads(F.linear(means, self.to_qkv.weight[: 2 * self.heads * self.dim_head]), 2)
+        queries, keys, _ = self.to_qkv.weight.chunk(3)
+        query, key = self._heads(means, queries), self._heads(means, keys)
         between = (query @ key.mT * self.dim_head**-0.5).softmax(dim=-1)
-        return query, key, iterated_inverse(between, self.iterations)
+        return padded, _Marks(query, key, between)
+
+    def _row(self, padded: Tensor, marks: _Marks, row: int) -> Tensor:
+        """Weights of all tokens for one of them."""
+        queries, keys, _ = self.to_qkv.weight.chunk(3)
+        scale = self.dim_head**-0.5
+        query = self._heads(padded[row : row + 1], queries)
+        nearest = (query @ marks.keys.mT * scale).softmax(dim=-1)  # heads 1 landmarks
+        reach = iterated_inverse(marks.between.mT, nearest.mT, self.iterations)[..., 0]
+        key = F.linear(padded, keys).unflatten(-1, (self.heads, -1))
+        return _RowOfProduct.apply(reach, marks.queries * scale, key)
+
+
+class _Marks(NamedTuple):
+    """Landmarks of queries and keys, (heads, landmarks, channels), and attention between them."""
+
+    queries: Tensor
+    keys: Tensor
+    between: Tensor
+
+
+class _RowOfProduct(torch.autograd.Function):
+    """reach softmax(marks keys^T), one head at a time, so that one head's map is there at a time."""
+
+    @staticmethod
+    def forward(ctx: Any, reach: Tensor, marks: Tensor, keys: Tensor) -> Tensor:
+        ctx.save_for_backward(reach, marks, keys)
+        maps = (_map(marks, keys, head) for head in range(len(marks)))
+        return torch.stack([row @ weights for row, weights in zip(reach, maps, strict=True)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        reach, marks, keys = ctx.saved_tensors
+        d_reach, d_marks, d_keys = torch.empty_like(reach), torch.empty_like(marks), torch.empty_like(keys)
+        for head, (row, mark, d_row) in enumerate(zip(reach, marks, d_out, strict=True)):
+            weights = _map(marks, keys, head)
+            d_reach[head] = weights @ d_row
+            weights.mul_(row[:, None]).mul_(d_row - d_reach[head][:, None])  # now the gradient before softmax
+            d_marks[head] = weights @ keys[:, head]
+            d_keys[:, head] = weights.t() @ mark
+        return d_reach, d_marks, d_keys
+
+
+def _map(marks: Tensor, keys: Tensor, head: int) -> Tensor:
+    return torch.mm(marks[head], keys[:, head].t()).softmax(dim=-1)

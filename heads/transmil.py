@@ -79,10 +79,10 @@ class TransMIL(nn.Module):
     def _one(self, bag: Float[Tensor, "instances dim"], place: int) -> BagOutput:
         tokens = self._fc1(bag.to(self.cls_token.dtype))
         count, side = len(bag), math.isqrt(len(bag) - 1) + 1
-        tokens = torch.cat([self.cls_token[0].to(tokens.dtype), tokens, tokens[: side**2 - count]])
-        tokens = self.layer1(tokens)
-        grid = self.pos_layer(tokens[1:].unflatten(0, (side, side)))
-        tokens = torch.cat([tokens[:1], grid.flatten(0, 1)])
+        repeated = [tokens[: side**2 - count]] if side**2 > count else []
+        tokens = torch.cat([self.cls_token[0].to(tokens.dtype), tokens, *repeated])
+        token, tokens = self.layer1(tokens).split([1, side**2])
+        tokens = torch.cat([token, self.pos_layer(tokens.unflatten(0, (side, side))).flatten(0, 1)])
         token, weights = self.layer2.first(tokens)
         features = self.norm(token)
         return BagOutput(logits=self._fc2(features), attention=read_weights(weights[:, 1:], count), features=features)
