@@ -7,6 +7,9 @@
   may have gaps.
 - `labels` (batch,) are needed only by heads whose own training losses look at them; without labels these are left out.
   `criterion(logits, labels)` is what such terms measure rows of logits with: cross-entropy unless told otherwise.
+- A head whose training changes on the way has `progress`, the share of it that is done, 0 to 1, which the trainer sets;
+  a head that learns beside the gradient (teachers, queues) has `after_step()`, to be called after each step of the
+  optimiser.
 - A bag without instances, of another width, or with features that are not numbers is a ValueError that says where.
 """
 
