@@ -34,7 +34,7 @@ _SIGNS: dict[str, str] = {
     "ibmil": r"confounder_feat",
     "abmil_mha": r"attention\.q_proj\.weight",
     "abmil": r"dimreduction\.fc1\.weight",
-    "clam_mb": r"classifiers\.0\.weight",
+    "clam_mb": r"(?<!_)classifiers\.0\.weight",
     "clam_sb": r"attention_net\.",
     "transmil": r"pos_layer\.proj\.weight",
     "dsmil": r"b_classifier\.fcc\.weight",

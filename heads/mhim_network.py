@@ -121,7 +121,7 @@ class Network(nn.Module):
         if isinstance(encoder, _DualStream):
             return encoder.i_classifier(instances).amax(dim=-1)[None]
         if isinstance(encoder, _SelfAttention):
-            attention, values, project = encoder.read(instances)
+            attention, values, project = encoder.read(instances, of_zeros=not by_class)
             if not by_class:
                 return attention
             added = project((values * attention.t()[..., None]).flatten(1))
@@ -163,15 +163,15 @@ class _SelfAttention(nn.Module):
         token, weights = self.layer2.first(torch.cat([token, self._place(rest)]))
         return Encoded(self.norm(token), read_weights(weights[:, 1:], len(instances)))
 
-    def read(self, instances: Tensor) -> tuple[Tensor, Tensor, nn.Sequential]:
+    def read(self, instances: Tensor, *, of_zeros: bool) -> tuple[Tensor, Tensor, nn.Sequential]:
         """Attention of the first layer, its values (instances, heads, channels), and its last projection.
 
-        The authors take the first row after zeros were put before the sequence, which is the class token's only if
-        none were.
+        The code of version 1 takes the first row after zeros were put before the sequence, which is the class token's
+        only if none were; version 2 takes the class token's.
         """
         layer = self.layer1
         tokens = layer.norm(self._with_class(instances))
-        return layer.attn.row_weights(tokens)[:, 1:], layer.attn.values(tokens)[1:], layer.attn.to_out
+        return layer.attn.row_weights(tokens, of_zeros=of_zeros)[:, 1:], layer.attn.values(tokens)[1:], layer.attn.to_out
 
     def _with_class(self, instances: Tensor) -> Tensor:
         return torch.cat([self.cls_token[0].to(instances.dtype), instances])

@@ -116,10 +116,14 @@ class NystromAttention(nn.Module):
         values = self.to_qkv.weight.chunk(3)[2].unflatten(0, (self.heads, -1))
         return self.to_out(torch.einsum("hd,hcd->hc", seen, values).flatten()), weights[:, before:]
 
-    def row_weights(self, x: Float[Tensor, "tokens dim"]) -> Float[Tensor, "heads tokens"]:
-        """Weights of all tokens for the first row of the sequence with its zeros, a zero itself where there are any."""
+    def row_weights(self, x: Float[Tensor, "tokens dim"], *, of_zeros: bool = False) -> Float[Tensor, "heads tokens"]:
+        """Weights of all tokens for the first, or, if asked for, for the first of the zeros that were put before it.
+
+        Where there are no zeros both are the same.
+        """
         padded, marks = self._prepare(x)
-        return self._row(padded, marks, 0)[:, len(padded) - len(x) :]
+        before = len(padded) - len(x)
+        return self._row(padded, marks, 0 if of_zeros else before)[:, before:]
 
     def values(self, x: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens heads channels"]:
         """What each token gives to be read."""

@@ -17,7 +17,7 @@ from regard.heads.aem import negative_entropy
 
 def network(case: Case) -> dict[str, Tensor]:
     config, label, bag = case.config, label_of(case), bag_of(case)
-    head = head_of(case, top=config["n_masked_patch"], hide_rate=config["mask_drop"])
+    head = head_of(case, top=config["n_masked_patch"], hide_rate=float(config["mask_drop"]))
     if config.get("train"):
         without_dropout(head).train()
     drawn = case.inputs.get("rand")

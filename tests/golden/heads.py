@@ -26,7 +26,7 @@ def head_of(case: Case, name: str | None = None, **own: Any) -> nn.Module:
 
 def label_of(case: Case) -> Tensor:
     """The label that the notes name."""
-    found = re.search(r"label=(\d+)", case.notes)
+    found = re.search(r"label(?:=| one-hot at )(\d+)", case.notes)
     assert found is not None, case.notes
     return torch.tensor([int(found[1])])
 
