@@ -72,9 +72,7 @@ class MultiHeadACMIL(nn.Module):
         self.dim_in, self.num_classes = dim_in, num_classes
         self.top, self.hide_rate = top, hide_rate
         self.dimreduction = DimReduction(dim_in, width)
-        self.sub_attention = nn.ModuleList(
-            QueryAttention(width, heads, drop_rate=drop_rate) for _ in range(branches)
-        )
+        self.sub_attention = nn.ModuleList(QueryAttention(width, heads, drop_rate=drop_rate) for _ in range(branches))
         self.bag_attention = QueryAttention(width, heads, drop_rate=drop_rate, keys=False)
         self.q = nn.Parameter(torch.empty(1, branches, width))
         nn.init.normal_(self.q, std=1e-6)
@@ -86,9 +84,11 @@ class MultiHeadACMIL(nn.Module):
 
     def pool(
         self, bag: Float[Tensor, "bags instances dim"], valid: Bool[Tensor, "bags instances"] | None
-    ) -> tuple[Float[Tensor, "bags maps width"], Float[Tensor, "bags maps instances"], Float[Tensor, "bags maps instances"]]:
+    ) -> tuple[
+        Float[Tensor, "bags maps width"], Float[Tensor, "bags maps instances"], Float[Tensor, "bags maps instances"]
+    ]:
         """Mean instance under each map, the weights, and the scores before softmax."""
-        found = [layer.directions(query) for layer, query in zip(self.sub_attention, self.q[0], strict=True)]
+        found = [layer.directions(query) for layer, query in zip(self._branches(), self.q[0], strict=True)]
         masked = self.training and self.top > 0
         return pool_under(
             self.dimreduction(bag.to(self.q.dtype)),
@@ -111,9 +111,12 @@ class MultiHeadACMIL(nn.Module):
         bag, valid = as_batch(bag, valid, self.dim_in)
         pooled, attention, _ = self.pool(bag, valid)
         each = pooled.unflatten(1, (len(self.sub_attention), -1))  # bags branches heads width
-        layers = zip(self.sub_attention, self.classifier, strict=True)
+        layers = zip(self._branches(), self.classifier, strict=True)
         branches = torch.stack([last(layer.read(each[:, place])) for place, (layer, last) in enumerate(layers)], dim=1)
         slide = self.bag_attention.read(each.mean(dim=1))
         losses = branch_losses(branches, attention.unflatten(1, each.shape[1:3]), labels, criterion)
         logits = self.Slide_classifier(slide)
         return finish(BagOutput(logits=logits, attention=attention, losses=losses, features=slide), asked)
+
+    def _branches(self) -> list[QueryAttention]:
+        return [layer for layer in self.sub_attention if isinstance(layer, QueryAttention)]

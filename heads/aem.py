@@ -49,7 +49,9 @@ class AEM:
 
     def __post_init__(self) -> None:
         if not self.weight >= 0:
-            raise ValueError(f"the weight of AEM is {self.weight}; give 0 or more, e.g. 0.1 (positive spreads attention)")
+            raise ValueError(
+                f"the weight of AEM is {self.weight}; give 0 or more, e.g. 0.1 (positive spreads attention)"
+            )
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"the schedule of AEM is {self.schedule!r}; give constant or cosine")
 

@@ -3,7 +3,7 @@
 What is computed, for instances x_i of a bag and maps k (branches, classes):
 
     h_i = ReLU(W x_i + b)                                                  the projection
-    s_ik = w_k . (tanh(V h_i + c) * sigmoid(U h_i + d)) + e_k              Ilse et al. 2018, arXiv:1802.04712, equation 9
+    s_ik = w_k . (tanh(V h_i + c) * sigmoid(U h_i + d)) + e_k     Ilse et al. 2018, arXiv:1802.04712, equation 9
     a_k = softmax of s_k over the instances;  z_k = sum_i a_ik h_i         equation 7
 
 PyTorch's own graph would keep every layer's output over all instances and walk each of them again backwards. Here a

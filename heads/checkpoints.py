@@ -86,8 +86,8 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # damaged files raise whatever their readers raise
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"{file} is damaged, or holds more than tensors and plain values ({reason[:150]}); a file that you trust can "
-            "be saved again with its state_dict alone"
+            f"{file} is damaged, or holds more than tensors and plain values ({reason[:150]}); a file that you trust "
+            "can be saved again with its state_dict alone"
         ) from error
     while isinstance(found, Mapping):
         inside = next((found[key] for key in _PLACES if isinstance(found.get(key), Mapping)), None)

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from .attention_pool import Pooled, Scorer, attention_pool, check_chunk
@@ -202,6 +202,7 @@ class ClamSB(nn.Module):
         hidden = projection(instances.to(projection.weight.dtype)).relu()
         return F.dropout(hidden, self.drop_rate, self.training)
 
+
 class ClamMB(ClamSB):
     """CLAM with an attention branch for each class; options, losses and differences are those of `ClamSB`.
 
@@ -230,8 +231,12 @@ class _Attention(nn.Module):
     @property
     def scorer(self) -> Scorer:
         """The linear layers, for `attention_pool`."""
-        if self.gated:
-            layers = (self.attention_a[0], self.attention_b[0], self.attention_c)
-        else:
-            layers = (self.module[0], None, self.module[-1])
-        return Scorer(*layers)  # type: ignore[arg-type]
+        value, gate, score = (
+            (self.attention_a[0], self.attention_b[0], self.attention_c)
+            if self.gated
+            else (self.module[0], None, self.module[-1])
+        )
+        assert isinstance(value, nn.Linear)
+        assert isinstance(score, nn.Linear)
+        assert gate is None or isinstance(gate, nn.Linear)
+        return Scorer(value, gate, score)

@@ -115,7 +115,9 @@ def as_batch(
             "build it with the width of your encoder"
         )
     if 0 in bag.shape[:-1]:
-        raise ValueError(f"an empty bag, of shape {tuple(bag.shape)}; a bag needs at least one instance, so leave it out")
+        raise ValueError(
+            f"an empty bag, of shape {tuple(bag.shape)}; a bag needs at least one instance, so leave it out"
+        )
     if valid is not None:
         if valid.shape != bag.shape[:-1]:
             raise ValueError(f"valid has shape {tuple(valid.shape)}, but the bag's instances {tuple(bag.shape[:-1])}")
@@ -167,8 +169,8 @@ def finish(output: BagOutput, asked: Float[Tensor, "*batch instances dim"]) -> B
         _name_what_is_no_number(asked)
     if asked.ndim == 3:
         return output
-    parts = {name: getattr(output, name) for name in ("logits", "attention", "features")}
-    return dataclasses.replace(output, **{name: None if part is None else part[0] for name, part in parts.items()})
+    attention, features = (None if part is None else part[0] for part in (output.attention, output.features))
+    return dataclasses.replace(output, logits=output.logits[0], attention=attention, features=features)
 
 
 def bag_by_bag(

@@ -93,7 +93,9 @@ class DSMIL(nn.Module):
             chunk=check_chunk(chunk),
         )
 
-    def streams(self, bag: Float[Tensor, "bags instances dim"], valid: Bool[Tensor, "bags instances"] | None) -> Streams:
+    def streams(
+        self, bag: Float[Tensor, "bags instances dim"], valid: Bool[Tensor, "bags instances"] | None
+    ) -> Streams:
         """Both streams; arguments as `as_batch` gives them."""
         first = self.i_classifier.fc[0]  # type: ignore[index]
         assert isinstance(first, nn.Linear)

@@ -25,10 +25,10 @@ class DTFD(nn.Module):
     """Attention within pseudo-bags, then attention over what they distil; the second tier answers.
 
     Loss beside the bag's: `tier1`, the mean cross-entropy of the pseudo-bags against the bag's label. `attention` is
-    that of an instance in its pseudo-bag times that of the pseudo-bag; where instances are distilled, that of the second
-    tier on them. Differs from the authors' code: the second tier learns from detached features, which is what their two
-    optimisers amount to, whose order of steps current PyTorch refuses; in evaluation the cards are dealt from a fixed
-    seed, so that a bag's result is always the same.
+    that of an instance in its pseudo-bag times that of the pseudo-bag; where instances are distilled, that of the
+    second tier on them. Differs from the authors' code: the second tier learns from detached features, which is what
+    their two optimisers amount to, whose order of steps current PyTorch refuses; in evaluation the instances are dealt
+    from a fixed seed, so that a bag's result is always the same.
 
     Args:
         dim_in: width of the features.
@@ -36,8 +36,8 @@ class DTFD(nn.Module):
         width: of the projected instances.
         hidden: width of the scoring layers.
         groups: pseudo-bags, as many as there are instances at most; 4 in the code, 5 and 8 in the paper.
-        distillation: `"AFS"` gives the second tier each pseudo-bag's vector, `"MaxS"` its highest instances for the last
-            class, `"MaxMinS"` its highest and lowest.
+        distillation: `"AFS"` gives the second tier each pseudo-bag's vector, `"MaxS"` its highest instances for the
+            last class, `"MaxMinS"` its highest and lowest.
         distilled: highest instances in all, divided among the pseudo-bags.
 
     Raises:
@@ -65,8 +65,8 @@ class DTFD(nn.Module):
         super().__init__()
         if groups < 1 or distilled < groups or distillation not in get_args(Distillation):
             raise ValueError(
-                f"groups is {groups}, distilled {distilled} and distillation {distillation!r}; give at least one group, "
-                f"at least as many distilled instances, and one of {', '.join(get_args(Distillation))}"
+                f"groups is {groups}, distilled {distilled} and distillation {distillation!r}; give at least one "
+                f"group, at least as many distilled instances, and one of {', '.join(get_args(Distillation))}"
             )
         self.dim_in, self.num_classes = dim_in, num_classes
         self.groups, self.distillation, self.distilled = groups, distillation, distilled

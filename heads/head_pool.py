@@ -85,7 +85,9 @@ def pool_under(
     directions: Float[Tensor, "maps width"],
     constants: Float[Tensor, "maps"],
     hide: Callable[[Float[Tensor, "bags maps instances"]], Bool[Tensor, "bags maps instances"]] | None = None,
-) -> tuple[Float[Tensor, "bags maps width"], Float[Tensor, "bags maps instances"], Float[Tensor, "bags maps instances"]]:
+) -> tuple[
+    Float[Tensor, "bags maps width"], Float[Tensor, "bags maps instances"], Float[Tensor, "bags maps instances"]
+]:
     """Mean instance under each map, the weights, and the scores before softmax.
 
     Args:

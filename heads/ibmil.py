@@ -25,8 +25,8 @@ __all__ = ["IBMIL", "confounders_of"]
 class IBMIL(nn.Module):
     """ABMIL whose vector also looks into a dictionary of confounders.
 
-    It takes two stages: train ABMIL, give the vectors of its training bags to `confounders_of`, then train this with the
-    result. The dictionary is a buffer, `confounder_feat`, saved with the weights.
+    It takes two stages: train ABMIL, give the vectors of its training bags to `confounders_of`, then train this with
+    the result. The dictionary is a buffer, `confounder_feat`, saved with the weights.
 
     Args:
         dim_in: width of the features.

@@ -24,8 +24,8 @@ class INS(nn.Module):
 
     Instances of a bag of class c may be of class 0 or c. In training with labels, the losses beside the bag's, whose
     weight is 1/2: `instances`, cross-entropy against the allowed class whose prototype is most like the instance, and
-    `contrast` (weight 1/2), by which instances of one pseudo label come together, against a slowly following copy of the
-    network and a queue of what it said before; while `progress` is below `warm_up` each instance has only itself.
+    `contrast` (weight 1/2), by which instances of one pseudo label come together, against a slowly following copy of
+    the network and a queue of what it said before; while `progress` is below `warm_up` each instance has only itself.
     Prototypes, queue and copy change in `after_step()`, to be called after each step of the optimiser.
 
     Differs from the authors' code, which trains a ResNet on augmented tiles: here features are frozen, so that dropout
@@ -77,8 +77,8 @@ class INS(nn.Module):
         super().__init__()
         if num_classes < 2 or min(queue, sampled) < 1 or temperature <= 0:
             raise ValueError(
-                f"num_classes is {num_classes}, queue {queue}, sampled {sampled} and temperature {temperature}; give at "
-                "least 2 classes (0 is the negative one), at least 1 instance, and a temperature above 0"
+                f"num_classes is {num_classes}, queue {queue}, sampled {sampled} and temperature {temperature}; give "
+                "at least 2 classes (0 is the negative one), at least 1 instance, and a temperature above 0"
             )
         if not all(0 <= share <= 1 for share in (momentum, prototype_momentum, warm_up)):
             raise ValueError(

@@ -38,7 +38,7 @@ class MHIM(nn.Module):
     """Student and teacher are one kind of network; in training the student sees what the teacher leaves.
 
     Loss beside the bag's: `consistency`, the cross-entropy of the student's vector, as a distribution over its
-    channels, against the teacher's sharper one. The teacher follows the student in `after_step()`, which is to be called
+    channels, against the teacher's sharper one. The teacher follows the student in `after_step()`, to be called
     after each step of the optimiser; it takes no gradient. In training `attention` is the student's over the instances
     it saw. Outside training the student sees the whole bag. Differs from the authors' code: where the masks would hide
     a whole bag nothing is hidden; the global queries follow after the step, not during it. Their recipe starts both

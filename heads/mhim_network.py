@@ -171,7 +171,11 @@ class _SelfAttention(nn.Module):
         """
         layer = self.layer1
         tokens = layer.norm(self._with_class(instances))
-        return layer.attn.row_weights(tokens, of_zeros=of_zeros)[:, 1:], layer.attn.values(tokens)[1:], layer.attn.to_out
+        return (
+            layer.attn.row_weights(tokens, of_zeros=of_zeros)[:, 1:],
+            layer.attn.values(tokens)[1:],
+            layer.attn.to_out,
+        )
 
     def _with_class(self, instances: Tensor) -> Tensor:
         return torch.cat([self.cls_token[0].to(instances.dtype), instances])

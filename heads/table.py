@@ -79,7 +79,8 @@ def build_head(name: str, dim_in: int, num_classes: int = 2, **own: Any) -> nn.M
     for key in own:
         if key not in known:
             raise ValueError(
-                f"the head {name} has no option {key!r}; {_nearest(key, known)}Its options: {', '.join(known) or 'none'}"
+                f"the head {name} has no option {key!r}; {_nearest(key, known)}"
+                f"Its options: {', '.join(known) or 'none'}"
             )
     if dim_in < 1 or num_classes < 1:
         raise ValueError(f"dim_in is {dim_in} and num_classes is {num_classes}; both must be at least 1")

@@ -26,7 +26,8 @@ class TransMIL(nn.Module):
 
     The order of the instances matters: the square is filled row by row, so tiles should come in the order of a scan.
     Differs from the authors' code: a bag's result does not depend on the others of its batch; of the last layer, whose
-    class token alone is used, only that is computed; the rest is in `regard.heads.nystrom` and `regard.heads.depthwise`.
+    class token alone is used, only that is computed; the rest is in `regard.heads.nystrom` and
+    `regard.heads.depthwise`.
     `attention` is how the class token of the last layer reads the instances, clipped at zero and normalised, since the
     approximation makes negative weights; instances that fill up the square count for where they came from.
 

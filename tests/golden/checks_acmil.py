@@ -7,8 +7,8 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from bag_cases import bag_of, head_of, label_of, without_dropout
 from case import Case
-from heads import bag_of, head_of, label_of, without_dropout
 from torch import Tensor
 
 from regard.heads import stkim

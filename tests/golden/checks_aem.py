@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import partial
 
 import torch.nn.functional as F
+from bag_cases import bag_of, head_of, label_of
 from case import Case
-from heads import bag_of, head_of, label_of
 from torch import Tensor
 
 from regard.heads import AEM
@@ -16,10 +16,7 @@ from regard.heads import AEM
 def pooled(case: Case, arch: str) -> dict[str, Tensor]:
     head, bag, label = head_of(case), bag_of(case), label_of(case)
     output = head(bag, labels=label)
-    if arch == "mha":
-        scores = head.scores(bag, None).transpose(0, 1)
-    else:
-        scores = head.pool(bag, None).scores
+    scores = head.scores(bag, None).transpose(0, 1) if arch == "mha" else head.pool(bag, None).scores
     return {"attn": scores, **regularised(case, output, output.logits, F.softmax(output.logits, dim=-1))}
 
 

@@ -7,8 +7,8 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from bag_cases import bag_of, head_of, label_of, without_dropout
 from case import Case
-from heads import bag_of, head_of, label_of, without_dropout
 from torch import Tensor
 
 from regard.heads import mhim_masking, mhim_merge
@@ -41,8 +41,8 @@ def network(case: Case) -> dict[str, Tensor]:
     kept = []
     hook = head.student.online_encoder.register_forward_hook(lambda _, given, __: kept.append(len(given[0])))
     with (
-        mock.patch.object(mhim_masking, "permutation", lambda *_: next(orders)),
-        mock.patch.object(mhim_merge, "noise", lambda *_: case.inputs["noise"]),
+        mock.patch.object(mhim_masking, "permutation", side_effect=lambda *_: next(orders)),
+        mock.patch.object(mhim_merge, "noise", return_value=case.inputs["noise"]),
     ):
         outputs |= streams_of(head, bag, "student")
         orders = drawn(case)

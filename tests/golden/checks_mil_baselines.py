@@ -8,8 +8,8 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from bag_cases import bag_of, head_of, label_of
 from case import Case
-from heads import bag_of, head_of, label_of
 from torch import Tensor
 
 from regard.heads import dtfd
@@ -55,15 +55,13 @@ def dsmil(case: Case) -> dict[str, Tensor]:
 
 def distilled(case: Case) -> dict[str, Tensor]:
     config, label, bag = case.config, label_of(case), bag_of(case)
-    head = head_of(
-        case, groups=config["numGroup"], distillation=config["distill"], distilled=config["total_instance"]
-    )
+    head = head_of(case, groups=config["numGroup"], distillation=config["distill"], distilled=config["total_instance"])
     inside: dict[str, Tensor] = {}
     head.classifier.register_forward_hook(lambda _, __, out: inside.__setitem__("sub_logits", out))
     second = head.att_classifier["attention"]
     second.register_forward_hook(lambda _, given, __: inside.__setitem__("distilled", given[0]))
     groups = list(case.inputs["perm"].tensor_split(config["numGroup"]))
-    with mock.patch.object(dtfd, "deal", lambda *_: groups):
+    with mock.patch.object(dtfd, "deal", return_value=groups):
         output = head(bag, labels=label)
     return {
         **inside,
