@@ -39,6 +39,7 @@ class ABMIL(nn.Module):
         ValueError: `chunk` is below 1; in `forward`, as the contract says.
 
     Example:
+        >>> import torch
         >>> output = ABMIL(384, 2, width=128)(torch.rand(50, 384))
         >>> output.logits.shape, output.attention.shape
         (torch.Size([2]), torch.Size([1, 50]))

@@ -36,6 +36,7 @@ def sequence_convolution(
         >>> sequence_convolution(torch.ones(4, 1, 2), torch.ones(1, 1, 3, 1))[:, 0, 0]
         tensor([2., 3., 3., 2.])
     """
+    weight = weight.to(x.dtype)
     if x.device.type != "cpu":
         padding = (weight.shape[2] // 2, 0)
         planes = F.conv2d(x.permute(1, 0, 2)[None], weight, padding=padding, groups=len(weight))
@@ -54,6 +55,7 @@ def grid_convolution(
         >>> grid_convolution(torch.ones(3, 3, 1), torch.ones(1, 1, 3, 3), torch.zeros(1))[1, 1]
         tensor([9.])
     """
+    weight, bias = weight.to(x.dtype), bias.to(x.dtype)  # autocast
     if x.device.type != "cpu":
         return _convolve(x, weight, bias)
     return _GridConvolution.apply(x, weight, bias)

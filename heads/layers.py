@@ -6,6 +6,7 @@ architecture/network.py and architecture/transformer.py.
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -103,7 +104,7 @@ def instance_softmax(
     """
     wide = scores.float() if scores.itemsize < 4 else scores
     if valid is not None:
-        wide = wide.masked_fill(~valid[:, None], float("-inf"))
+        wide = wide.masked_fill(~valid[:, None], -torch.inf)
     return wide.softmax(dim=-1)
 
 

@@ -32,7 +32,7 @@ class Merge(nn.Module):
     Args:
         width: of an instance.
         tokens: global queries.
-        keep: share of the instances that stay as they are in training, 0 to 1; the others are merged.
+        keep: share of the instances that stay as they are in training, 0 to 1, at least one; the others are merged.
         momentum: how much of themselves the queries keep at each step.
         heads: of the attention, each 64 wide.
         drop_rate: dropout of the attention and of the output in training.
@@ -68,7 +68,8 @@ class Merge(nn.Module):
         stay = torch.arange(len(instances), device=instances.device)
         merged = instances
         if self.training:
-            stay, drawn = noise(len(instances), instances.device).argsort().tensor_split([int(len(stay) * self.keep)])
+            order = noise(len(instances), instances.device).argsort()
+            stay, drawn = order.tensor_split([max(1, int(len(order) * self.keep))])
             merged = instances[drawn]
         if not len(merged):
             return instances[stay], stay

@@ -150,5 +150,6 @@ def read_weights(weights: Float[Tensor, "heads tokens"], count: int) -> Float[Te
     """
     there = weights.float().clamp(min=0)
     repeated = F.pad(there[:, count:], (0, 2 * count - there.shape[1]))
-    there = there[:, :count] + repeated + torch.finfo(there.dtype).tiny
-    return there / there.sum(dim=-1, keepdim=True)
+    there = there[:, :count] + repeated
+    total = there.sum(dim=-1, keepdim=True)
+    return torch.where(total > 0, there / total.clamp(min=torch.finfo(there.dtype).tiny), 1 / count)
