@@ -198,8 +198,12 @@ class DualStream(nn.Module):
         scores = torch.cat(found, dim=1).transpose(1, 2)  # bags classes instances
         attention = instance_softmax(scores, valid)
 
+        def read(block: Tensor, weights: Tensor) -> Tensor:
+            value = block if self.v is None else self.v(block)
+            return weights.to(value.dtype) @ value
+
         features = torch.zeros((), dtype=dtype, device=bag.device)
-        for place, value in in_blocks(self.v or nn.Identity(), bag, dtype, chunk=self.chunk, rows=rows):
-            features = features + attention[:, :, place].to(value.dtype) @ value
+        for _, part in in_blocks(read, bag, dtype, chunk=self.chunk, rows=rows, beside=attention):
+            features = features + part
         bag_logits = self.fcc(features)[..., 0]
         return Streams(bag_logits, max_logits, each, scores, attention, features)
