@@ -10,7 +10,7 @@ __all__ = ["BenchmarkSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings:
-    """Time and memory of attention blocks alone, of models (--hosts), of fixes of LVLMs (--lvlms) or of bag heads (--heads).
+    """Time and memory of attention blocks alone, or of models (--hosts), fixes of LVLMs (--lvlms), bag heads (--heads).
 
     Attributes:
         blocks: names of blocks or package.module:Class; alone, not in hosts, also van_block, the whole block of the VAN
