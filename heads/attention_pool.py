@@ -259,7 +259,7 @@ class _Running:
         weights = (scores - base).exp()
         self.total = self.total * fading + weights.sum(dim=-1, keepdim=True)
         hidden = hidden.view(len(scores), -1, hidden.shape[-1])
-        self.sum = self.sum * fading + torch.bmm(weights.to(hidden.dtype), hidden).to(self.sum.dtype)
+        self.sum = self.sum * fading + torch.bmm(weights, hidden.to(weights.dtype))
         self.top = top
 
     def mean(self) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .attention_pool import check_chunk
 from .blocks import in_blocks
 from .contract import BagOutput, Criterion, as_batch, finish, labels_of
-from .layers import instance_softmax
+from .layers import instance_softmax, weighted_mean
 
 __all__ = ["DSMIL", "DualStream", "Streams"]
 
@@ -200,7 +200,7 @@ class DualStream(nn.Module):
 
         def read(block: Tensor, weights: Tensor) -> Tensor:
             value = block if self.v is None else self.v(block)
-            return weights.to(value.dtype) @ value
+            return weighted_mean(weights, value)
 
         features = torch.zeros((), dtype=dtype, device=bag.device)
         for _, part in in_blocks(read, bag, dtype, chunk=self.chunk, rows=rows, beside=attention):

@@ -215,3 +215,11 @@ def test_dropout_repeats_itself_in_chunks(case: str) -> None:
 def test_unknown_options_are_named(case: str) -> None:
     with pytest.raises(ValueError, match=r"has no option 'widht'; .*Its options"):
         small(case, widht=3)
+
+
+@pytest.mark.parametrize("case", ["mean", "abmil", "abmil_mha", "clam_mb", "dsmil", "acmil", "ibmil", "mhim_first"])
+def test_a_share_of_a_large_bag_survives_half_precision(case: str) -> None:
+    head, bag = small(case).eval(), bags(200_000)
+    whole = head(bag)
+    output = copy.deepcopy(head).half()(bag.half())
+    torch.testing.assert_close(output.logits.float(), whole.logits, rtol=0.02, atol=0.02)
