@@ -173,7 +173,7 @@ class DualStream(nn.Module):
     ) -> Streams:
         """Pool each bag by likeness to its critical instances."""
         dtype = first.weight.dtype
-        rows = max(1, 512 // len(bag)) if bag.device.type == "cpu" else None
+        rows = max(1, 512 * torch.get_num_threads() // len(bag)) if bag.device.type == "cpu" else None
         with torch.no_grad():
             each = torch.cat([scores for _, scores in in_blocks(first, bag, dtype, rows=self.chunk)], dim=1)
             if valid is not None:
