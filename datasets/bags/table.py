@@ -51,7 +51,7 @@ class SlideRow:
 def read_slide_table(
     path: str | Path, *, label: str = "label", task: Literal["classification", "survival"] = "classification"
 ) -> list[SlideRow]:
-    """Read the table of slides.
+    r"""Read the table of slides.
 
     Args:
         path: the CSV file.
@@ -65,7 +65,7 @@ def read_slide_table(
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = (Path(folder) / "slides.csv").write_text("case_id,slide_id,label\\np,a.svs,tumour\\n")
+        ...     _ = (Path(folder) / "slides.csv").write_text("case_id,slide_id,label\np,a.svs,tumour\n")
         ...     read_slide_table(f"{folder}/slides.csv")[0].slide
         'a'
     """
