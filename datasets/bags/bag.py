@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class Fold:
     test: list[int]
 
 
+@runtime_checkable
 class Instances(Protocol):
     """Where the instances of one bag are. It can be pickled, and opens its file anew each time."""
 

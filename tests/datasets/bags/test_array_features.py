@@ -45,8 +45,8 @@ def test_an_array_that_trident_saved_is_read(tmp_path: Path, dtype: type) -> Non
 
 def test_a_dictionary_of_features_and_coordinates_is_read(tmp_path: Path) -> None:
     coordinates = torch.arange(22, dtype=torch.int32).reshape(11, 2)
-    torch.save({"features": VALUES.requires_grad_(), "coords": coordinates}, tmp_path / "a.pt")
-    same(tmp_path / "a.pt", VALUES.detach())
+    torch.save({"features": VALUES.clone().requires_grad_(), "coords": coordinates}, tmp_path / "a.pt")
+    same(tmp_path / "a.pt", VALUES)
     read = ArrayFeatures(str(tmp_path / "a.pt"))
     found = read.coordinates()
     assert found is not None
@@ -69,22 +69,22 @@ def test_a_numpy_file_of_bfloat16_is_read(tmp_path: Path) -> None:
 def test_a_file_is_mapped_and_safe_from_writing(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if name == "a.npy":
-        np.save(path, VALUES.detach().numpy())
+        np.save(path, VALUES.numpy())
     else:
-        torch.save(VALUES.detach(), path)
+        torch.save(VALUES, path)
     features = ArrayFeatures(str(path)).read()
     if Path("/proc/self/maps").exists():
         lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
         ranges = [[int(bound, 16) for bound in line.split()[0].split("-")] for line in lines]
         assert any(low <= features.data_ptr() < high for low, high in ranges)
     features.zero_()
-    assert torch.equal(ArrayFeatures(str(path)).read(), VALUES.detach())
+    assert torch.equal(ArrayFeatures(str(path)).read(), VALUES)
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for zipped in (True, False):
-        torch.save({"features": VALUES.detach(), "more": Code()}, "a.pt", _use_new_zipfile_serialization=zipped)
+        torch.save({"features": VALUES, "more": Code()}, "a.pt", _use_new_zipfile_serialization=zipped)
         with pytest.raises(ValueError, match=r"a\.pt holds more than numbers, .*it was not loaded"):
             ArrayFeatures("a.pt").read()
     array = np.array([Code()], dtype=object)
@@ -101,9 +101,9 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_truncated_file_is_explained(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     if name == "a.npy":
-        np.save(path, VALUES.detach().numpy())
+        np.save(path, VALUES.numpy())
     else:
-        torch.save(VALUES.detach(), path)
+        torch.save(VALUES, path)
     whole = path.read_bytes()
     for kept in (0, 3, 60, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:kept])
@@ -114,10 +114,10 @@ def test_a_truncated_file_is_explained(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("value", "complaint"),
     [
-        (VALUES.detach()[0], r"shape \(8,\); expected"),
-        (VALUES.detach().long(), "int64 of shape"),
-        ([VALUES.detach()], "holds a list"),
-        ({"tokens": VALUES.detach()}, "no 'features', it has tokens"),
+        (VALUES[0], r"shape \(8,\); expected"),
+        (VALUES.long(), "int64 of shape"),
+        ([VALUES], "holds a list"),
+        ({"tokens": VALUES}, "no 'features', it has tokens"),
     ],
 )
 def test_a_file_that_holds_something_else_is_explained(tmp_path: Path, value: Any, complaint: str) -> None:
@@ -141,9 +141,9 @@ def test_without_zarr_its_installation_is_told(tmp_path: Path, monkeypatch: pyte
 def test_a_zarr_store_is_read(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
-    group["features"] = VALUES.detach().half().numpy()
+    group["features"] = VALUES.half().numpy()
     group["coords"] = np.arange(22).reshape(11, 2)
-    same(tmp_path / "a.zarr", VALUES.detach().half())
+    same(tmp_path / "a.zarr", VALUES.half())
     found = ArrayFeatures(str(tmp_path / "a.zarr")).coordinates()
     assert found is not None
     assert found.tolist()[10] == [20, 21]

@@ -59,7 +59,7 @@ def test_more_repeats_do_not_change_the_first() -> None:
 
 
 def test_without_validation_nothing_is_held_out() -> None:
-    assert all(not fold.val for fold in make_folds(MANY, val_share=0))
+    assert all(not fold.val for fold in make_folds(MANY, val_share=0.0))
 
 
 def test_survival_is_stratified_by_the_event() -> None:
@@ -81,7 +81,7 @@ def test_a_patient_with_two_labels_is_told_and_stays_in_one_part(caplog: pytest.
     pairs = [(f"p{place}", place % 2) for place in range(20)]
     cohort = bags_of([*pairs, ("p3", 0)])
     with caplog.at_level(logging.WARNING):
-        folds = make_folds(cohort, val_share=0)
+        folds = make_folds(cohort, val_share=0.0)
     assert "differ in label: p3 (s3: the label 'tumour', s20: the label 'normal')" in caplog.text
     assert all((3 in fold.test) == (20 in fold.test) for fold in folds)
 

@@ -58,6 +58,7 @@ def test_a_file_that_grew_slide_by_slide_is_read_in_order(tmp_path: Path) -> Non
             features.resize(stop, 0)
             coords.resize(stop, 0)
             features[start:stop], coords[start:stop] = VALUES[start:stop], COORDINATES[start:stop]
+            file.flush()
         pieces = _pieces(features, features.dtype)
         assert pieces is not None
         assert len(pieces[0]) > 2

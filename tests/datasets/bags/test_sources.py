@@ -30,7 +30,9 @@ def slide(path: Path, count: int = 6, width: int = 8) -> np.ndarray:
     else:
         with h5py.File(path, "w") as file:
             rows = (1, width) if count else None
-            features = file.create_dataset("features", data=values, chunks=rows, maxshape=(None, width) if rows else None)
+            features = file.create_dataset(
+                "features", data=values, chunks=rows, maxshape=(None, width) if rows else None
+            )
             features.attrs["encoder"] = "uni_v1"
             coords = file.create_dataset("coords", data=np.arange(2 * count).reshape(count, 2))
             coords.attrs["patch_size_level0"] = 512
@@ -107,7 +109,7 @@ def test_a_file_of_all_slides_with_half_of_the_labels_is_explained(tmp_path: Pat
         for name in ("a", "b"):
             file[f"{name}/feat"] = np.ones((2, 8), np.float32)
         file["a"].attrs["label"] = 1
-    with pytest.raises(ValueError, match="slide b in .* has no label"):
+    with pytest.raises(ValueError, match=r"slide b in .* has no label"):
         open_bags(tmp_path)
 
 
@@ -259,7 +261,7 @@ def test_sources_that_are_none_are_explained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no groups with features.*give its folder"):
         open_bags(tmp_path / "s0.h5")
     with pytest.raises(ValueError, match="no task 'regression'"):
-        open_bags("ucsb", task="regression")  # type: ignore[arg-type]
+        open_bags("ucsb", task="regression")
     with pytest.raises(ValueError, match="musk1 comes with its labels"):
         open_bags("musk1", classes=["a", "b"])
 
