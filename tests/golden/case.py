@@ -58,6 +58,8 @@ def read_case(path: Path) -> Case:
             inputs[name] = stored[key]
         elif isinstance(shape, list):  # otherwise words that tell how to make it, for the check to follow
             inputs[name] = normal(key, shape)
+    drawn = {name.removeprefix("input."): tensor for name, tensor in stored.items() if name.startswith("input.")}
+    inputs |= {name: tensor for name, tensor in drawn.items() if name not in inputs}  # what the authors' code drew
     outputs = {_bare(name): tensor for name, tensor in stored.items() if name.startswith("output.")}
     return Case(
         reference=metadata["reference"].strip(),

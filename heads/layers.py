@@ -1,0 +1,124 @@
+"""Layers that several heads share, with the names that DTFD, AEM and ACMIL gave them.
+
+Sources: hrzhang1123/DTFD-MIL@10964f4 Model/network.py and Model/Attention.py, dazhangyu123/ACMIL@e53d19c
+architecture/network.py and architecture/transformer.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from .attention_pool import Scorer
+
+__all__ = ["Classifier", "DimReduction", "GatedAttention", "init_xavier", "instance_softmax"]
+
+
+class DimReduction(nn.Module):
+    """A linear layer whose ReLU is applied by whoever uses it (see `regard.heads.attention_pool`).
+
+    Args:
+        dim_in: width of the features.
+        width: what they are projected to.
+        bias: whether there is one; the authors have none.
+
+    Example:
+        >>> DimReduction(8, 4).fc1.weight.shape
+        torch.Size([4, 8])
+    """
+
+    def __init__(self, dim_in: int, width: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim_in, width, bias=bias)
+
+    def forward(self, x: Float[Tensor, "... dim_in"]) -> Float[Tensor, "... width"]:
+        """Project, with the ReLU."""
+        return self.fc1(x).relu()
+
+
+class GatedAttention(nn.Module):
+    """The layers of gated attention; Ilse et al. 2018, arXiv:1802.04712, equations 8 (plain) and 9 (gated).
+
+    Args:
+        width: of an instance.
+        hidden: of the scoring layers.
+        maps: how many scores an instance gets.
+        gated: whether a sigmoid gates the tanh.
+
+    Example:
+        >>> GatedAttention(4)(torch.rand(2, 5, 4)).shape
+        torch.Size([2, 1, 5])
+    """
+
+    def __init__(self, width: int, hidden: int = 128, maps: int = 1, *, gated: bool = True) -> None:
+        super().__init__()
+        self.attention_V = nn.Sequential(nn.Linear(width, hidden), nn.Tanh())
+        self.attention_U = nn.Sequential(nn.Linear(width, hidden), nn.Sigmoid()) if gated else None
+        self.attention_weights = nn.Linear(hidden, maps)
+
+    @property
+    def scorer(self) -> Scorer:
+        """The linear layers, for `attention_pool`."""
+        value = self.attention_V[0]
+        gate = None if self.attention_U is None else self.attention_U[0]
+        assert isinstance(value, nn.Linear)
+        assert gate is None or isinstance(gate, nn.Linear)
+        return Scorer(value, gate, self.attention_weights)
+
+    def forward(self, x: Float[Tensor, "... instances width"]) -> Float[Tensor, "... maps instances"]:
+        """Scores of projected instances, before softmax."""
+        hidden = self.attention_V(x)
+        if self.attention_U is not None:
+            hidden = hidden * self.attention_U(x)
+        return self.attention_weights(hidden).transpose(-1, -2)
+
+
+class Classifier(nn.Module):
+    """A linear layer under the name `fc`.
+
+    Example:
+        >>> Classifier(4, 3)(torch.rand(2, 4)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward(self, x: Float[Tensor, "... width"]) -> Float[Tensor, "... classes"]:
+        """Score the classes."""
+        return self.fc(x)
+
+
+def instance_softmax(
+    scores: Float[Tensor, "bags maps instances"], valid: Bool[Tensor, "bags instances"] | None
+) -> Float[Tensor, "bags maps instances"]:
+    """Softmax over the instances that are there, in float32 at least.
+
+    The authors write -1e9 into what is left out, which float16 cannot hold.
+
+    Example:
+        >>> instance_softmax(torch.zeros(1, 1, 3).half(), torch.tensor([[True, False, True]]))
+        tensor([[[0.5000, 0.0000, 0.5000]]])
+    """
+    wide = scores.float() if scores.itemsize < 4 else scores
+    if valid is not None:
+        wide = wide.masked_fill(~valid[:, None], -torch.inf)
+    return wide.softmax(dim=-1)
+
+
+def init_xavier(module: nn.Module) -> None:
+    """The initialisation of CLAM's first release, MHIM and ILRA: Xavier's normal for linear layers, biases zero.
+
+    Example:
+        >>> layer = nn.Linear(4, 4)
+        >>> init_xavier(layer)
+        >>> layer.bias.abs().max().item()
+        0.0
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_normal_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)

@@ -1,0 +1,92 @@
+"""The table of heads: their names, their classes, and how one is built from options."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["HEADS", "build_head", "head_class"]
+
+#: Name of a head (the same in YAML, command line, code and documents) -> file and class in this folder.
+HEADS: dict[str, str] = {
+    "mean": "mean:MeanMIL",
+    "max": "max:MaxMIL",
+    "abmil": "abmil:ABMIL",
+    "abmil_mha": "abmil_mha:MultiHeadABMIL",
+    "clam_sb": "clam:ClamSB",
+    "clam_mb": "clam:ClamMB",
+    "dsmil": "dsmil:DSMIL",
+    "transmil": "transmil:TransMIL",
+    "dtfd": "dtfd:DTFD",
+    "ilra": "ilra:ILRA",
+    "ibmil": "ibmil:IBMIL",
+    "acmil": "acmil:ACMIL",
+    "acmil_mha": "acmil_mha:MultiHeadACMIL",
+    "mhim": "mhim:MHIM",
+    "ins": "ins:INS",
+}
+
+
+def head_class(name: str) -> type[Any]:
+    """The class of a head by its name.
+
+    Args:
+        name: a key of `HEADS`, or `package.module:Class` for a head of your own.
+
+    Raises:
+        ValueError: no head has that name; the nearest one is suggested.
+
+    Example:
+        >>> head_class("acmil").__name__
+        'ACMIL'
+    """
+    place = f"{__package__}.{HEADS[name]}" if name in HEADS else name
+    module, colon, attribute = place.partition(":")
+    if colon:
+        try:
+            return getattr(import_module(module), attribute)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(f"cannot import the head {name!r}: {error}") from error
+    raise ValueError(
+        f"no head is called {name!r}; {_nearest(name.lower(), HEADS)}Known: {', '.join(HEADS)}, or package.module:Class"
+    )
+
+
+def build_head(name: str, dim_in: int, num_classes: int = 2, **own: Any) -> nn.Module:
+    """Build a head by name.
+
+    Args:
+        name: as in `head_class`.
+        dim_in: width of an instance's features, at least 1.
+        num_classes: how many classes there are, at least 1.
+        own: the head's own keyword arguments; those that are left out have its defaults.
+
+    Raises:
+        ValueError: an unknown name, an option that the head does not have, or a width below 1.
+
+    Example:
+        >>> build_head("acmil", 384, 3, branches=5).num_classes
+        3
+    """
+    cls = head_class(name)
+    known = [key for key in inspect.signature(cls).parameters if key not in ("dim_in", "num_classes")]
+    for key in own:
+        if key not in known:
+            raise ValueError(
+                f"the head {name} has no option {key!r}; {_nearest(key, known)}"
+                f"Its options: {', '.join(known) or 'none'}"
+            )
+    if dim_in < 1 or num_classes < 1:
+        raise ValueError(f"dim_in is {dim_in} and num_classes is {num_classes}; both must be at least 1")
+    return cls(dim_in, num_classes, **own)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}? " if near else ""
