@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import pickle
 import random
@@ -19,7 +20,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from .files import write_atomically
 
@@ -29,6 +31,7 @@ __all__ = [
     "EpochSeed",
     "EpochTable",
     "SafeCheckpointIO",
+    "build_trainer",
     "quiet_lightning",
     "read_table",
 ]
@@ -86,6 +89,27 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
         warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
         yield
+
+
+def build_trainer(callbacks: list[Callback], **own: Any) -> Trainer:
+    """Lightning's trainer with what all our jobs want; `own` goes to `Trainer`.
+
+    Raises:
+        ValueError: a device, strategy or precision that is not to be had here.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    try:
+        return Trainer(
+            callbacks=callbacks,
+            plugins=[SafeCheckpointIO()],
+            use_distributed_sampler=False,  # the data module spreads images itself, without repeating any
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=any(isinstance(callback, RichProgressBar) for callback in callbacks),
+            **({"logger": False, "enable_checkpointing": False} | own),
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ValueError(f"no trainer for these devices: {error} (regard doctor shows what is here)") from error
 
 
 class BestCheckpoint(ModelCheckpoint):
