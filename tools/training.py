@@ -144,7 +144,15 @@ class EpochSeed(Callback):
 
 
 class EpochLine(Callback):
-    """Says how each epoch went in one line on stderr, where no terminal is there for a progress bar."""
+    """Says how an epoch went in one line on stderr, where no terminal is there for a progress bar.
+
+    Args:
+        every_s: least seconds between lines; epochs that come sooner are left out.
+    """
+
+    def __init__(self, every_s: float = 0.0) -> None:
+        self.every_s = every_s
+        self.said = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -152,11 +160,12 @@ class EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the line."""
-        if trainer.is_global_zero:
+        now = time.monotonic()
+        if trainer.is_global_zero and now - self.said >= self.every_s:
+            self.said = now
             values = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
-            seconds = time.monotonic() - self.begin
             epochs = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-            sys.stderr.write(f"epoch {epochs}  {values}  ({seconds:.1f} s)\n")
+            sys.stderr.write(f"epoch {epochs}  {values}  ({now - self.begin:.1f} s)\n")
 
 
 class EpochTable(Callback):
