@@ -103,20 +103,30 @@ def survival_scores(
     logits: Float[np.ndarray, "bags intervals"],
     times: Float[np.ndarray, " bags"],
     events: Bool[np.ndarray, " bags"],
+    losses: Float[np.ndarray, " bags"],
     weights: Float[np.ndarray, "draws bags"],
 ) -> Scores:
-    """Harrell's concordance for weighted bags; nan where a draw has no pair to compare.
+    """The metrics of `SurvivalMetrics` for weighted bags; nan where a draw has no pair to compare.
+
+    Args:
+        logits: of the hazards.
+        times: of the event, or of the end of observation.
+        events: whether it happened.
+        losses: of each bag.
+        weights: how often each bag counts, a row for each draw.
 
     Example:
-        >>> logits = np.array([[2.0], [0.0]])
-        >>> survival_scores(logits, np.array([1.0, 2.0]), np.array([True, False]), np.ones((1, 2)))
-        {'concordance': array([1.])}
+        >>> logits, times, losses = np.array([[2.0], [0.0]]), np.array([1.0, 2.0]), np.ones(2)
+        >>> survival_scores(logits, times, np.array([True, False]), losses, np.ones((1, 2)))
+        {'concordance': array([1.]), 'loss': array([1.])}
     """
     risks = risk(torch.from_numpy(logits)).double().numpy()
     compared = pairs(torch.from_numpy(times), torch.from_numpy(events)).double().numpy()
     higher = (risks[:, None] > risks) + 0.5 * (risks[:, None] == risks)
     held, total = (((weights @ matrix) * weights).sum(axis=1) for matrix in (higher * compared, compared))
-    return {"concordance": np.divide(held, total, out=np.full_like(held, np.nan), where=total > 0)}
+    with np.errstate(invalid="ignore"):
+        loss = weights @ losses / weights.sum(axis=1)
+    return {"concordance": np.divide(held, total, out=np.full_like(held, np.nan), where=total > 0), "loss": loss}
 
 
 def bootstrap_means(

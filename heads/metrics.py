@@ -6,9 +6,11 @@ F1 is the mean over the classes (macro); the micro mean, which some MIL code rep
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchmetrics import Metric
@@ -21,7 +23,7 @@ from torchmetrics.functional.classification import (
 )
 from torchmetrics.utilities import dim_zero_cat
 
-from .survival import concordance, risk
+from .survival import concordance, intervals_of, risk, survival_loss
 
 __all__ = ["SCORES", "ClassificationMetrics", "SurvivalMetrics", "attention_statistics"]
 
@@ -33,11 +35,12 @@ SCORES: dict[str, list[str]] = {
 
 
 class ClassificationMetrics(Metric):
-    """AUC, balanced accuracy, macro F1, accuracy and calibration error of all bags together, 0-1.
+    """AUC, balanced accuracy, macro F1, accuracy and calibration error, 0-1, and the loss of all bags together.
 
     `auc` is one class against the rest, mean over the classes that the bags have and have not; nan if there is none.
     `balanced_accuracy` is the mean recall of the classes that the bags have. `macro_f1` leaves out a class that is
-    neither there nor predicted. `calibration_error` is the expected calibration error in 15 bins.
+    neither there nor predicted. `calibration_error` is the expected calibration error in 15 bins. `loss` is the mean
+    cross-entropy, without class weights.
 
     Args:
         num_classes: at least 2.
@@ -46,7 +49,7 @@ class ClassificationMetrics(Metric):
         >>> metrics = ClassificationMetrics(2)
         >>> metrics.update(torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1, 1]))
         >>> {name: round(value.item(), 2) for name, value in metrics.compute().items()}
-        {'auc': 1.0, 'balanced_accuracy': 0.75, 'macro_f1': 0.67, 'accuracy': 0.67, 'calibration_error': 0.19}
+        {'auc': 1.0, 'balanced_accuracy': 0.75, 'macro_f1': 0.67, 'accuracy': 0.67, 'calibration_error': 0.19, 'loss': 0.58}
     """
 
     full_state_update = False
@@ -66,7 +69,8 @@ class ClassificationMetrics(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """The metrics of all bags."""
-        chances, labels = dim_zero_cat(self.logits).softmax(dim=-1), dim_zero_cat(self.labels)
+        logits, labels = dim_zero_cat(self.logits), dim_zero_cat(self.labels)
+        chances = logits.softmax(dim=-1)
         classes = self.num_classes
         there = torch.bincount(labels, minlength=classes)
         both = [place for place in range(classes) if 0 < there[place] < len(labels)]
@@ -78,40 +82,47 @@ class ClassificationMetrics(Metric):
             "macro_f1": multiclass_f1_score(chances, labels, classes, average="macro"),
             "accuracy": multiclass_accuracy(chances, labels, classes, average="micro"),
             "calibration_error": multiclass_calibration_error(chances, labels, classes, n_bins=15),
+            "loss": F.cross_entropy(logits, labels),
         }
 
 
 class SurvivalMetrics(Metric):
-    """Harrell's concordance of all bags together, 0-1.
+    """Harrell's concordance, 0-1, and the loss of all bags together; see `regard.heads.survival`.
+
+    Args:
+        cuts: between the intervals of time.
 
     Example:
-        >>> metrics = SurvivalMetrics()
-        >>> metrics.update(torch.tensor([[1.0], [0.0]]), torch.tensor([1.0, 2.0]), torch.tensor([True, False]))
+        >>> metrics = SurvivalMetrics([1.5])
+        >>> metrics.update(torch.zeros(2, 2), torch.tensor([1.0, 2.0]), torch.tensor([True, False]))
         >>> metrics.compute()
-        {'concordance': tensor(1.)}
+        {'concordance': tensor(0.5000), 'loss': tensor(1.0397)}
     """
 
     full_state_update = False
-    risks: list[Tensor]
+    logits: list[Tensor]
     times: list[Tensor]
     events: list[Tensor]
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, cuts: Sequence[float], **options: Any) -> None:
         super().__init__(**options)
-        for name in ("risks", "times", "events"):
+        self.cuts = list(cuts)
+        for name in ("logits", "times", "events"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(
         self, logits: Float[Tensor, "bags intervals"], times: Float[Tensor, "bags"], events: Bool[Tensor, "bags"]
     ) -> None:
         """Add bags."""
-        self.risks.append(risk(logits.detach()))
+        self.logits.append(logits.detach().float())
         self.times.append(times)
         self.events.append(events)
 
     def compute(self) -> dict[str, Tensor]:
-        """The metric of all bags."""
-        return {"concordance": concordance(*(dim_zero_cat(part) for part in (self.risks, self.times, self.events)))}
+        """The metrics of all bags."""
+        logits, times, events = (dim_zero_cat(part) for part in (self.logits, self.times, self.events))
+        targets = torch.stack([intervals_of(times, self.cuts), events.long()], dim=1)
+        return {"concordance": concordance(risk(logits), times, events), "loss": survival_loss(logits, targets)}
 
 
 def attention_statistics(

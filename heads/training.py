@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from lightning.pytorch import LightningModule
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
-from torch import Tensor
+from torch import Tensor, nn
 
 from .aem import AEM
 from .contract import BagOutput
@@ -19,7 +19,7 @@ from .metrics import ClassificationMetrics, SurvivalMetrics, attention_statistic
 from .survival import intervals_of, survival_loss
 from .trained_head import TrainedHead
 
-__all__ = ["BagBatch", "BagTrainer", "Prediction"]
+__all__ = ["BagBatch", "BagTrainer", "Prediction", "check_survival"]
 
 
 class BagBatch(NamedTuple):
@@ -55,8 +55,8 @@ class Prediction(NamedTuple):
 class BagTrainer(LightningModule):
     """Trains and tests a head on batches of bags; use it with any Lightning `Trainer` and loaders of `BagBatch`.
 
-    Logged are `train_loss` and each further term of the head as `train_NAME`; at validation `val_loss` and the metrics
-    of `regard.heads.metrics` as `val_NAME`. A test fills `predictions` and `tested`, the same in every process.
+    Logged are `train_loss` and each further term of the head as `train_NAME`; at validation the metrics of
+    `regard.heads.metrics` as `val_NAME`. A test fills `predictions` and `tested`, the same in every process.
 
     Args:
         model: the head, with its features' mean and deviation set.
@@ -108,16 +108,15 @@ class BagTrainer(LightningModule):
         self.model, self.aem, self.wanted = model, aem, wanted
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.metrics = SurvivalMetrics() if self.survival else ClassificationMetrics(model.num_classes)
+        self.metrics = SurvivalMetrics(model.cuts) if self.survival else ClassificationMetrics(model.num_classes)
+        self.steps = 0
         self.predictions: list[Prediction] = []
         self.tested: dict[str, float] = {}
 
     @property
     def progress(self) -> float:
         """Share of the training that is done, 0-1."""
-        trainer = self._trainer
-        steps = 0 if trainer is None else int(trainer.estimated_stepping_batches)
-        return min(1.0, self.global_step / steps) if steps > 0 else 0.0
+        return min(1.0, self.global_step / self.steps) if self.steps > 0 else 0.0
 
     def criterion(self, logits: Float[Tensor, "rows classes"], labels: Int[Tensor, "rows ..."]) -> Float[Tensor, ""]:
         """The loss of rows of logits; of labels as `labels_of` gives them."""
@@ -156,6 +155,10 @@ class BagTrainer(LightningModule):
             self.log_dict(named, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
         return loss
 
+    def on_train_start(self) -> None:
+        """Count the steps to come."""
+        self.steps = int(self.trainer.estimated_stepping_batches)
+
     def training_step(self, batch: BagBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         return self.loss(batch)
@@ -168,9 +171,7 @@ class BagTrainer(LightningModule):
 
     def validation_step(self, batch: BagBatch, batch_idx: int) -> None:
         """Measure a batch."""
-        logits = self._measure(batch).logits.float()
-        loss = self.criterion(logits, self.labels_of(batch.targets))
-        self.log("val_loss", loss, on_epoch=True, sync_dist=True, batch_size=len(logits))
+        self._measure(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all bags."""
@@ -252,7 +253,23 @@ def _check(model: TrainedHead, class_weights: Sequence[float] | None, schedule: 
         return
     if class_weights is not None:
         raise ValueError("survival has no classes to weight; leave class_weights out")
-    by_class = (model.name.startswith("clam") and getattr(model.head, "samples", 0)) or model.name == "ins"
-    if by_class:
-        hint = "give it the option samples: 0, or take another" if model.name != "ins" else "take another"
-        raise ValueError(f"the instance losses of {model.name} know classes, not survival; {hint}, e.g. abmil or acmil")
+    check_survival(model.name, model.head)
+
+
+def check_survival(name: str, head: nn.Module) -> None:
+    """Refuse a head whose own losses take labels for classes.
+
+    Args:
+        name: of the head.
+        head: with its options.
+
+    Raises:
+        ValueError: it is CLAM with its instance loss, or INS.
+
+    Example:
+        >>> from regard.heads import build_head
+        >>> check_survival("clam_sb", build_head("clam_sb", 8, 4, samples=0))
+    """
+    if (name.startswith("clam") and getattr(head, "samples", 0)) or name == "ins":
+        hint = "give it the option samples: 0, or take another" if name != "ins" else "take another"
+        raise ValueError(f"the instance losses of {name} know classes, not survival; {hint}, e.g. abmil or acmil")

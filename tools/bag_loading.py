@@ -6,16 +6,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Sampler
+import torch
+from torch.utils.data import Sampler
 
 from ..datasets.bags import BagDataset, Bags, collate_bags
-from ..datasets.loader import EvenShard
+from ..datasets.loader import Draw, EvenShard, ImageLoader
 from ..heads.training import BagBatch
 
 __all__ = ["BagOrder", "test_loader", "train_loader"]
 
 
-class BagOrder(Sampler[int]):
+class BagOrder(Sampler[Draw]):
     """The training bags of one epoch, as one process sees them.
 
     The bags of all processes, taken in turn, are one order that does not depend on their number; where they do not
@@ -25,7 +26,6 @@ class BagOrder(Sampler[int]):
         places: of the bags in their set.
         seed: of the run.
         weights: of each bag, to be drawn with replacement; None takes every bag once.
-        dataset: is told the epoch, if it has `set_epoch`.
         world_size: processes.
         rank: this process, from 0.
 
@@ -35,7 +35,7 @@ class BagOrder(Sampler[int]):
     Example:
         >>> order = BagOrder([3, 5, 8], seed=0)
         >>> order.set_epoch(1)
-        >>> sorted(order)
+        >>> sorted(draw.image for draw in order)
         [3, 5, 8]
     """
 
@@ -45,7 +45,6 @@ class BagOrder(Sampler[int]):
         *,
         seed: int,
         weights: Sequence[float] | None = None,
-        dataset: Any = None,
         world_size: int = 1,
         rank: int = 0,
     ) -> None:
@@ -53,26 +52,26 @@ class BagOrder(Sampler[int]):
             raise ValueError(f"{len(places)} training bags are too few for {world_size} processes; take fewer devices")
         self.places = np.asarray(places)
         self.chances = None if weights is None else np.asarray(weights) / np.sum(weights)
-        self.seed, self.dataset, self.world_size, self.rank = seed, dataset, world_size, rank
+        self.seed, self.world_size, self.rank = seed, world_size, rank
         self.used = len(places) // world_size * world_size
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, from 0; Lightning does so."""
         self.epoch = epoch
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(epoch)
 
     def __len__(self) -> int:
         return self.used // self.world_size
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Draw]:
         rng = np.random.default_rng([self.seed, self.epoch])
         if self.chances is None:
             order = rng.permutation(self.places)
         else:
             order = rng.choice(self.places, size=len(self.places), p=self.chances)
-        yield from order[: self.used][self.rank :: self.world_size].tolist()
+        seeds = rng.integers(2**63, size=len(order))
+        for turn in range(self.used)[self.rank :: self.world_size]:
+            yield Draw(int(order[turn]), int(seeds[turn]))
 
 
 def train_loader(
@@ -86,7 +85,7 @@ def train_loader(
     workers: int = 0,
     world_size: int = 1,
     rank: int = 0,
-) -> DataLoader[Any]:
+) -> ImageLoader:
     """The training bags, in another order each epoch.
 
     Args:
@@ -102,17 +101,17 @@ def train_loader(
     """
     drawn = int(instances) if instances is not None and instances >= 1 else instances
     dataset = BagDataset(bags, instances=drawn, seed=seed)
-    order = BagOrder(places, seed=seed, weights=weights, dataset=dataset, world_size=world_size, rank=rank)
-    return DataLoader(dataset, sampler=order, batch_size=batch_size, num_workers=workers, collate_fn=_collate)
+    order = BagOrder(places, seed=seed, weights=weights, world_size=world_size, rank=rank)
+    return ImageLoader(dataset, sampler=order, batch_size=batch_size, **_reading(workers))
 
 
 def test_loader(
     bags: Bags, places: Sequence[int], *, batch_size: int, workers: int = 0, world_size: int = 1, rank: int = 0
-) -> DataLoader[Any]:
+) -> ImageLoader:
     """Bags as they are measured: each once over all processes, in order, with all their instances."""
     shard = EvenShard(len(places), batch_size=batch_size, world_size=world_size, rank=rank)
     batches = _Placed(places, shard)
-    return DataLoader(BagDataset(bags), batch_sampler=batches, num_workers=workers, collate_fn=_collate)
+    return ImageLoader(BagDataset(bags), batch_sampler=batches, **_reading(workers))
 
 
 class _Placed(Sampler[list[int]]):
@@ -129,5 +128,12 @@ class _Placed(Sampler[list[int]]):
             yield [self.places[index] for index in batch]
 
 
+def _reading(workers: int) -> dict[str, Any]:
+    return {"num_workers": workers, "persistent_workers": workers > 0, "collate_fn": _collate}
+
+
 def _collate(samples: list[Any]) -> BagBatch:
-    return BagBatch(*collate_bags(samples))
+    features, valid, targets, places = collate_bags(samples)
+    if isinstance(targets, tuple):  # survival
+        targets = torch.stack([part.float() for part in targets], dim=1)
+    return BagBatch(features, valid, targets, places)
