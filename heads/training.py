@@ -109,7 +109,8 @@ class BagTrainer(LightningModule):
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
         self.metrics = SurvivalMetrics(model.cuts) if self.survival else ClassificationMetrics(model.num_classes)
-        self.steps = 0
+        self.steps = self.seen = 0
+        self.sums: dict[str, Any] = {}
         self.predictions: list[Prediction] = []
         self.tested: dict[str, float] = {}
 
@@ -150,10 +151,18 @@ class BagTrainer(LightningModule):
         if self.aem is not None:
             terms["aem"] = self.aem(output, progress=progress, valid=batch.valid)
             loss = loss + terms["aem"]
-        if self._trainer is not None:
-            named = {"train_loss": loss.detach()} | {f"train_{name}": term.detach() for name, term in terms.items()}
-            self.log_dict(named, on_step=False, on_epoch=True, sync_dist=True, batch_size=len(labels))
+        for name, term in {"loss": loss, **terms}.items():
+            self.sums[name] = self.sums.get(name, 0) + term.detach() * len(labels)
+        self.seen += len(labels)
         return loss
+
+    def transfer_batch_to_device(self, batch: BagBatch, device: torch.device, dataloader_idx: int) -> BagBatch:
+        """Move a batch; Lightning's own way looks into everything that a batch could be."""
+        return BagBatch(*(None if part is None else part.to(device, non_blocking=True) for part in batch))  # type: ignore[arg-type]
+
+    def on_train_epoch_start(self) -> None:
+        """Start the means of the epoch."""
+        self.sums, self.seen = {}, 0
 
     def on_train_start(self) -> None:
         """Count the steps to come."""
@@ -161,7 +170,11 @@ class BagTrainer(LightningModule):
 
     def training_step(self, batch: BagBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        return self.loss(batch)
+        loss = self.loss(batch)
+        if self.trainer.is_last_batch:  # one entry for the epoch, as one for each step takes longer than a small step
+            means = {f"train_{name}": total / self.seen for name, total in self.sums.items()}
+            self.log_dict(means, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
+        return loss
 
     def optimizer_step(self, *arguments: Any, **named: Any) -> None:
         """A step of the optimiser, and then the head's own."""

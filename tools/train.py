@@ -1,4 +1,4 @@
-"""`regard train`: an image classifier, from images on disk to an exported model folder.
+"""`regard train`: an image classifier, from images on disk to an exported model folder; heads on bags: `train_bags`.
 
 The output folder holds settings.yaml, run.json (versions), metrics.csv (a row an epoch), last.ckpt and best.ckpt,
 curves.png, and when the run is done confusion.png, per_class.csv, summary.json and model/, the best weights as a
@@ -20,7 +20,7 @@ import numpy as np
 import timm
 import torch
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +29,7 @@ from torch import nn
 from ..datasets.classification import ClassificationData
 from ..vision import ImageClassifier, create_model
 from ..vision.sparsifiner_training import SparsifinerClassifier
+from . import train_bags
 from .export import export
 from .pictures import draw_confusion, draw_curves
 from .run_folder import finished, first_process, open_folder
@@ -38,6 +39,7 @@ from .training import (
     EpochLine,
     EpochSeed,
     EpochTable,
+    LastCheckpoint,
     SafeCheckpointIO,
     build_trainer,
     quiet_lightning,
@@ -63,6 +65,8 @@ def run(settings: TrainSettings) -> int:
         ValueError: a setting is wrong, or the output folder belongs to a run with other settings.
         OSError: the output folder cannot be written.
     """
+    if settings.bags is not None:
+        return train_bags.run(settings)
     out = Path(settings.out)
     summary = finished(settings)
     if summary is None:
@@ -106,10 +110,9 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
         grad_checkpointing=settings.grad_checkpointing,
     )
     monitor, mode = ("val_loss", "min") if settings.best_by == "loss" else (classifier.score, "max")
-    every: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = BestCheckpoint(out, "best", monitor=monitor, mode=mode, **every)
-    last = ModelCheckpoint(out, "last", **every)
-    callbacks: list[Callback] = [EpochSeed(settings.seed), EpochTable(out / "metrics.csv"), best, last]
+    every_epoch: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = BestCheckpoint(out, "best", monitor=monitor, mode=mode, **every_epoch)
+    callbacks: list[Callback] = [EpochSeed(settings.seed), EpochTable(out / "metrics.csv"), best, LastCheckpoint(out)]
     callbacks += [RichProgressBar()] if sys.stderr.isatty() else [EpochLine()]
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ..datasets.bags import Bags, Fold, write_folds
 from ..heads import AEM
@@ -32,10 +31,20 @@ from .bag_tables import print_tables, summarise, write_tables
 from .files import write_atomically
 from .run_folder import finished, first_process, open_folder
 from .settings import BagSettings, TrainSettings
-from .training import EpochLine, EpochSeed, EpochTable, SafeCheckpointIO, build_trainer, quiet_lightning
+from .training import (
+    EpochLine,
+    EpochSeed,
+    EpochTable,
+    LastCheckpoint,
+    SafeCheckpointIO,
+    build_trainer,
+    quiet_lightning,
+)
 
 __all__ = ["run"]
 
+#: Seconds between checkpoints of a run; so much work at most is done again after a stop.
+SAVE_S = 2.0
 #: Settings that only add to a finished run; what is there is kept.
 _GROWING = ("bags.heads", "bags.seeds", "bags.reference", "bags.resamples")
 
@@ -103,9 +112,9 @@ def _train(settings: TrainSettings, run: Run, count: str) -> None:
     selection = Selection(
         monitor if fold.val else None, mode, patience=settings.early_stop, earliest=chosen.early_stop_from
     )
-    table = EpochTable(run.folder / "metrics.csv")
-    last = ModelCheckpoint(run.folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks: list[Callback] = [EpochSeed(run.seed), table, selection, EpochLine(every_s=20), last]
+    table = EpochTable(run.folder / "metrics.csv", every_s=SAVE_S)
+    callbacks: list[Callback] = [EpochSeed(run.seed), table, selection, LastCheckpoint(run.folder, every_s=SAVE_S)]
+    callbacks.append(EpochLine(every_s=20))
     trainer = _trainer(settings, callbacks, clip_grad)
     size = device_batch_size(settings, trainer)
     place: dict[str, Any] = {"world_size": trainer.world_size, "rank": trainer.global_rank, "workers": chosen.workers}

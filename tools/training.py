@@ -30,6 +30,7 @@ __all__ = [
     "EpochLine",
     "EpochSeed",
     "EpochTable",
+    "LastCheckpoint",
     "SafeCheckpointIO",
     "build_trainer",
     "quiet_lightning",
@@ -124,6 +125,25 @@ class BestCheckpoint(ModelCheckpoint):
         return ties or super().check_monitor_top_k(trainer, current)
 
 
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the last epoch in last.ckpt, to go on from there.
+
+    Args:
+        folder: where to.
+        every_s: least seconds between two, where epochs are short: as much work may have to be done again.
+    """
+
+    def __init__(self, folder: Path, every_s: float = 0.0) -> None:
+        super().__init__(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+        self.every_s, self.saved = every_s, time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, unless it was a moment ago."""
+        if time.monotonic() - self.saved >= self.every_s:
+            super().on_train_epoch_end(trainer, pl_module)
+            self.saved = time.monotonic()
+
+
 class EpochSeed(Callback):
     """Seeds everything by chance at the start of each epoch, so that an epoch repeats exactly after a restart.
 
@@ -173,13 +193,15 @@ class EpochTable(Callback):
 
     Args:
         path: file to write.
+        every_s: least seconds between two writings, where epochs are short; the last epoch is always written.
 
     Raises:
         ValueError: the training loss is no longer a number.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, every_s: float = 0.0) -> None:
+        self.path, self.every_s = path, every_s
+        self.written = time.monotonic()
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -193,7 +215,13 @@ class EpochTable(Callback):
                 "--optimizer.lr, a longer --optimizer.warmup_epochs, --optimizer.clip_grad 1.0, or 32-true precision"
             )
         self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and time.monotonic() - self.written >= self.every_s:
+            self.write()
+            self.written = time.monotonic()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is not written yet."""
+        if trainer.is_global_zero and self.every_s and self.rows:
             self.write()
 
     def write(self) -> None:
