@@ -163,7 +163,9 @@ def load_trained_head(folder: str | Path, *, trust: bool = False) -> TrainedHead
     source = Path(folder)
     file = source / "config.json"
     if not file.is_file():
-        raise FileNotFoundError(f"{source} is no trained head: it has no config.json; `regard train` writes such folders")
+        raise FileNotFoundError(
+            f"{source} is no trained head: it has no config.json; `regard train` writes such folders"
+        )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         named = {key: config[key] for key in ("classes", "options", "task", "cuts", "encoder", "standardised")}

@@ -98,7 +98,9 @@ def check(settings: TrainSettings) -> None:
         raise ValueError("--bags.heads is empty; give at least one, e.g. [{name: abmil}]")
     for label in labels:
         if not re.fullmatch(r"[\w.+=-]+", label) or label.startswith("."):
-            raise ValueError(f"a head has the label {label!r}; give letters, digits and . _ + = - only: it names a folder")
+            raise ValueError(
+                f"a head has the label {label!r}; give letters, digits and . _ + = - only: it names a folder"
+            )
         if labels.count(label) > 1:
             raise ValueError(f"two heads are called {label!r}; give one of them another label")
     if chosen.reference is not None and chosen.reference not in labels:
@@ -110,7 +112,9 @@ def check(settings: TrainSettings) -> None:
     if not chosen.seeds or len(set(chosen.seeds)) < len(chosen.seeds) or min(chosen.seeds) < 0:
         raise ValueError(f"--bags.seeds is {chosen.seeds}; give different numbers from 0 up")
     if chosen.resamples < 1 or settings.epochs < 1:
-        raise ValueError(f"--bags.resamples is {chosen.resamples} and --epochs {settings.epochs}; both must be at least 1")
+        raise ValueError(
+            f"--bags.resamples is {chosen.resamples} and --epochs {settings.epochs}; both must be at least 1"
+        )
     for head, label in zip(chosen.heads, labels, strict=True):
         _check_order(head, label, chosen.heads, labels)
 
@@ -247,5 +251,3 @@ def _mean_and_deviation(bags: Bags, places: Sequence[int]) -> tuple[Tensor, Tens
     deviation = (spread / count).sqrt()
     constant = deviation <= 1e-6 * mean.abs().clamp(min=1e-6)
     return mean.float(), deviation.masked_fill(constant, 1.0).float()
-
-

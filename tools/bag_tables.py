@@ -83,7 +83,9 @@ def write_tables(out: Path, summary: Mapping[str, Any], results: Results) -> Non
     survival = summary["task"] == "survival"
     truth = ["time", "event", "interval"] if survival else ["label"]
     outputs = max(len(result["classes"]) for result in results)
-    names = [f"survival_{place}" for place in range(outputs)] if survival else [f"p_{name}" for name in summary["classes"]]
+    names = (
+        [f"survival_{place}" for place in range(outputs)] if survival else [f"p_{name}" for name in summary["classes"]]
+    )
     lines: list[list[Any]] = [["slide", "patient", "fold", "seed", "head", *truth, *names, *ATTENTION]]
     for result in results:
         chances = _chances(result, summary["task"])
@@ -108,7 +110,7 @@ def print_tables(summary: Mapping[str, Any]) -> None:
     score, heads, console = summary["score"], summary["heads"], Console()
     worlds = f"{summary['seeds']} worlds" if summary["own_worlds"] else _runs(summary)
     others = [name for name in next(iter(heads.values()))["metrics"] if name != score]
-    title = f"{summary['data']}: mean ± sd over {worlds}; 95 % interval of the mean over test patients"
+    title = f"{summary['data']}: mean ± sd over {worlds}; 95 % by bootstrap over patients"
     for names in ([score, *others[:2]], others[2:]):
         if not names:
             continue
@@ -130,7 +132,9 @@ def print_tables(summary: Mapping[str, Any]) -> None:
         console.print(table)
     if summary["tests"]:
         pairs = "worlds" if summary["own_worlds"] else "folds"
-        title = f"{_words(score)} against {summary['reference']}, paired by {pairs[:-1]}; p by Nadeau and Bengio's t-test"
+        title = (
+            f"{_words(score)} against {summary['reference']}, paired by {pairs[:-1]}; p by Nadeau and Bengio's t-test"
+        )
         table = Table("head", "difference", f"{pairs} better", "worse", "p", "p (Holm)", title=title)
         for label, test in summary["tests"].items():
             chances = ["-" if test[name] is None else f"{test[name]:.3f}" for name in ("p", "p_holm")]
@@ -179,7 +183,9 @@ def _tested(run: Mapping[str, Any], task: str, own_worlds: bool) -> Tested:
         events = np.array([bag["event"] for bag in bags], dtype=bool)
         rows = torch.tensor([bag["logits"] for bag in bags])
         targets = torch.tensor([[bag["interval"], int(bag["event"])] for bag in bags])
-        losses = np.array([float(survival_loss(row[None], target[None])) for row, target in zip(rows, targets, strict=True)])
+        losses = np.array(
+            [float(survival_loss(row[None], target[None])) for row, target in zip(rows, targets, strict=True)]
+        )
         return Tested(patients, lambda weights: survival_scores(rows.numpy(), times, events, losses, weights))
     chances = _chances(run, task).double().numpy()
     labels = np.array([bag["label"] for bag in bags])

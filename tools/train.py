@@ -52,6 +52,7 @@ __all__ = ["run"]
 #: How a model learns -> the Lightning module that does it.
 METHODS: dict[str, type[ImageClassifier]] = {"supervised": ImageClassifier, "sparsifiner": SparsifinerClassifier}
 
+
 def run(settings: TrainSettings) -> int:
     """Train, or go on where a stopped run was; then measure the best weights and export them.
 

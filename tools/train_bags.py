@@ -254,7 +254,9 @@ def _is_done(run: Run) -> bool:
     if file.is_file():
         before, now = json.loads(file.read_text(encoding="utf-8")), asdict(run.head)
         if before != now:
-            different = [f"{key}: {before.get(key)!r} there, {now[key]!r} here" for key in now if before.get(key) != now[key]]
+            different = [
+                f"{key}: {before.get(key)!r} there, {now[key]!r} here" for key in now if before.get(key) != now[key]
+            ]
             raise ValueError(
                 f"{run.folder} holds another {run.head_label} ({'; '.join(different)}); give this one another label"
             )

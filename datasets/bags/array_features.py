@@ -125,7 +125,9 @@ def _open_pt(path: str) -> Any:
             "Save the features as one tensor with torch.save"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, struct.error) as error:
-        raise ValueError(f"{path} {_DAMAGED.format(str(error).splitlines()[0] if str(error) else 'it ends')}") from error
+        raise ValueError(
+            f"{path} {_DAMAGED.format(str(error).splitlines()[0] if str(error) else 'it ends')}"
+        ) from error
     if isinstance(value, dict):
         return value
     if not isinstance(value, Tensor | np.ndarray):

@@ -116,7 +116,9 @@ def _kinds(bags: Bags, patients: dict[str, list[int]]) -> dict[str, tuple[int, .
     for patient, own in patients.items():
         kinds[patient] = tuple(sorted({place for index in own if (place := _outcome(bags, index)) is not None}))
         if len(kinds[patient]) > 1:
-            labels = ", ".join(f"{bags.bags[index].id} {_outcomes(bags)[_outcome(bags, index) or 0]}" for index in own[:4])
+            labels = ", ".join(
+                f"{bags.bags[index].id} {_outcomes(bags)[_outcome(bags, index) or 0]}" for index in own[:4]
+            )
             mixed.append(f"{patient} ({labels}{', ...' if len(own) > 4 else ''})")
     if mixed:
         more = f" and {len(mixed) - 3} more" if len(mixed) > 3 else ""
@@ -143,9 +145,7 @@ def _deal(
     return dealt
 
 
-def _hold_out(
-    names: list[str], kinds: dict[str, tuple[int, ...]], share: float, rng: np.random.Generator
-) -> set[str]:
+def _hold_out(names: list[str], kinds: dict[str, tuple[int, ...]], share: float, rng: np.random.Generator) -> set[str]:
     held: set[str] = set()
     for kind in sorted({kinds[name] for name in names}) if share else ():
         members = [name for name in names if kinds[name] == kind]

@@ -69,7 +69,9 @@ def open_bags(
     name = os.fspath(source)
     if name in BAG_SETS:
         if table is not None or classes is not None or task == "survival":
-            raise ValueError(f"{name} comes with its labels; leave out table and classes, or give ./{name} for a folder")
+            raise ValueError(
+                f"{name} comes with its labels; leave out table and classes, or give ./{name} for a folder"
+            )
         module, _, function = f"{__package__}.{BAG_SETS[name]}".partition(":")
         return getattr(import_module(module), function)(name, seed)
     if not Path(name).exists():
