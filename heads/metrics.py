@@ -48,8 +48,8 @@ class ClassificationMetrics(Metric):
     Example:
         >>> metrics = ClassificationMetrics(2)
         >>> metrics.update(torch.tensor([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 1, 1]))
-        >>> {name: round(value.item(), 2) for name, value in metrics.compute().items()}
-        {'auc': 1.0, 'balanced_accuracy': 0.75, 'macro_f1': 0.67, 'accuracy': 0.67, 'calibration_error': 0.19, 'loss': 0.58}
+        >>> [(name, round(value.item(), 2)) for name, value in metrics.compute().items()][:4]
+        [('auc', 1.0), ('balanced_accuracy', 0.75), ('macro_f1', 0.67), ('accuracy', 0.67)]
     """
 
     full_state_update = False

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from .aem import AEM
 from .contract import BagOutput
@@ -106,9 +107,12 @@ class BagTrainer(LightningModule):
         self.survival = model.task == "survival"
         _check(model, class_weights, schedule)
         self.model, self.aem, self.wanted = model, aem, wanted
+        self.class_weights: Tensor | None
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
-        self.metrics = SurvivalMetrics(model.cuts) if self.survival else ClassificationMetrics(model.num_classes)
+        self.metrics: Metric = (
+            SurvivalMetrics(model.cuts) if self.survival else ClassificationMetrics(model.num_classes)
+        )
         self.steps = self.seen = 0
         self.sums: dict[str, Any] = {}
         self.predictions: list[Prediction] = []
@@ -144,7 +148,7 @@ class BagTrainer(LightningModule):
         """The bag's own loss, the head's further terms, and the regulariser."""
         labels, progress = self.labels_of(batch.targets), self.progress
         if hasattr(self.model.head, "progress"):
-            self.model.head.progress = progress
+            self.model.head.progress = progress  # type: ignore[assignment]
         output = self.model(batch.features, batch.valid, labels=labels, criterion=self.criterion)
         terms = dict(output.losses)
         loss = output.loss(labels, self.criterion)
@@ -283,6 +287,6 @@ def check_survival(name: str, head: nn.Module) -> None:
         >>> from regard.heads import build_head
         >>> check_survival("clam_sb", build_head("clam_sb", 8, 4, samples=0))
     """
-    if (name.startswith("clam") and getattr(head, "samples", 0)) or name == "ins":
+    if (name.startswith("clam") and getattr(head, "samples", True)) or name == "ins":
         hint = "give it the option samples: 0, or take another" if name != "ins" else "take another"
         raise ValueError(f"the instance losses of {name} know classes, not survival; {hint}, e.g. abmil or acmil")

@@ -13,7 +13,7 @@ from ..datasets.bags import BagDataset, Bags, collate_bags
 from ..datasets.loader import Draw, EvenShard, ImageLoader
 from ..heads.training import BagBatch
 
-__all__ = ["BagOrder", "test_loader", "train_loader"]
+__all__ = ["BagOrder", "measure_loader", "train_loader"]
 
 
 class BagOrder(Sampler[Draw]):
@@ -105,7 +105,7 @@ def train_loader(
     return ImageLoader(dataset, sampler=order, batch_size=batch_size, **_reading(workers))
 
 
-def test_loader(
+def measure_loader(
     bags: Bags, places: Sequence[int], *, batch_size: int, workers: int = 0, world_size: int = 1, rank: int = 0
 ) -> ImageLoader:
     """Bags as they are measured: each once over all processes, in order, with all their instances."""

@@ -19,8 +19,10 @@ from .settings import BagSettings, HeadSettings, TrainSettings
 __all__ = ["Run", "World", "check", "label_of", "open_worlds", "plan", "try_heads"]
 
 #: Settings of images only.
-_IMAGES = ("backbone", "images", "augmentation", "method", "method_options", "ema_decay", "channels_last", "compile")
-_IMAGES += ("grad_checkpointing", "loggers")
+_IMAGES = (
+    *("backbone", "images", "augmentation", "method", "method_options", "ema_decay", "channels_last", "compile"),
+    *("grad_checkpointing", "loggers"),
+)
 
 
 @dataclass

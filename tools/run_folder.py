@@ -20,8 +20,10 @@ from .settings import TrainSettings
 __all__ = ["finished", "first_process", "open_folder"]
 
 #: Settings that say where and on what a run works, not what comes out; they may change when a run goes on.
-_PLACE = ("out", "accelerator", "devices", "nodes", "strategy", "loggers", "images.workers", "images.root")
-_PLACE += ("bags.workers",)
+_PLACE = (
+    *("out", "accelerator", "devices", "nodes", "strategy", "loggers"),
+    *("images.workers", "images.root", "bags.workers"),
+)
 
 #: What shows that training has begun.
 _BEGUN = ("last.ckpt", "summary.json", "runs")

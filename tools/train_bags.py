@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from ..heads.metrics import SCORES
 from ..heads.survival import intervals_of, survival_cuts
 from ..heads.trained_head import TrainedHead, load_trained_head, save_trained_head
 from ..heads.training import BagTrainer
-from .bag_loading import test_loader, train_loader
-from .bag_plan import Run, World, check, label_of, open_worlds, plan, try_heads
+from .bag_loading import measure_loader, train_loader
+from .bag_plan import Run, World, check, open_worlds, plan, try_heads
 from .bag_selection import Selection
 from .bag_tables import print_tables, summarise, write_tables
 from .files import write_atomically
@@ -134,12 +135,12 @@ def _train(settings: TrainSettings, run: Run, count: str) -> None:
             trainer.fit(
                 learner,
                 training,
-                test_loader(bags, fold.val, **measured) if fold.val else None,
+                measure_loader(bags, fold.val, **measured) if fold.val else None,
                 ckpt_path=str(checkpoint) if checkpoint.exists() else None,
                 weights_only=True,
             )
         learner.load_state_dict(selection.weights)
-        trainer.test(learner, test_loader(bags, fold.test, **measured), verbose=False)
+        trainer.test(learner, measure_loader(bags, fold.test, **measured), verbose=False)
     if trainer.is_global_zero:
         seconds = time.monotonic() - begun
         _finish(run, learner, selection)
@@ -161,7 +162,7 @@ def _build(settings: TrainSettings, run: Run) -> TrainedHead:
         times, events = run.world.times(run.fold.train)
         cuts = survival_cuts(times, events, chosen.intervals)
         edges = [f"{cut:g}" for cut in cuts]
-        ranges = [f"{low} to {high}" for low, high in zip(edges, edges[1:], strict=False)]
+        ranges = [f"{low} to {high}" for low, high in pairwise(edges)]
         classes = [f"before {edges[0]}", *ranges, f"from {edges[-1]}"]
     own: dict[str, Any] = {"task": chosen.task, "cuts": cuts, "encoder": chosen.encoder}
     model = TrainedHead(run.head.name, bags.width, classes, options, standardised=chosen.standardise, **own)
@@ -169,9 +170,8 @@ def _build(settings: TrainSettings, run: Run) -> TrainedHead:
         first = load_trained_head(run.folder.parents[1] / run.head.after / run.folder.name / "model")
         with torch.no_grad():
             vectors = [first(bags.features(place)).features for place in run.fold.train]
-        model.head.confounder_feat.copy_(  # type: ignore[union-attr, operator]
-            confounders_of(vectors, count=model.head.confounder_feat.shape[0], seed=run.seed)  # type: ignore[union-attr]
-        )
+        found = model.head.get_buffer("confounder_feat")
+        found.copy_(confounders_of(vectors, count=len(found), seed=run.seed))
     return model
 
 

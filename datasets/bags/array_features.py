@@ -118,16 +118,15 @@ def _open_pt(path: str) -> Any:
             value = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         reason = str(error)
-        if "GLOBAL" not in reason and "Unsupported" not in reason:
+        if "GLOBAL" not in reason and "reduce" not in reason:
             raise ValueError(f"{path} {_DAMAGED.format('it is no file of torch')}") from error
         raise ValueError(
             f"{path} holds more than numbers, and loading that could run code; it was not loaded. "
             "Save the features as one tensor with torch.save"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, struct.error) as error:
-        raise ValueError(
-            f"{path} {_DAMAGED.format(str(error).splitlines()[0] if str(error) else 'it ends')}"
-        ) from error
+        reason = str(error).splitlines()[0] if str(error) else "it ends"
+        raise ValueError(f"{path} {_DAMAGED.format(reason)}") from error
     if isinstance(value, dict):
         return value
     if not isinstance(value, Tensor | np.ndarray):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ class Fold:
     test: list[int]
 
 
+@runtime_checkable
 class Instances(Protocol):
     """Where the instances of one bag are. It can be pickled, and opens its file anew each time."""
 
@@ -77,7 +78,7 @@ class HeldInstances:
 
     def shape(self) -> tuple[int, int]:
         """Number of instances and width."""
-        return self.features.shape  # type: ignore[return-value]
+        return self.features.shape
 
     def read(self, rows: Int[np.ndarray, " rows"] | None = None) -> Float[Tensor, "instances width"]:
         """A copy of the features."""
@@ -218,9 +219,9 @@ class Bags:
         if not len(indices):
             raise ValueError(f"a part of {self.name} has no bags; use fewer folds or a larger share")
         part = object.__new__(Bags)
-        part.bags, part._instances, part._sizes = (
-            [values[index] for index in indices] for values in (self.bags, self._instances, self._sizes)
-        )
+        part.bags = [self.bags[index] for index in indices]
+        part._instances = [self._instances[index] for index in indices]
+        part._sizes = [self._sizes[index] for index in indices]
         part._truth = None if self._truth is None else [self._truth[index] for index in indices]
         part.classes, part.width, part.name, part.fold = self.classes, self.width, self.name, None
         return part

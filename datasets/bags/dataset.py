@@ -43,7 +43,7 @@ class BagDataset(Dataset[tuple[Tensor, Target, int]]):
         >>> from .sources import open_bags
         >>> features, target, index = BagDataset(open_bags("ucsb"), instances=0.5)[3]
         >>> features.shape, target, index
-        (torch.Size([20, 708]), 1, 3)
+        (torch.Size([15, 708]), 1, 3)
     """
 
     def __init__(self, bags: Bags, *, instances: int | float | None = None, seed: int = 0) -> None:
@@ -129,6 +129,6 @@ def _targets(targets: Sequence[Target]) -> Any:
     if any(target is None for target in targets):
         return None
     if isinstance(targets[0], tuple):
-        times, events = zip(*targets, strict=True)  # type: ignore[arg-type]
+        times, events = zip(*targets, strict=True)
         return torch.tensor(times, dtype=torch.float32), torch.tensor(events)
     return torch.tensor(targets)

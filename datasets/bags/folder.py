@@ -93,9 +93,7 @@ def _feature_folders(folder: Path) -> list[Path]:
     inside = sorted(item for item in folder.iterdir() if item.is_dir() and not item.name.startswith("."))
     found = []
     for item in inside:
-        if item.name.startswith("features_"):
-            found.append(item)
-        elif any((item / name).is_dir() for name in _CLAM):
+        if item.name.startswith("features_") or any((item / name).is_dir() for name in _CLAM):
             found.append(item)
         else:
             found += sorted(part for part in item.glob("features_*") if part.is_dir())

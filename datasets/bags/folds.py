@@ -11,6 +11,8 @@ from .bag import Bags, Fold
 
 __all__ = ["check_fold", "make_folds"]
 
+_NO_EVENT = "no event"
+_UNKNOWN = -1
 _log = logging.getLogger(__name__)
 
 
@@ -49,11 +51,11 @@ def make_folds(bags: Bags, folds: int = 5, seed: int = 0, val_share: float = 0.1
     if len(patients) < folds:
         raise ValueError(f"{bags.name} has {len(patients)} patients, too few for {folds} folds")
     for place, text in enumerate(_outcomes(bags)):
-        having = [patient for patient, own in patients.items() if any(_outcome(bags, index) == place for index in own)]
-        if having and len(having) < folds:
+        having = sum(any(_outcome(bags, index) == place for index in own) for own in patients.values())
+        if 0 < having < folds and text != _NO_EVENT:
             raise ValueError(
-                f"{len(having)} patients of {bags.name} have {text}, too few for {folds} folds: "
-                f"some test part would have none; use {max(2, len(having))} folds or fewer"
+                f"{having} patients of {bags.name} have {text}, too few for {folds} folds: "
+                "some test part would have none; use fewer folds, or join classes"
             )
     made = []
     for repeat in range(repeats):
@@ -80,11 +82,11 @@ def check_fold(bags: Bags, fold: Fold, where: str) -> None:
         ValueError: a part lacks that, or there is nothing to train or test on.
     """
     outcomes = _outcomes(bags)
-    every = {_outcome(bags, index) for index in range(len(bags))} - {None}
+    every = {_outcome(bags, index) for index in range(len(bags))} - {_UNKNOWN}
     for name, part in (("train", fold.train), ("val", fold.val), ("test", fold.test)):
         if not part and name != "val":
             raise ValueError(f"{where}: the part {name!r} is empty")
-        there = {_outcome(bags, index) for index in part} - {None}
+        there = {_outcome(bags, index) for index in part} - {_UNKNOWN}
         if not part or not every:
             continue
         if bags.bags[part[0]].event is not None:
@@ -100,25 +102,26 @@ def check_fold(bags: Bags, fold: Fold, where: str) -> None:
 def _outcomes(bags: Bags) -> Sequence[str]:
     """In words, by their number."""
     if bags.bags[0].event is not None:
-        return ["no event", "an event"]
+        return [_NO_EVENT, "an event"]
     return [f"the label {name!r}" for name in bags.classes]
 
 
-def _outcome(bags: Bags, index: int) -> int | None:
+def _outcome(bags: Bags, index: int) -> int:
     bag = bags.bags[index]
-    return bag.label if bag.event is None else int(bag.event)
+    if bag.event is not None:
+        return int(bag.event)
+    return _UNKNOWN if bag.label is None else bag.label
 
 
 def _kinds(bags: Bags, patients: dict[str, list[int]]) -> dict[str, tuple[int, ...]]:
     """Patient -> the outcomes of its bags."""
+    outcomes = [*_outcomes(bags), "no label"]
     kinds = {}
     mixed = []
     for patient, own in patients.items():
-        kinds[patient] = tuple(sorted({place for index in own if (place := _outcome(bags, index)) is not None}))
+        kinds[patient] = tuple(sorted({_outcome(bags, index) for index in own}))
         if len(kinds[patient]) > 1:
-            labels = ", ".join(
-                f"{bags.bags[index].id} {_outcomes(bags)[_outcome(bags, index) or 0]}" for index in own[:4]
-            )
+            labels = ", ".join(f"{bags.bags[index].id}: {outcomes[_outcome(bags, index)]}" for index in own[:4])
             mixed.append(f"{patient} ({labels}{', ...' if len(own) > 4 else ''})")
     if mixed:
         more = f" and {len(mixed) - 3} more" if len(mixed) > 3 else ""

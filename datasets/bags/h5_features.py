@@ -128,7 +128,11 @@ def open_h5(path: str) -> Iterator[h5py.File]:
         if not os.path.exists(path):  # noqa: PTH110
             raise ValueError(f"there is no file {path}") from error
         number = getattr(error, "errno", None)
-        if number in (errno.EAGAIN, errno.EACCES, errno.ENOLCK) or "lock" in reason or "open for write" in reason:
+        if (
+            number in (errno.EAGAIN, errno.EACCES, errno.ENOLCK)
+            or "to lock file" in reason
+            or "open for write" in reason
+        ):
             raise ValueError(
                 f"{path} cannot be opened ({reason}); if it is still being written, wait for that; on a network disk "
                 "that knows no locks set HDF5_USE_FILE_LOCKING=FALSE"

@@ -7,7 +7,6 @@ import logging
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
 
 from .bag import Bag, Bags, Instances
 from .folder import find_features
@@ -34,7 +33,7 @@ def open_bags(
     table: str | Path | None = None,
     label: str = "label",
     classes: list[str] | None = None,
-    task: Literal["classification", "survival"] = "classification",
+    task: str = "classification",
     seed: int = 0,
     strict: bool = False,
 ) -> Bags:
@@ -49,7 +48,7 @@ def open_bags(
             (ACMIL's H5), or there are none, for a prediction; slides without instances are then left out.
         label: name of the column of labels.
         classes: their names in the order of their numbers. Default: all labels, sorted; by number if all are numbers.
-        task: classification needs labels; survival needs the columns time and event.
+        task: `classification`, which needs labels, or `survival`, which needs the columns time and event.
         seed: of the rendered sets, 0 or more.
         strict: whether features that the table does not list are an error. Default: they are left out, and that is
             said.
@@ -69,9 +68,7 @@ def open_bags(
     name = os.fspath(source)
     if name in BAG_SETS:
         if table is not None or classes is not None or task == "survival":
-            raise ValueError(
-                f"{name} comes with its labels; leave out table and classes, or give ./{name} for a folder"
-            )
+            raise ValueError(f"{name} comes with its labels; leave out table, classes and task, or give ./{name}")
         module, _, function = f"{__package__}.{BAG_SETS[name]}".partition(":")
         return getattr(import_module(module), function)(name, seed)
     if not Path(name).exists():

@@ -16,7 +16,6 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 __all__ = ["SlideRow", "read_slide_table", "slide_name", "sort_labels"]
 
@@ -48,15 +47,13 @@ class SlideRow:
     event: bool | None = None
 
 
-def read_slide_table(
-    path: str | Path, *, label: str = "label", task: Literal["classification", "survival"] = "classification"
-) -> list[SlideRow]:
-    """Read the table of slides.
+def read_slide_table(path: str | Path, *, label: str = "label", task: str = "classification") -> list[SlideRow]:
+    r"""Read the table of slides.
 
     Args:
         path: the CSV file.
         label: name of the column of labels.
-        task: what is to be read of each slide: its label, or time and event.
+        task: `classification` or `survival`: what is to be read of each slide, its label, or time and event.
 
     Raises:
         ValueError: with the line where it can be told: no table, a column is missing, a blank or bad value, a slide
@@ -65,7 +62,7 @@ def read_slide_table(
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = (Path(folder) / "slides.csv").write_text("case_id,slide_id,label\\np,a.svs,tumour\\n")
+        ...     _ = (Path(folder) / "slides.csv").write_text("case_id,slide_id,label\np,a.svs,tumour\n")
         ...     read_slide_table(f"{folder}/slides.csv")[0].slide
         'a'
     """
