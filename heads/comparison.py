@@ -18,7 +18,7 @@ from scipy import special
 
 from .survival import pairs, risk
 
-__all__ = ["PairedTest", "Tested", "bootstrap_means", "class_scores", "paired_test", "survival_scores"]
+__all__ = ["PairedTest", "ScoredBags", "bootstrap_means", "class_scores", "paired_test", "survival_scores"]
 
 #: What intervals cover.
 LEVEL = 0.95
@@ -29,7 +29,7 @@ Scores = dict[str, Float[np.ndarray, " draws"]]
 
 
 @dataclass(frozen=True)
-class Tested:
+class ScoredBags:
     """Bags that one trained head was tested on.
 
     Attributes:
@@ -130,7 +130,7 @@ def survival_scores(
 
 
 def bootstrap_means(
-    heads: Mapping[str, Sequence[Tested]], *, resamples: int = 1000, seed: int = 0
+    heads: Mapping[str, Sequence[ScoredBags]], *, resamples: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """95 % intervals of each head's mean score over its folds and seeds.
 
@@ -149,7 +149,7 @@ def bootstrap_means(
     Example:
         >>> chances = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.1, 0.9]])
         >>> labels = np.array([0, 1, 0, 1])
-        >>> tested = Tested("abcd", lambda weights: class_scores(chances, labels, weights))
+        >>> tested = ScoredBags("abcd", lambda weights: class_scores(chances, labels, weights))
         >>> bootstrap_means({"abmil": [tested]})["abmil"]["accuracy"]
         (1.0, 1.0)
     """

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ..heads.comparison import Tested, bootstrap_means, class_scores, paired_test, survival_scores
+from ..heads.comparison import ScoredBags, bootstrap_means, class_scores, paired_test, survival_scores
 from ..heads.metrics import SCORES
 from ..heads.survival import survival_loss
 from ..mllm.statistics import holm
@@ -174,7 +174,7 @@ def _tests(
     }
 
 
-def _tested(run: Mapping[str, Any], task: str, own_worlds: bool) -> Tested:
+def _tested(run: Mapping[str, Any], task: str, own_worlds: bool) -> ScoredBags:
     """A run's bags for the bootstrap."""
     bags = run["predictions"]
     patients = [(run["seed"] if own_worlds else 0, bag["patient"]) for bag in bags]
@@ -186,10 +186,10 @@ def _tested(run: Mapping[str, Any], task: str, own_worlds: bool) -> Tested:
         losses = np.array(
             [float(survival_loss(row[None], target[None])) for row, target in zip(rows, targets, strict=True)]
         )
-        return Tested(patients, lambda weights: survival_scores(rows.numpy(), times, events, losses, weights))
+        return ScoredBags(patients, lambda weights: survival_scores(rows.numpy(), times, events, losses, weights))
     chances = _chances(run, task).double().numpy()
     labels = np.array([bag["label"] for bag in bags])
-    return Tested(patients, lambda weights: class_scores(chances, labels, weights))
+    return ScoredBags(patients, lambda weights: class_scores(chances, labels, weights))
 
 
 def _chances(run: Mapping[str, Any], task: str) -> torch.Tensor:

@@ -16,7 +16,7 @@ from regard.heads import AEM
 from regard.heads.trained_head import TrainedHead
 from regard.heads.training import BagBatch, BagTrainer
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*log_every_n_steps")
+pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 
 
 def trained(case: str = "abmil", classes: int = 2, **own: Any) -> TrainedHead:
@@ -143,8 +143,8 @@ def test_what_does_not_go_together_is_named() -> None:
     with pytest.raises(ValueError, match="needs a metric"):
         BagTrainer(trained(), schedule="plateau")
     with pytest.raises(ValueError, match="3 class weights came for 2 classes"):
-        BagTrainer(trained(), class_weights=[1, 1, 1])
+        BagTrainer(trained(), class_weights=[1.0, 1.0, 1.0])
     with pytest.raises(ValueError, match="no classes to weight"):
-        BagTrainer(trained(task="survival", cuts=[1.0]), class_weights=[1, 1])
+        BagTrainer(trained(task="survival", cuts=[1.0]), class_weights=[1.0, 1.0])
     with pytest.raises(ValueError, match="2 intervals of time have 1 cuts"):
         trained(task="survival")
