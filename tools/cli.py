@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Collection, Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_type_hints
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
@@ -111,7 +111,11 @@ def build_parser() -> ArgumentParser:
         job = _Parser(description=(settings.__doc__ or "").partition("\n")[0], allow_abbrev=False)
         job.add_argument("--config", action=_RecipeAction, help="YAML file, or the name of a recipe (regard list)")
         several = {field.name: field for field in dataclasses.fields(settings) if "words" in field.metadata}
-        job.add_class_arguments(settings, as_positional=True, skip={*several})
+        word = {field.name: field for field in dataclasses.fields(settings) if "word" in field.metadata}
+        job.add_class_arguments(settings, as_positional=True, skip={*several, *word})
+        for one in word.values():
+            choices = get_args(get_type_hints(settings)[one.name])
+            job.add_argument(one.name, nargs="?", default=one.default, choices=choices, help=one.metadata["word"])
         for words in several.values():
             job.add_argument(words.name, nargs="+", type=str, help=words.metadata["words"])
         job.repeated = {f"--{field.name}" for field in dataclasses.fields(settings) if "repeated" in field.metadata}

@@ -1,16 +1,20 @@
-"""`regard demo`: a small ViT with a swapped attention beside its softmax twin, on the digits of scikit-learn."""
+"""`regard demo`: a small ViT with a swapped attention beside its softmax twin, on the digits of scikit-learn.
+
+`regard demo mil` is in `demo_bags`.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from . import train
+from . import demo_bags, train
 from .pictures import draw_curves
 from .recipes import read_recipe
 from .settings import DemoSettings, TrainSettings
@@ -25,16 +29,19 @@ def run(settings: DemoSettings) -> int:
     Args:
         settings: see `DemoSettings`.
     """
+    if settings.what == "mil":
+        return demo_bags.run(settings)
     torch.set_num_threads(1)  # models this small only wait for each other on more
     out = Path(settings.out)
     summaries = {}
     for attention in dict.fromkeys([settings.attention, "softmax"]):
-        changes = {
+        changes: dict[str, Any] = {
             "backbone.attention": attention,
             "out": str(out / attention),
-            "epochs": settings.epochs,
             "seed": settings.seed,
         }
+        if settings.epochs is not None:
+            changes["epochs"] = settings.epochs
         recipe = read_recipe("digits_vit_van", TrainSettings, changes)
         sys.stderr.write(f"Training {recipe.backbone.name} with {attention} on the digits of scikit-learn\n")
         train.run(recipe)

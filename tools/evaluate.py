@@ -25,8 +25,8 @@ from ..vision import ImageClassifier
 from . import evaluate_lvlms
 from .files import write_atomically
 from .settings import EvaluateSettings
-from .train import build_data, build_trainer, check_size, image_config, print_summary, write_tables
-from .training import quiet_lightning
+from .train import build_data, check_size, image_config, print_summary, write_tables
+from .training import build_trainer, quiet_lightning
 
 __all__ = ["run"]
 

@@ -1,4 +1,4 @@
-"""`regard train`: an image classifier, from images on disk to an exported model folder.
+"""`regard train`: an image classifier, from images on disk to an exported model folder; heads on bags: `train_bags`.
 
 The output folder holds settings.yaml, run.json (versions), metrics.csv (a row an epoch), last.ckpt and best.ckpt,
 curves.png, and when the run is done confusion.png, per_class.csv, summary.json and model/, the best weights as a
@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
-import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -22,12 +19,9 @@ from urllib.error import URLError
 import numpy as np
 import timm
 import torch
-import yaml
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -35,15 +29,19 @@ from torch import nn
 from ..datasets.classification import ClassificationData
 from ..vision import ImageClassifier, create_model
 from ..vision.sparsifiner_training import SparsifinerClassifier
+from . import train_bags
 from .export import export
 from .pictures import draw_confusion, draw_curves
+from .run_folder import finished, first_process, open_folder
 from .settings import BackboneSettings, ImageSettings, TrainSettings
 from .training import (
     BestCheckpoint,
     EpochLine,
     EpochSeed,
     EpochTable,
+    LastCheckpoint,
     SafeCheckpointIO,
+    build_trainer,
     quiet_lightning,
     read_table,
     write_atomically,
@@ -53,9 +51,6 @@ __all__ = ["run"]
 
 #: How a model learns -> the Lightning module that does it.
 METHODS: dict[str, type[ImageClassifier]] = {"supervised": ImageClassifier, "sparsifiner": SparsifinerClassifier}
-
-#: Settings that say where and on what a run works, not what comes out; they may change when a run goes on.
-_PLACE = ("out", "accelerator", "devices", "nodes", "strategy", "loggers", "images.workers", "images.root")
 
 
 def run(settings: TrainSettings) -> int:
@@ -71,12 +66,14 @@ def run(settings: TrainSettings) -> int:
         ValueError: a setting is wrong, or the output folder belongs to a run with other settings.
         OSError: the output folder cannot be written.
     """
+    if settings.bags is not None:
+        return train_bags.run(settings)
     out = Path(settings.out)
     summary = finished(settings)
     if summary is None:
         open_folder(settings)
         summary = _train(settings, out)
-    if _first_process():
+    if first_process():
         print_summary(summary, f"{out}: test images, weights of epoch {summary['best_epoch']}")
     return 1 if summary["unreadable"] else 0
 
@@ -114,10 +111,9 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
         grad_checkpointing=settings.grad_checkpointing,
     )
     monitor, mode = ("val_loss", "min") if settings.best_by == "loss" else (classifier.score, "max")
-    every: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = BestCheckpoint(out, "best", monitor=monitor, mode=mode, **every)
-    last = ModelCheckpoint(out, "last", **every)
-    callbacks: list[Callback] = [EpochSeed(settings.seed), EpochTable(out / "metrics.csv"), best, last]
+    every_epoch: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
+    best = BestCheckpoint(out, "best", monitor=monitor, mode=mode, **every_epoch)
+    callbacks: list[Callback] = [EpochSeed(settings.seed), EpochTable(out / "metrics.csv"), best, LastCheckpoint(out)]
     callbacks += [RichProgressBar()] if sys.stderr.isatty() else [EpochLine()]
     if settings.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
@@ -272,27 +268,6 @@ def check_size(model: nn.Module, size: tuple[int, int, int]) -> None:
         model.train()
 
 
-def build_trainer(callbacks: list[Callback], **own: Any) -> Trainer:
-    """Lightning's trainer with what all our jobs want; `own` goes to `Trainer`.
-
-    Raises:
-        ValueError: a device, strategy or precision that is not to be had here.
-    """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    try:
-        return Trainer(
-            callbacks=callbacks,
-            plugins=[SafeCheckpointIO()],
-            use_distributed_sampler=False,  # the data module spreads images itself, without repeating any
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            enable_progress_bar=any(isinstance(callback, RichProgressBar) for callback in callbacks),
-            **({"logger": False, "enable_checkpointing": False} | own),
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise ValueError(f"no trainer for these devices: {error} (regard doctor shows what is here)") from error
-
-
 def _loggers(settings: TrainSettings) -> list[Logger] | bool:
     loggers: list[Logger] = []
     for name in settings.loggers:
@@ -304,59 +279,6 @@ def _loggers(settings: TrainSettings) -> list[Logger] | bool:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(f'--loggers {name} needs: pip install "regard[{name}]"') from error
     return loggers or False
-
-
-def finished(settings: TrainSettings) -> dict[str, Any] | None:
-    """The summary of a run that is done with the same settings, or None."""
-    summary = Path(settings.out, "summary.json")
-    if not summary.is_file() or _differences(settings):
-        return None
-    return json.loads(summary.read_text(encoding="utf-8"))
-
-
-def open_folder(settings: TrainSettings) -> None:
-    """Make the output folder, or take up the one of a stopped run.
-
-    Raises:
-        ValueError: it holds a run with other settings; they are named.
-    """
-    out = Path(settings.out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; give a folder")
-    different = _differences(settings)
-    if different:
-        raise ValueError(f"{out} holds a run with other settings ({'; '.join(different)}); give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    if _first_process():
-        names = ("regard", "torch", "torchvision", "timm", "lightning", "numpy")
-        versions = {"python": platform.python_version()} | {name: version(name) for name in names}
-        write_atomically(out / "settings.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
-        write_atomically(out / "run.json", json.dumps({"versions": versions, "command": sys.argv[1:]}, indent=1))
-
-
-def _first_process() -> bool:
-    """Whether this process writes; several devices each have one."""
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def _differences(settings: TrainSettings) -> list[str]:
-    path = Path(settings.out, "settings.yaml")
-    if not path.is_file() or not any(Path(settings.out, name).exists() for name in ("last.ckpt", "summary.json")):
-        return []  # nothing is finished that could be lost
-    before, now = _flat(yaml.safe_load(path.read_text(encoding="utf-8"))), _flat(asdict(settings))
-    return [
-        f"{key}: {before.get(key)!r} there, {now.get(key)!r} here"
-        for key in sorted(before.keys() | now.keys())
-        if key not in _PLACE and before.get(key) != now.get(key)
-    ]
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat
 
 
 def _stopped_early(checkpoint: Path) -> bool:

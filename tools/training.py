@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import pickle
 import random
@@ -19,7 +20,8 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from .files import write_atomically
 
@@ -28,7 +30,9 @@ __all__ = [
     "EpochLine",
     "EpochSeed",
     "EpochTable",
+    "LastCheckpoint",
     "SafeCheckpointIO",
+    "build_trainer",
     "quiet_lightning",
     "read_table",
 ]
@@ -88,6 +92,27 @@ def quiet_lightning() -> Iterator[None]:
         yield
 
 
+def build_trainer(callbacks: list[Callback], **own: Any) -> Trainer:
+    """Lightning's trainer with what all our jobs want; `own` goes to `Trainer`.
+
+    Raises:
+        ValueError: a device, strategy or precision that is not to be had here.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    try:
+        return Trainer(
+            callbacks=callbacks,
+            plugins=[SafeCheckpointIO()],
+            use_distributed_sampler=False,  # the data module spreads images itself, without repeating any
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=any(isinstance(callback, RichProgressBar) for callback in callbacks),
+            **({"logger": False, "enable_checkpointing": False} | own),
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ValueError(f"no trainer for these devices: {error} (regard doctor shows what is here)") from error
+
+
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the weights of the epoch with the best score; of several with the same, those of the last.
 
@@ -98,6 +123,25 @@ class BestCheckpoint(ModelCheckpoint):
         """Whether the epoch's score is as good as the best."""
         ties = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
         return ties or super().check_monitor_top_k(trainer, current)
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the last epoch in last.ckpt, to go on from there.
+
+    Args:
+        folder: where to.
+        every_s: least seconds between two, where epochs are short: as much work may have to be done again.
+    """
+
+    def __init__(self, folder: Path, every_s: float = 0.0) -> None:
+        super().__init__(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
+        self.every_s, self.saved = every_s, time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, unless it was a moment ago."""
+        if time.monotonic() - self.saved >= self.every_s:
+            super().on_train_epoch_end(trainer, pl_module)
+            self.saved = time.monotonic()
 
 
 class EpochSeed(Callback):
@@ -120,7 +164,15 @@ class EpochSeed(Callback):
 
 
 class EpochLine(Callback):
-    """Says how each epoch went in one line on stderr, where no terminal is there for a progress bar."""
+    """Says how an epoch went in one line on stderr, where no terminal is there for a progress bar.
+
+    Args:
+        every_s: least seconds between lines; epochs that come sooner are left out.
+    """
+
+    def __init__(self, every_s: float = 0.0) -> None:
+        self.every_s = every_s
+        self.said = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -128,11 +180,12 @@ class EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the line."""
-        if trainer.is_global_zero:
+        now = time.monotonic()
+        if trainer.is_global_zero and now - self.said >= self.every_s:
+            self.said = now
             values = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
-            seconds = time.monotonic() - self.begin
             epochs = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-            sys.stderr.write(f"epoch {epochs}  {values}  ({seconds:.1f} s)\n")
+            sys.stderr.write(f"epoch {epochs}  {values}  ({now - self.begin:.1f} s)\n")
 
 
 class EpochTable(Callback):
@@ -140,13 +193,15 @@ class EpochTable(Callback):
 
     Args:
         path: file to write.
+        every_s: least seconds between two writings, where epochs are short; the last epoch is always written.
 
     Raises:
         ValueError: the training loss is no longer a number.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, every_s: float = 0.0) -> None:
+        self.path, self.every_s = path, every_s
+        self.written = time.monotonic()
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -160,7 +215,13 @@ class EpochTable(Callback):
                 "--optimizer.lr, a longer --optimizer.warmup_epochs, --optimizer.clip_grad 1.0, or 32-true precision"
             )
         self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and time.monotonic() - self.written >= self.every_s:
+            self.write()
+            self.written = time.monotonic()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is not written yet."""
+        if trainer.is_global_zero and self.every_s and self.rows:
             self.write()
 
     def write(self) -> None:

@@ -7,18 +7,22 @@ from .demo import DemoSettings
 from .doctor import DoctorSettings, ListSettings
 from .evaluate import BuildPopeSettings, EvaluateSettings, ScoreSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
+from .train_bags import AemSettings, BagSettings, HeadSettings
 from .train_lvlm import TrainLvlmSettings
 
 __all__ = [
+    "AemSettings",
     "AskSettings",
     "AugmentationSettings",
     "BackboneSettings",
+    "BagSettings",
     "BenchmarkSettings",
     "BuildPopeSettings",
     "ConvertSettings",
     "DemoSettings",
     "DoctorSettings",
     "EvaluateSettings",
+    "HeadSettings",
     "ImageSettings",
     "ListSettings",
     "OptimizerSettings",

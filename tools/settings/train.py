@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .train_bags import BagSettings
+
 __all__ = ["AugmentationSettings", "BackboneSettings", "ImageSettings", "OptimizerSettings", "TrainSettings"]
 
 
@@ -134,10 +136,11 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Train an image classifier.
+    """Train an image classifier, or with `bags` heads on bags of features.
 
     Attributes:
-        data: digits; a folder (class folders, labels.csv or IDX files); torchvision:NAME; or hf:NAME.
+        data: digits; a folder (class folders, labels.csv or IDX files); torchvision:NAME; or hf:NAME. For bags: ucsb,
+            musk1, musk2, elephant; mil_shortcut, mil_noise, mil_rare (rendered); or a folder of features.
         out: folder of results; the same command again goes on where it was stopped.
         backbone: the model.
         images: how images are read.
@@ -147,11 +150,11 @@ class TrainSettings:
             weights of a dense network (give pretrained or weights).
         method_options: the method's own options, e.g. reconstruction_epochs for sparsifiner.
         epochs: passes over the training images.
-        batch_size: images in one update, over all devices and accumulation steps.
+        batch_size: images or bags in one update, over all devices and accumulation steps.
         accumulate: parts in which a device works through its share of a batch.
         ema_decay: keep a moving average of the weights with this decay, 0-1, and judge that; null is off.
-        best_by: what chooses the best epoch, and what early_stop watches: score is top-1 or mean average precision;
-            loss tells epochs apart where validation images are few.
+        best_by: what chooses the best epoch, and what early_stop watches: score is top-1 or mean average precision, or
+            for bags their score; loss tells epochs apart where validation images are few.
         early_stop: stop after this many epochs without a better one; null is off.
         seed: seed of everything by chance.
         precision: number format of the computation.
@@ -164,6 +167,7 @@ class TrainSettings:
         strategy: Lightning's strategy, e.g. ddp.
         loggers: further loggers by name; metrics.csv is always written.
         limit_batches: at most this many batches an epoch, for a trial run; null is all.
+        bags: heads on bags of features instead of an image classifier.
     """
 
     data: str = "digits"
@@ -191,3 +195,4 @@ class TrainSettings:
     strategy: str = "auto"
     loggers: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
     limit_batches: int | None = None
+    bags: BagSettings | None = None
