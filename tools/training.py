@@ -138,8 +138,9 @@ class LastCheckpoint(ModelCheckpoint):
         self.every_s, self.saved = every_s, time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, unless it was a moment ago."""
-        if time.monotonic() - self.saved >= self.every_s:
+        """Save, unless it was a moment ago; the first process's clock counts for all."""
+        due = time.monotonic() - self.saved >= self.every_s
+        if trainer.strategy.broadcast(due):
             super().on_train_epoch_end(trainer, pl_module)
             self.saved = time.monotonic()
 
