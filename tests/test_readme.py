@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ import timm
 import torch
 from jobs import run, train
 from PIL import Image
+from slide_folder import write_slides
 
 import regard.vision  # noqa: F401  (makes our models known to timm)
+from regard.datasets.bags import make_folds, open_bags, write_folds
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +38,8 @@ SMALL = {
     "train-lvlm": ["--steps_scale", "0.01", "--eval_scenes", "2", "--workers", "1"],
     "benchmark": ["--sides", "[7]", "--image_size", "56", "--batch", "1", "--repeats", "1", "--passes", "[forward]"],
 }
+#: The same for heads on bags.
+FEW_BAGS = ["--epochs", "1", "--optimizer.warmup_epochs", "0", "--bags.resamples", "20", "--bags.workers", "0"]
 #: The same for fixes of vision-language models.
 FEW_FIXES = ["--resamples", "20", "--costs", "1", "--pictures", "1", "--max_new_tokens", "3"]
 
@@ -56,8 +61,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             path = tmp_path / "fashion" / f"{part}-{kind}-ubyte.gz"
             path.write_bytes(gzip.compress(head + values.tobytes()))
     build_coco(tmp_path)
+    build_slides(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def build_slides(folder: Path) -> None:
+    """features/ of 24 slides, their tables, and CLAM's files of one split in splits/."""
+    write_slides(folder / "features")
+    write_slides(folder / "survival", survival=True)
+    (folder / "features" / "slides.csv").rename(folder / "slides.csv")
+    (folder / "survival" / "slides.csv").rename(folder / "survival.csv")
+    bags = open_bags(str(folder / "features"), table=str(folder / "slides.csv"))
+    write_folds(folder / "splits", bags, make_folds(bags, folds=2, val_share=0.2)[:1])
 
 
 def build_coco(folder: Path) -> None:
@@ -99,6 +115,14 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
         assert run("evaluate", *given, "--fix", "vdd") == 0
     words = ["embedded" if "/llava-" in word else word for word in words]
     small = [] if "--print_config" in words else SMALL.get(job, [])
+    if any(word.startswith("slides_") for word in words):
+        small = [*FEW_BAGS, *([] if "splits" in words else ["--bags.folds", "2"])]
+    if "mil" in words:
+        small = ["--epochs", "1"]
+    if "--heads" in words:  # torchmil is a dependency of this command only
+        small = ["--heads", "[abmil]", "--instances", "[50]", "--features", "8", "--repeats", "1"]
+        assert run(job, *words, *small) == (0 if find_spec("torchmil") else 2)
+        return
     if "--lvlms" in words:
         small = [*small, "--lvlms", "[embedded]", "--new_tokens", "3"]
     small = [*FEW_FIXES, "--scenes", "2"] if fixes else small

@@ -138,9 +138,11 @@ class LastCheckpoint(ModelCheckpoint):
         self.every_s, self.saved = every_s, time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, unless it was a moment ago; the first process's clock counts for all."""
+        """Save, unless it was a moment ago."""
         due = time.monotonic() - self.saved >= self.every_s
-        if trainer.strategy.broadcast(due):
+        if self.every_s and trainer.world_size > 1:
+            due = trainer.strategy.broadcast(due)  # all processes wait for each other while saving
+        if due:
             super().on_train_epoch_end(trainer, pl_module)
             self.saved = time.monotonic()
 
