@@ -115,7 +115,7 @@ def _train(settings: TrainSettings, run: Run, count: str) -> None:
     )
     table = EpochTable(run.folder / "metrics.csv", every_s=SAVE_S)
     callbacks: list[Callback] = [EpochSeed(run.seed), table, selection, LastCheckpoint(run.folder, every_s=SAVE_S)]
-    callbacks.append(EpochLine(every_s=20))
+    callbacks.append(EpochLine(every_s=20.0))
     trainer = _trainer(settings, callbacks, clip_grad)
     size = device_batch_size(settings, trainer)
     place: dict[str, Any] = {"world_size": trainer.world_size, "rank": trainer.global_rank, "workers": chosen.workers}

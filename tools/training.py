@@ -139,7 +139,10 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save, unless it was a moment ago."""
-        if time.monotonic() - self.saved >= self.every_s:
+        due = time.monotonic() - self.saved >= self.every_s
+        if self.every_s and trainer.world_size > 1:
+            due = trainer.strategy.broadcast(due)  # all processes wait for each other while saving
+        if due:
             super().on_train_epoch_end(trainer, pl_module)
             self.saved = time.monotonic()
 
