@@ -59,7 +59,7 @@ def summarise(settings: TrainSettings, results: Results, *, own_worlds: bool) ->
             "metrics": metrics,
             "attention": {name: own for name, own in attention.items() if own["mean"] is not None},
             "parameters": runs[0]["parameters"],
-            "best_epoch": _spread([run["best_epoch"] for run in runs]),
+            "best_epoch": _spread([float(run["best_epoch"]) for run in runs]),
         }
     reference = chosen.reference or next(iter(by_head))
     first = next(iter(by_head.values()))

@@ -70,7 +70,7 @@ def test_two_processes_give_the_metrics_of_one(tmp_path: Path) -> None:
     assert two == pytest.approx(one, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", recipes())
+@pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("vision/")])
 def test_every_recipe_builds_and_trains_for_a_step(
     name: str, tmp_path: Path, photos: Callable[..., Path], idx_folder: Path
 ) -> None:
