@@ -39,7 +39,18 @@ SMALL = {
     "benchmark": ["--sides", "[7]", "--image_size", "56", "--batch", "1", "--repeats", "1", "--passes", "[forward]"],
 }
 #: The same for heads on bags.
-FEW_BAGS = ["--epochs", "1", "--optimizer.warmup_epochs", "0", "--bags.resamples", "20", "--bags.workers", "0"]
+FEW_BAGS = [
+    "--epochs",
+    "1",
+    "--optimizer.warmup_epochs",
+    "0",
+    "--bags.resamples",
+    "20",
+    "--bags.workers",
+    "0",
+    "--bags.seeds",
+    "[0]",
+]
 #: The same for fixes of vision-language models.
 FEW_FIXES = ["--resamples", "20", "--costs", "1", "--pictures", "1", "--max_new_tokens", "3"]
 

@@ -1,8 +1,9 @@
-"""`regard list`: models, attention blocks, recipes, methods against hallucination and benchmarks."""
+"""`regard list`: models, attention blocks, recipes, methods against hallucination, benchmarks and bag heads."""
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
+from ..heads import HEADS, head_class
 from ..mllm.class_names import class_named
 from ..mllm.interventions import INTERVENTIONS, intervention_class
 from ..vision.attention import ATTENTION, attention_class
@@ -33,6 +35,7 @@ def run(settings: ListSettings) -> int:
         "recipes": list_recipes,
         "methods": list_methods,
         "benchmarks": list_benchmarks,
+        "heads": list_heads,
     }
     wanted = parts if settings.kind == "all" else {settings.kind: parts[settings.kind]}
     found = {name: list(rows()) for name, rows in wanted.items()}
@@ -105,6 +108,19 @@ def list_benchmarks() -> Iterator[dict[str, Any]]:
     for name in KNOWN:
         cls = class_named(name, "benchmark", KNOWN, __package__.rpartition(".")[0])
         yield _described(name, cls, (sys.modules[cls.__module__].__doc__ or "").partition("\n")[0])
+
+
+def list_heads() -> Iterator[dict[str, Any]]:
+    """Multiple-instance heads: name, paper, what they are, and their options with their defaults."""
+    for name in HEADS:
+        cls = head_class(name)
+        own = [one for one in inspect.signature(cls).parameters.values() if one.default is not inspect.Parameter.empty]
+        yield {
+            "name": name,
+            "paper": getattr(cls, "paper", None),
+            "what": (cls.__doc__ or "").partition("\n")[0],
+            "options": ", ".join(f"{one.name}={one.default!r}" for one in own if one.name != "num_classes"),
+        }
 
 
 def _described(name: str, cls: Any, what: str = "") -> dict[str, Any]:

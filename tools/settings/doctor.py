@@ -15,12 +15,12 @@ class DoctorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ListSettings:
-    """Show the models, attention blocks, recipes, methods against hallucination and benchmarks.
+    """Show the models, attention blocks, recipes, methods against hallucination, benchmarks and bag heads.
 
     Attributes:
         kind: what to show.
         json: machine-readable output.
     """
 
-    kind: Literal["all", "models", "blocks", "recipes", "methods", "benchmarks"] = "all"
+    kind: Literal["all", "models", "blocks", "recipes", "methods", "benchmarks", "heads"] = "all"
     json: bool = False
