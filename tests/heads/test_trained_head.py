@@ -81,7 +81,7 @@ def test_a_head_of_another_package_is_not_imported_unasked(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        ({"dim_in": 3}, "does not fit its config.json"),
+        ({"dim_in": 3}, r"does not fit its config\.json"),
         ({"options": {"widht": 8}}, "did you mean 'width'"),
         ({"options": None, "classes": None}, "does not"),
         ({"dim_in": "many"}, "does not describe a trained head"),
@@ -96,7 +96,7 @@ def test_a_description_that_does_not_fit_is_named(change: dict[str, object], hin
 
 
 def test_a_folder_without_a_head_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="has no config.json"):
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
         load_trained_head(tmp_path)
     save_trained_head(trained(), tmp_path / "model")
     file = tmp_path / "model/model.safetensors"
