@@ -30,7 +30,7 @@ __all__ = ["HIDDEN", "Pooled", "Scorer", "attention_pool", "check_chunk"]
 #: the same, as where a published code writes -1e9. Padding is -inf and never weighs anything.
 HIDDEN = torch.finfo(torch.float32).min
 
-#: Instances in a block where nothing is to be saved: on a CPU they fit the second-level cache.
+#: Instances in a block where nothing is to be saved: on a CPU those of a thread fit its second-level cache.
 _ROWS = {"cpu": 1024}
 
 
@@ -101,7 +101,8 @@ def attention_pool(
     device = bag.device.type
     inner = [scorer.value] if scorer.gate is None else [scorer.value, scorer.gate]
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else projection.weight.dtype
-    rows = min(chunk or max(1, _ROWS.get(device, 65536) // len(bag)), bag.shape[1])
+    block = _ROWS[device] * torch.get_num_threads() if device in _ROWS else 65536
+    rows = min(chunk or max(1, block // len(bag)), bag.shape[1])
     random = drop_rate > 0 or score_drop_rate > 0
     how = _How(
         gated=scorer.gate is not None,
@@ -259,7 +260,7 @@ class _Running:
         weights = (scores - base).exp()
         self.total = self.total * fading + weights.sum(dim=-1, keepdim=True)
         hidden = hidden.view(len(scores), -1, hidden.shape[-1])
-        self.sum = self.sum * fading + torch.bmm(weights.to(hidden.dtype), hidden).to(self.sum.dtype)
+        self.sum = self.sum * fading + torch.bmm(weights, hidden.to(weights.dtype))
         self.top = top
 
     def mean(self) -> Tensor:

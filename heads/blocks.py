@@ -14,33 +14,36 @@ __all__ = ["in_blocks"]
 
 
 def in_blocks(
-    function: Callable[[Float[Tensor, "bags rows dim"]], Any],
+    function: Callable[..., Any],
     bag: Float[Tensor, "bags instances dim"],
     dtype: torch.dtype,
     *,
     chunk: int | None = None,
     rows: int | None = None,
+    beside: Float[Tensor, "bags maps instances"] | None = None,
 ) -> Iterator[tuple[slice, Any]]:
     """Places of blocks and what a function makes of them.
 
     Args:
-        function: of a block of instances; what it draws at random is drawn again when it is repeated.
+        function: of a block of instances, and of its part of `beside` if there is that; what it draws at random is
+            drawn again when it is repeated.
         bag: instances, of any floating type.
         dtype: what a block is cast to.
         chunk: instances at a time, if the function shall be repeated for its gradient rather than kept.
         rows: instances at a time otherwise; None takes all at once.
+        beside: something for each instance.
 
     Example:
         >>> [float(total) for _, total in in_blocks(torch.sum, torch.ones(1, 5, 2), torch.float32, chunk=2)]
         [4.0, 4.0, 2.0]
     """
 
-    def of(block: Tensor) -> Any:
-        return function(block.to(dtype))
+    def of(block: Tensor, *parts: Tensor) -> Any:
+        return function(block.to(dtype), *parts)
 
     count = bag.shape[1]
     step = chunk or rows or count
     for start in range(0, count, step):
         place = slice(start, min(start + step, count))
-        block = bag[:, place]
-        yield place, checkpoint(of, block, use_reentrant=False) if chunk else of(block)
+        parts = [bag[:, place], *([] if beside is None else [beside[:, :, place]])]
+        yield place, checkpoint(of, *parts, use_reentrant=False) if chunk else of(*parts)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .attention_pool import check_chunk
 from .blocks import in_blocks
 from .contract import BagOutput, Criterion, as_batch, finish, labels_of
-from .layers import instance_softmax
+from .layers import instance_softmax, weighted_mean
 
 __all__ = ["DSMIL", "DualStream", "Streams"]
 
@@ -173,7 +173,7 @@ class DualStream(nn.Module):
     ) -> Streams:
         """Pool each bag by likeness to its critical instances."""
         dtype = first.weight.dtype
-        rows = max(1, 512 // len(bag)) if bag.device.type == "cpu" else None
+        rows = max(1, 512 * torch.get_num_threads() // len(bag)) if bag.device.type == "cpu" else None
         with torch.no_grad():
             each = torch.cat([scores for _, scores in in_blocks(first, bag, dtype, rows=self.chunk)], dim=1)
             if valid is not None:
@@ -198,8 +198,12 @@ class DualStream(nn.Module):
         scores = torch.cat(found, dim=1).transpose(1, 2)  # bags classes instances
         attention = instance_softmax(scores, valid)
 
+        def read(block: Tensor, weights: Tensor) -> Tensor:
+            value = block if self.v is None else self.v(block)
+            return weighted_mean(weights, value)
+
         features = torch.zeros((), dtype=dtype, device=bag.device)
-        for place, value in in_blocks(self.v or nn.Identity(), bag, dtype, chunk=self.chunk, rows=rows):
-            features = features + attention[:, :, place].to(value.dtype) @ value
+        for _, part in in_blocks(read, bag, dtype, chunk=self.chunk, rows=rows, beside=attention):
+            features = features + part
         bag_logits = self.fcc(features)[..., 0]
         return Streams(bag_logits, max_logits, each, scores, attention, features)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from .contract import BagOutput, Criterion, as_batch, bag_by_bag, finish, labels_of
-from .layers import Classifier, DimReduction, GatedAttention
+from .layers import Classifier, DimReduction, GatedAttention, weighted_mean
 
 __all__ = ["DTFD", "deal"]
 
@@ -102,7 +102,7 @@ class DTFD(nn.Module):
         vectors, chosen, shares = [], [], []
         for group in deal(len(bag), min(self.groups, len(bag)), self.training, bag.device):
             share = scores[group].float().softmax(dim=0)
-            vectors.append(share.to(projected.dtype) @ projected[group])
+            vectors.append(weighted_mean(share[None], projected[group])[0])
             shares.append((group, share))
             chosen.append(group[self.distil(projected[group], share)])
         features = torch.stack(vectors)
@@ -112,7 +112,7 @@ class DTFD(nn.Module):
         second = features if self.distillation == "AFS" else projected[torch.cat(chosen)]
         second = second.detach()
         weights = self.att_classifier["attention"](second)[0].float().softmax(dim=0)
-        pooled = weights.to(second.dtype) @ second
+        pooled = weighted_mean(weights[None], second)[0]
         attention = torch.zeros(len(bag), dtype=weights.dtype, device=bag.device)
         if self.distillation == "AFS":
             for weight, (group, share) in zip(weights, shares, strict=True):

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from .attention_pool import HIDDEN
-from .layers import instance_softmax
+from .layers import instance_softmax, weighted_mean
 
 __all__ = ["QueryAttention", "check_heads", "pool_under"]
 
@@ -109,4 +109,4 @@ def pool_under(
     if hide is not None:
         scores = scores.masked_fill(hide(scores.detach()), HIDDEN)
     weights = instance_softmax(scores, None)
-    return weights.to(instances.dtype) @ instances, weights, scores
+    return weighted_mean(weights, instances), weights, scores

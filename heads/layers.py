@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .attention_pool import Scorer
 
-__all__ = ["Classifier", "DimReduction", "GatedAttention", "init_xavier", "instance_softmax"]
+__all__ = ["Classifier", "DimReduction", "GatedAttention", "init_xavier", "instance_softmax", "weighted_mean"]
 
 
 class DimReduction(nn.Module):
@@ -106,6 +106,18 @@ def instance_softmax(
     if valid is not None:
         wide = wide.masked_fill(~valid[:, None], -torch.inf)
     return wide.softmax(dim=-1)
+
+
+def weighted_mean(
+    weights: Float[Tensor, "*bags maps instances"], instances: Float[Tensor, "*bags instances width"]
+) -> Float[Tensor, "*bags maps width"]:
+    """Mean under weights in float32, since a share of a large bag is less than half precision can hold.
+
+    Example:
+        >>> weighted_mean(torch.full((1, 4), 0.25), torch.ones(4, 2).half())
+        tensor([[1., 1.]], dtype=torch.float16)
+    """
+    return (weights @ instances.to(weights.dtype)).to(instances.dtype)
 
 
 def init_xavier(module: nn.Module) -> None:

@@ -72,9 +72,11 @@ class MeanMIL(nn.Module):
         bag, valid = as_batch(bag, valid, self.dim_in)
         last = self.head[-1]
         assert isinstance(last, nn.Linear)
-        shares = bag.new_ones(bag.shape[:2], dtype=last.weight.dtype) if valid is None else valid.to(last.weight.dtype)
-        shares = shares / shares.sum(dim=1, keepdim=True)
-        features = torch.zeros((), dtype=last.weight.dtype, device=bag.device)
-        for place, projected in in_blocks(self.head[:-1], bag, last.weight.dtype, chunk=self.chunk):
-            features = features + (shares[:, None, place].to(projected.dtype) @ projected)[:, 0]
+        dtype = last.weight.dtype
+        total = torch.zeros((), dtype=torch.promote_types(dtype, torch.float32), device=bag.device)
+        for place, projected in in_blocks(self.head[:-1], bag, dtype, chunk=self.chunk):
+            if valid is not None:
+                projected = projected * valid[:, place, None]
+            total = total + projected.sum(dim=1, dtype=total.dtype)
+        features = (total / (bag.shape[1] if valid is None else valid.sum(dim=1, keepdim=True))).to(dtype)
         return finish(BagOutput(logits=last(features), features=features), asked)

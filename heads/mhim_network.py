@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .dsmil import DualStream
-from .layers import init_xavier
+from .layers import init_xavier, weighted_mean
 from .mhim_merge import Merge
 from .transmil import PPEG, NystromLayer, read_weights
 
@@ -144,7 +144,7 @@ class _Attention(nn.Module):
 
     def forward(self, instances: Tensor) -> Encoded:
         weights = self.attention.attention(instances).float().softmax(dim=0).t()  # type: ignore[operator]
-        return Encoded((weights.to(instances.dtype) @ instances)[0], weights)
+        return Encoded(weighted_mean(weights, instances)[0], weights)
 
 
 class _SelfAttention(nn.Module):

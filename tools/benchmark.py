@@ -2,7 +2,7 @@
 
 Figures are ratios taken side by side; see `regard.tools.measure` for how. A block alone is measured here, beside
 its plain formulation and softmax attention; models are measured in `regard.tools.benchmark_hosts`, fixes of
-vision-language models in `regard.tools.benchmark_lvlms`.
+vision-language models in `regard.tools.benchmark_lvlms`, multiple-instance heads in `regard.tools.benchmark_heads`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ..vision.attention.plain.van import PlainVanBlock
 from ..vision.attention.plain.vig import recurrence
 from ..vision.attention.vig import gated_linear_attention
 from ..vision.backbones.van import Block
-from . import benchmark_hosts, benchmark_lvlms
+from . import benchmark_heads, benchmark_hosts, benchmark_lvlms
 from .measure import interleaved, make_pass, multiply_adds, peak_bytes, quartiles, spread
 from .settings import BenchmarkSettings
 
@@ -53,10 +53,14 @@ def run(settings: BenchmarkSettings) -> int:
         settings.threads,
         settings.image_size,
         settings.new_tokens,
+        settings.features,
         *settings.sides,
+        *settings.instances,
     ]
     if min(numbers) < 1:
-        raise ValueError("sides, dim, batch, repeats, threads, image_size and new_tokens must be at least 1")
+        raise ValueError(
+            "sides, dim, batch, repeats, threads, image_size, new_tokens, instances, features must be at least 1"
+        )
     if settings.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device is {settings.device!r} but torch finds no CUDA device; use cpu")
     if settings.base and not settings.hosts:
@@ -76,6 +80,9 @@ def run(settings: BenchmarkSettings) -> int:
         if settings.lvlms:
             rows = benchmark_lvlms.measure(settings)
             lines = benchmark_lvlms.lines(rows)
+        elif settings.heads:
+            rows = benchmark_heads.measure(settings)
+            lines = benchmark_heads.lines(rows)
         elif settings.hosts:
             rows = benchmark_hosts.measure(blocks, settings)
             lines = benchmark_hosts.lines(rows, settings)
@@ -86,7 +93,9 @@ def run(settings: BenchmarkSettings) -> int:
         torch.set_num_threads(threads)
     size = f"{settings.image_size} px" if settings.hosts else f"dim {settings.dim}"
     size = f"{settings.new_tokens} new tokens" if settings.lvlms else size
-    title = f"{settings.device}, {settings.dtype}, {settings.threads} thread(s), batch {settings.batch}, {size}"
+    size = f"{settings.features} features" if settings.heads else size
+    batch = 1 if settings.heads else settings.batch
+    title = f"{settings.device}, {settings.dtype}, {settings.threads} thread(s), batch {batch}, {size}"
     Console(width=None if sys.stdout.isatty() else 160).print(_table(lines, title))
     if settings.out:
         found = {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
@@ -246,7 +255,8 @@ def _table(lines: Sequence[dict[str, str]], title: str) -> Table:
     table = Table(title=title)
     for heading in lines[0]:
         table.add_column(
-            heading, justify="left" if heading in ("host", "block", "map", "pass", "model", "method") else "right"
+            heading,
+            justify="left" if heading in ("host", "block", "map", "pass", "model", "method", "head") else "right",
         )
     for line in lines:
         table.add_row(*line.values())

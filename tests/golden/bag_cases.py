@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +17,6 @@ from regard.heads import load_head
 
 def head_of(case: Case, name: str | None = None, **own: Any) -> nn.Module:
     """The head of a case, loaded from a file as a user would."""
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
         save_file({key: value.contiguous() for key, value in case.state.items()}, file)
@@ -29,6 +28,12 @@ def label_of(case: Case) -> Tensor:
     found = re.search(r"label(?:=| one-hot at )(\d+)", case.notes)
     assert found is not None, case.notes
     return torch.tensor([int(found[1])])
+
+
+def number_of(case: Case, name: str) -> float:
+    """A number that the notes give as name=number, and 1 where they do not."""
+    found = re.search(rf"\b{name}=([\d.]*\d)", case.notes)
+    return 1.0 if found is None else float(found[1])
 
 
 def bag_of(case: Case) -> Tensor:

@@ -7,7 +7,7 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
-from bag_cases import bag_of, head_of, label_of, without_dropout
+from bag_cases import bag_of, head_of, label_of, number_of, without_dropout
 from case import Case
 from torch import Tensor
 
@@ -26,7 +26,7 @@ def network(case: Case) -> dict[str, Tensor]:
         mask_high=config["mask_ratio_h"],
         mask_high_share=config["mask_ratio_hr"],
         temperature=config["temp_t"],
-        consistency=0.1 if first else 0.5,
+        consistency=number_of(case, "cl_alpha" if first else "aux_alpha"),
         **({} if first else {"merge_keep": config["merge_ratio"], "merge_momentum": config["merge_mm"]}),
         **({} if first else {"merge_test": config["merge_test"], "by_class": config["attn2score"]}),
     )
@@ -42,7 +42,7 @@ def network(case: Case) -> dict[str, Tensor]:
     hook = head.student.online_encoder.register_forward_hook(lambda _, given, __: kept.append(len(given[0])))
     with (
         mock.patch.object(mhim_masking, "permutation", side_effect=lambda *_: next(orders)),
-        mock.patch.object(mhim_merge, "noise", return_value=case.inputs["noise"]),
+        mock.patch.object(mhim_merge, "noise", return_value=case.inputs.get("noise")),
     ):
         outputs |= streams_of(head, bag, "student")
         orders = drawn(case)

@@ -10,7 +10,7 @@ __all__ = ["BenchmarkSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings:
-    """Time and memory of attention blocks alone, of whole models with them (--hosts), or of fixes of LVLMs (--lvlms).
+    """Time and memory of attention blocks alone, or of models (--hosts), fixes of LVLMs (--lvlms), bag heads (--heads).
 
     Attributes:
         blocks: names of blocks or package.module:Class; alone, not in hosts, also van_block, the whole block of the VAN
@@ -25,6 +25,10 @@ class BenchmarkSettings:
             image tokens), or a folder.
         fixes: methods beside the baseline, e.g. 'vhr:alpha=1.5'.
         new_tokens: how many tokens are generated.
+        heads: multiple-instance heads, each measured in a training step beside torchmil's: abmil, dsmil,
+            dsmil_nonlinear, transmil.
+        instances: how many a bag has, for heads.
+        features: width of an instance, for heads.
         image_size: side of the pictures for hosts, in pixels.
         sides: heights of the square maps for blocks alone, in tokens.
         dim: width of a token for blocks alone.
@@ -51,6 +55,9 @@ class BenchmarkSettings:
         default_factory=lambda: ["pai:gamma=1", "rebalance:gamma=1", "var", "vhr", "pai", "vdd", "vcd"]
     )
     new_tokens: int = 64
+    heads: list[str] = field(default_factory=list)
+    instances: list[int] = field(default_factory=lambda: [10000])
+    features: int = 1024
     image_size: int = 224
     sides: list[int] = field(default_factory=lambda: [14, 28, 56])
     dim: int = 64

@@ -1,0 +1,36 @@
+"""`regard benchmark --heads`: multiple-instance heads beside torchmil's."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from jobs import run
+
+FEW = ["--instances", "[30]", "--features", "16", "--repeats", "1"]
+
+
+def test_both_give_the_same_logits_and_are_timed(tmp_path: Path) -> None:
+    pytest.importorskip("torchmil", reason="torchmil is a dependency of this benchmark alone")
+    out = tmp_path / "figures.json"
+    heads = "[abmil,dsmil,dsmil_nonlinear,transmil]"
+    assert run("benchmark", "--heads", heads, *FEW, "--out", out) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["head"] for row in rows] == heads.strip("[]").split(",")
+    for row in rows:
+        assert row["apart"] < 1e-5
+        assert min(row["ms"]["ours"], row["mb"]["ours"], row["share"], *row["ratio"]) > 0
+
+
+def test_without_torchmil_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "torchmil", None)
+    assert run("benchmark", "--heads", "[abmil]", *FEW) == 2
+    assert "pip install torchmil" in capsys.readouterr().err
+
+
+def test_a_head_that_it_has_not_is_named(capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("torchmil", reason="torchmil is a dependency of this benchmark alone")
+    assert run("benchmark", "--heads", "[acmil]", *FEW) == 2
+    assert "no head 'acmil' to measure beside torchmil; there are abmil, dsmil" in capsys.readouterr().err
