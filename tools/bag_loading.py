@@ -99,8 +99,7 @@ def train_loader(
         world_size: processes that train.
         rank: this one, from 0.
     """
-    drawn = int(instances) if instances is not None and instances >= 1 else instances
-    dataset = BagDataset(bags, instances=drawn, seed=seed)
+    dataset = BagDataset(bags, instances=instances, seed=seed)
     order = BagOrder(places, seed=seed, weights=weights, world_size=world_size, rank=rank)
     return ImageLoader(dataset, sampler=order, batch_size=batch_size, **_reading(workers))
 

@@ -64,7 +64,7 @@ def summarise(settings: TrainSettings, results: Results, *, own_worlds: bool) ->
     reference = chosen.reference or next(iter(by_head))
     first = next(iter(by_head.values()))
     return {
-        "data": settings.data,
+        "data": Path(settings.data).name,
         "task": chosen.task,
         "score": score,
         "classes": first[0]["classes"] if chosen.task == "classification" else None,

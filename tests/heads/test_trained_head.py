@@ -81,7 +81,7 @@ def test_a_head_of_another_package_is_not_imported_unasked(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("change", "hint"),
     [
-        ({"dim_in": 3}, "does not fit its config.json"),
+        ({"dim_in": 3}, r"does not fit its config\.json"),
         ({"options": {"widht": 8}}, "did you mean 'width'"),
         ({"options": None, "classes": None}, "does not"),
         ({"dim_in": "many"}, "does not describe a trained head"),

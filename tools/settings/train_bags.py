@@ -28,7 +28,8 @@ class HeadSettings:
     """One of the heads that are trained side by side.
 
     Attributes:
-        name: a head, e.g. abmil; `regard list` shows them.
+        name: mean, max, abmil, abmil_mha, clam_sb, clam_mb, dsmil, transmil, dtfd, ilra, ibmil, acmil, acmil_mha,
+            mhim or ins; or package.module:Class for a head of your own.
         label: what it is called in tables and folders; null is its name, with +aem.
         options: the head's own options, e.g. width, branches, chunk.
         aem: the regulariser; null is without.
