@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Iterable
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from ..class_names import class_named, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,16 +45,7 @@ def head_class(name: str) -> type[Any]:
         >>> head_class("acmil").__name__
         'ACMIL'
     """
-    place = f"{__package__}.{HEADS[name]}" if name in HEADS else name
-    module, colon, attribute = place.partition(":")
-    if colon:
-        try:
-            return getattr(import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise ValueError(f"cannot import the head {name!r}: {error}") from error
-    raise ValueError(
-        f"no head is called {name!r}; {_nearest(name.lower(), HEADS)}Known: {', '.join(HEADS)}, or package.module:Class"
-    )
+    return class_named(name, "head", HEADS, __package__)
 
 
 def build_head(name: str, dim_in: int, num_classes: int = 2, **own: Any) -> nn.Module:
@@ -79,14 +69,8 @@ def build_head(name: str, dim_in: int, num_classes: int = 2, **own: Any) -> nn.M
     for key in own:
         if key not in known:
             raise ValueError(
-                f"the head {name} has no option {key!r}; {_nearest(key, known)}"
-                f"Its options: {', '.join(known) or 'none'}"
+                f"the head {name} has no option {key!r}; {nearest(key, known)}Its options: {', '.join(known) or 'none'}"
             )
     if dim_in < 1 or num_classes < 1:
         raise ValueError(f"dim_in is {dim_in} and num_classes is {num_classes}; both must be at least 1")
     return cls(dim_in, num_classes, **own)
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}? " if near else ""

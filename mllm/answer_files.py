@@ -81,7 +81,7 @@ def activity_summary(activity: Iterable[Any]) -> list[dict[str, Any]]:
 class Answers:
     """Answers of one arm from the files of its shards, read anew whenever they are iterated over.
 
-    Shards are read in turn, one answer each, so that whole shards give the order of one run. Of several answers to one
+    Shards are read in turn, one answer each; a reader goes by ids, not by their order. Of several answers to one
     sample the first counts. An unfinished last line is left out: its run may be going on.
 
     Args:

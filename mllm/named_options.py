@@ -8,7 +8,7 @@ import types
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .class_names import nearest
+from ..class_names import nearest
 
 __all__ = ["with_options"]
 

@@ -15,8 +15,8 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
+from ..class_names import class_named
 from ..heads import HEADS, head_class
-from ..mllm.class_names import class_named
 from ..mllm.interventions import INTERVENTIONS, intervention_class
 from ..vision.attention import ATTENTION, attention_class
 from ..vision.backbones import FAMILIES

@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
+from ..class_names import class_named
 from ..datasets import read_image
 from ..mllm.benchmarks import BENCHMARKS, Benchmark, Sample
 from ..mllm.benchmarks.reading import find_images
-from ..mllm.class_names import class_named
 from ..mllm.named_options import with_options
 from ..mllm.named_text import read_named
 from .scene_benchmarks import SCENE_BENCHMARKS

@@ -23,7 +23,7 @@ from ..mllm.answer_store import AnswerWriter
 from ..mllm.arm import Arm, arm_file_name
 from ..mllm.benchmarks.captioning import export_answers
 from ..mllm.benchmarks.mmhal import read_judgements, write_for_judge
-from ..mllm.benchmarks.reading import read_answers as read_answer_file
+from ..mllm.benchmarks.reading import read_answer_file
 from ..mllm.sample_file import SampleFile, write_samples
 from ..mllm.score_tables import score
 from .files import write_atomically

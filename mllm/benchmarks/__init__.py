@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..class_names import class_named
+from ...class_names import class_named
 from ..named_options import with_options
 from .contract import Benchmark, Counted, Sample
 

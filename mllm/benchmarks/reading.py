@@ -9,7 +9,7 @@ from typing import Any
 
 from .contract import Sample
 
-__all__ = ["field_of", "files_in", "find_images", "read_answers", "read_json", "read_json_lines", "read_text"]
+__all__ = ["field_of", "files_in", "find_images", "read_answer_file", "read_json", "read_json_lines", "read_text"]
 
 #: Folders in which COCO has its images.
 _IMAGE_FOLDERS = ("", "val2014", "train2014", "val2017", "train2017", "images")
@@ -154,7 +154,7 @@ def find_images(folder: Path, samples: Iterable[Sample]) -> tuple[dict[str, Path
     return found, missing
 
 
-def read_answers(path: Path, samples: Sequence[Sample]) -> list[str]:
+def read_answer_file(path: Path, samples: Sequence[Sample]) -> list[str]:
     """Answers from a file, in the order of the samples.
 
     A line has an id (`id`, `question_id` or `image_id`) and an answer (`answer`, `response`, `caption` or `text`). The

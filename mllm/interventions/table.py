@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..class_names import class_named
+from ...class_names import class_named
 from ..named_options import with_options
 
 if TYPE_CHECKING:

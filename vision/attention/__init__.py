@@ -18,14 +18,14 @@ Every block keeps one contract, so that any host takes it:
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from ...class_names import class_named, nearest
 
 __all__ = ["ATTENTION", "AttentionBlock", "attention_class", "build_attention"]
 
@@ -72,18 +72,7 @@ def attention_class(name: str) -> type[Any]:
         >>> attention_class("van").__name__
         'VanAttention'
     """
-    if name in ATTENTION:
-        module, _, attribute = f"{__name__}.{ATTENTION[name]}".partition(":")
-        return getattr(import_module(module), attribute)
-    module, colon, attribute = name.partition(":")
-    if colon:
-        try:
-            return getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"cannot import the attention {name!r}: {error}") from error
-    near = difflib.get_close_matches(name, ATTENTION, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"no attention is called {name!r}; {hint}Known: {', '.join(ATTENTION)}, or package.module:Class")
+    return class_named(name, "attention", ATTENTION, __name__)
 
 
 def build_attention(
@@ -113,10 +102,9 @@ def build_attention(
     known = [key for key in inspect.signature(cls).parameters if key != "dim"]
     for key in chosen:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(
-                f"attention {name!r} has no option {key!r}; {hint}Its options: {', '.join(known) or 'none'}"
+                f"attention {name!r} has no option {key!r}; {nearest(key, known)}Its options: "
+                f"{', '.join(known) or 'none'}"
             )
     if "num_heads" in known and "num_heads" not in chosen:
         chosen["num_heads"] = num_heads or max(n for n in range(1, max(1, dim // 32) + 1) if dim % n == 0)

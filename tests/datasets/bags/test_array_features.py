@@ -139,7 +139,7 @@ def test_without_zarr_its_installation_is_told(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_zarr_store_is_read(tmp_path: Path) -> None:
-    zarr = pytest.importorskip("zarr")
+    zarr = pytest.importorskip("zarr", reason="zarr stores are read with zarr: regard[test], regard[zarr]")
     group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w")
     group["features"] = VALUES.half().numpy()
     group["coords"] = np.arange(22).reshape(11, 2)

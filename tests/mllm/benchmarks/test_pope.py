@@ -15,7 +15,7 @@ import pytest
 from regard.mllm.benchmarks import Sample
 from regard.mllm.benchmarks.pope import POPE, POPE_SPLITS, score_in_order
 from regard.mllm.benchmarks.pope_build import build_pope, pope_question, write_pope
-from regard.mllm.benchmarks.reading import read_answers
+from regard.mllm.benchmarks.reading import read_answer_file
 from regard.mllm.benchmarks.yes_no import PARSERS
 
 
@@ -86,7 +86,7 @@ def test_two_files_of_a_split_are_an_error(tmp_path: Path) -> None:
 def test_answers_are_matched_by_id(tmp_path: Path) -> None:
     samples = POPE().samples(write_lines(tmp_path / "pope_random.json", [question(1), question(2, label="no")]))
     path = write_lines(tmp_path / "a.jsonl", [{"question_id": 2, "text": "two"}, {"id": "random-1", "answer": "one"}])
-    assert read_answers(path, samples) == ["one", "two"]
+    assert read_answer_file(path, samples) == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_answers_are_matched_by_id(tmp_path: Path) -> None:
 def test_answers_to_other_questions_are_errors(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:
     samples = POPE().samples(write_lines(tmp_path / "pope_random.json", [question(1), question(2)]))
     with pytest.raises(ValueError, match=message):
-        read_answers(write_lines(tmp_path / "a.jsonl", rows), samples)
+        read_answer_file(write_lines(tmp_path / "a.jsonl", rows), samples)
 
 
 def test_sums_of_counts_give_the_scores_of_the_script(tmp_path: Path) -> None:

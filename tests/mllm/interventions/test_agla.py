@@ -33,7 +33,7 @@ class Asked:
     asked: list[Sequence[Sequence[Image.Image]]] = dataclasses.field(default_factory=list)
 
     def first_tokens(self, word: str) -> list[int]:
-        raise NotImplementedError
+        raise AssertionError(f"AGLA has no use for the tokens of {word!r}")
 
     def inputs_with(self, images: Sequence[Sequence[Image.Image]]) -> dict[str, Any]:
         self.asked.append(images)

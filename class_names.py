@@ -1,4 +1,4 @@
-"""Classes by their short names: of methods, of benchmarks, and of one's own."""
+"""Classes by their short names - attention blocks, heads, methods, benchmarks, and one's own - for all rooms."""
 
 from __future__ import annotations
 
