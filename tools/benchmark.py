@@ -2,7 +2,8 @@
 
 Figures are ratios taken side by side; see `regard.tools.measure` for how. A block alone is measured here, beside
 its plain formulation and softmax attention; models are measured in `regard.tools.benchmark_hosts`, fixes of
-vision-language models in `regard.tools.benchmark_lvlms`, multiple-instance heads in `regard.tools.benchmark_heads`.
+vision-language models in `regard.tools.benchmark_lvlms`, multiple-instance heads in `regard.tools.benchmark_heads`,
+and in `regard.tools.benchmark_large_bags` on bags that do not fit.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from ..vision.attention.plain.van import PlainVanBlock
 from ..vision.attention.plain.vig import recurrence
 from ..vision.attention.vig import gated_linear_attention
 from ..vision.backbones.van import Block
-from . import benchmark_heads, benchmark_hosts, benchmark_lvlms
+from . import benchmark_heads, benchmark_hosts, benchmark_large_bags, benchmark_lvlms
 from .measure import interleaved, make_pass, multiply_adds, peak_bytes, quartiles, spread
 from .settings import BenchmarkSettings
 
@@ -80,6 +81,9 @@ def run(settings: BenchmarkSettings) -> int:
         if settings.lvlms:
             rows = benchmark_lvlms.measure(settings)
             lines = benchmark_lvlms.lines(rows)
+        elif settings.heads and settings.chunk:
+            rows = benchmark_large_bags.measure(settings)
+            lines = benchmark_large_bags.lines(rows)
         elif settings.heads:
             rows = benchmark_heads.measure(settings)
             lines = benchmark_heads.lines(rows)

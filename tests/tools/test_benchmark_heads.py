@@ -24,6 +24,21 @@ def test_both_give_the_same_logits_and_are_timed(tmp_path: Path) -> None:
         assert min(row["ms"]["ours"], row["mb"]["ours"], row["share"], *row["ratio"]) > 0
 
 
+def test_large_bags_are_measured_without_torchmil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchmil", None)
+    out = tmp_path / "figures.json"
+    words = ["--heads", "[abmil,acmil,mean]", *FEW, "--chunk", "8", "--dtype", "float16", "--out", out]
+    assert run("benchmark", *words) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["head"] for row in rows] == ["abmil", "acmil", "mean"]
+    assert min(min(row["s"], row["gb"]) for row in rows) > 0
+
+
+def test_a_head_that_takes_no_chunks_is_named(capsys: pytest.CaptureFixture) -> None:
+    assert run("benchmark", "--heads", "[transmil]", *FEW, "--chunk", "8") == 2
+    assert "transmil has no option 'chunk'" in capsys.readouterr().err
+
+
 def test_without_torchmil_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setitem(sys.modules, "torchmil", None)
     assert run("benchmark", "--heads", "[abmil]", *FEW) == 2

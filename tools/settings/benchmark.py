@@ -29,6 +29,8 @@ class BenchmarkSettings:
             dsmil_nonlinear, transmil.
         instances: how many a bag has, for heads.
         features: width of an instance, for heads.
+        chunk: instances that a head projects at a time; with it one training step of each head alone is measured, for
+            bags that do not fit otherwise.
         image_size: side of the pictures for hosts, in pixels.
         sides: heights of the square maps for blocks alone, in tokens.
         dim: width of a token for blocks alone.
@@ -58,6 +60,7 @@ class BenchmarkSettings:
     heads: list[str] = field(default_factory=list)
     instances: list[int] = field(default_factory=lambda: [10000])
     features: int = 1024
+    chunk: int | None = None
     image_size: int = 224
     sides: list[int] = field(default_factory=lambda: [14, 28, 56])
     dim: int = 64
