@@ -1,0 +1,1 @@
+"""Whole slides: readers, tissue, grids of patches, features."""
