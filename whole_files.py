@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     Args:
         path: the file; its folder is made.
 
+    Raises:
+        OSError: it cannot be written; with the number ENOSPC where the disk or the quota is full, also where HDF5
+            says so, which gives no number.
+
     Example:
         >>> with whole_file(Path("answer.txt")) as partial:
         ...     _ = partial.write_text("42")
@@ -36,9 +41,13 @@ def whole_file(path: Path) -> Iterator[Path]:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+        if _tells_of_a_full_disk(error):
+            raise OSError(
+                errno.ENOSPC, f"no room to write {path}; free some and start again, or write elsewhere"
+            ) from error
         raise
 
 
@@ -56,3 +65,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     with whole_file(path) as partial:
         partial.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def _tells_of_a_full_disk(error: BaseException) -> bool:
+    full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if not isinstance(error, OSError | RuntimeError):
+        return False
+    return getattr(error, "errno", None) in full or any(f"errno = {number}," in str(error) for number in full)
