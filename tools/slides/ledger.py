@@ -71,8 +71,11 @@ class Ledger:
 
     def done(self, stage: str, key: str) -> bool:
         """Whether the stage was done with this key, and its files are there as they were written."""
-        entry = self._stages.get(stage, {})
-        return entry.get("key") == key and not self.changed(stage)
+        return self.key(stage) == key and not self.changed(stage)
+
+    def key(self, stage: str) -> str | None:
+        """What the stage was made from last, if it was."""
+        return self._stages.get(stage, {}).get("key")
 
     def changed(self, stage: str) -> list[str]:
         """Files of a stage that are missing or have other contents by now."""
