@@ -67,25 +67,24 @@ def write_features(
     name = name or Path(slide.path).stem
     count = len(grid)
     came = np.zeros(count, bool)
-    with new_file(path) as place:
-        with h5py.File(place, "w", rdcc_nbytes=1 << 25) as file:
-            rows = max(1, min(count, _CHUNK_ROWS))
-            features = file.create_dataset("features", (count, width), dtype, maxshape=(None, width), chunks=(rows, width))
-            for places, values in chunks:
-                _check_chunk(places, values, grid, came, width=width, name=name, dtype=dtype)
-                _write_rows(features, places, values)
-                came[places] = True
-            if not came.all():
-                _close_gaps(features, np.flatnonzero(came))
-            there = replace(grid, coordinates=grid.coordinates[came], tissue=grid.tissue[came])
-            attributes = coordinate_attributes(there, slide, name, Path(path).parent)
-            write_coordinates(file, there, attributes | {"encoder": encoder})
-            file["skipped"] = grid.coordinates[~came]
-            for key, value in {"name": name, "savetodir": str(Path(path).parent), "encoder": encoder}.items():
-                features.attrs[key] = value
-            file.attrs["identity"] = features_identity(grid, encoder=encoder, dtype=dtype, made_from=made_from)
-            file.attrs["made_from"] = json.dumps(dict(made_from or {}), sort_keys=True)
-            file.attrs["complete"] = True
+    with new_file(path) as place, h5py.File(place, "w", rdcc_nbytes=1 << 25) as file:
+        rows = max(1, min(count, _CHUNK_ROWS))
+        features = file.create_dataset("features", (count, width), dtype, maxshape=(None, width), chunks=(rows, width))
+        for places, values in chunks:
+            _check_chunk(places, values, grid, came, width=width, name=name, dtype=dtype)
+            _write_rows(features, places, values)
+            came[places] = True
+        if not came.all():
+            _close_gaps(features, np.flatnonzero(came))
+        there = replace(grid, coordinates=grid.coordinates[came], tissue=grid.tissue[came])
+        attributes = coordinate_attributes(there, slide, name, Path(path).parent)
+        write_coordinates(file, there, attributes | {"encoder": encoder})
+        file["skipped"] = grid.coordinates[~came]
+        for key, value in {"name": name, "savetodir": str(Path(path).parent), "encoder": encoder}.items():
+            features.attrs[key] = value
+        file.attrs["identity"] = features_identity(grid, encoder=encoder, dtype=dtype, made_from=made_from)
+        file.attrs["made_from"] = json.dumps(dict(made_from or {}), sort_keys=True)
+        file.attrs["complete"] = True
     return int(came.sum())
 
 

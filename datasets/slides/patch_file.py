@@ -28,7 +28,12 @@ __all__ = ["coordinate_attributes", "grid_fingerprint", "grid_of_attributes", "r
 
 
 def write_grid(
-    path: str | Path, grid: Grid, *, slide: Slide, name: str | None = None, layout: Literal["trident", "clam"] = "trident"
+    path: str | Path,
+    grid: Grid,
+    *,
+    slide: Slide,
+    name: str | None = None,
+    layout: Literal["trident", "clam"] = "trident",
 ) -> None:
     """Write a grid, whole or not at all.
 
