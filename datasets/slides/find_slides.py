@@ -13,7 +13,6 @@ SUFFIXES = frozenset(
     [".svs", ".tif", ".tiff", ".btf", ".tf8", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"]
     + [".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2"]
 )
-)
 
 
 def find_slides(paths: Sequence[str | Path]) -> list[Path]:

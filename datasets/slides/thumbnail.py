@@ -49,18 +49,20 @@ def thumbnail(slide: Slide, longest_px: int) -> tuple[UInt8[np.ndarray, "height 
     width, height = (max(1, int(np.ceil(side / downsample - 1e-6))) for side in (full.width, full.height))
     fine = [index for index, level in enumerate(slide.levels) if level.downsample <= downsample * 1.01]
     level = max(fine, key=lambda index: slide.levels[index].downsample)
-    scale = downsample / slide.levels[level].downsample  # pixels of the level in one of ours
+    ratio, sizes = slide.levels[level].downsample, (slide.levels[level].width, slide.levels[level].height)
+    scale = downsample / ratio  # pixels of the level in one of ours
     side = max(1, int(_BLOCK / scale))
     picture = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, side):
         for left in range(0, width, side):
             right, bottom = min(left + side, width), min(top + side, height)
-            x, y = int(left * scale), int(top * scale)
-            across, down = (int(np.ceil(end * scale - 1e-6)) - begin for end, begin in ((right, x), (bottom, y)))
-            ratio = slide.levels[level].downsample
-            pixels = read_around_damage(slide, round(x * ratio), round(y * ratio), max(across, 1), max(down, 1), level)
+            begins = left * scale, top * scale
+            x, y = (min(int(begin), own - 1) for begin, own in zip(begins, sizes, strict=True))
+            ends = (min(int(np.ceil(end * scale - 1e-6)), own) for end, own in zip((right, bottom), sizes, strict=True))
+            across, down = (max(end - begin, 1) for begin, end in zip((x, y), ends, strict=True))
+            pixels = read_around_damage(slide, round(x * ratio), round(y * ratio), across, down, level)
             picture[top:bottom, left:right] = _reduce(
-                pixels, (right - left, bottom - top), (left * scale - x, top * scale - y), scale
+                pixels, (right - left, bottom - top), (begins[0] - x, begins[1] - y), scale
             )
     return picture, downsample
 
@@ -100,8 +102,8 @@ def _reduce(
     """Average the pixels under each pixel of the result, whose first begins at `offset`."""
     if pixels.shape[1::-1] == size:
         return pixels
-    ends = [
-        min(begin + count * scale, side) for begin, count, side in zip(offset, size, pixels.shape[1::-1], strict=True)
-    ]
-    image = Image.fromarray(pixels).resize(size, Image.Resampling.BOX, box=(*offset, *ends))
+    sides = pixels.shape[1::-1]
+    begins = [min(begin, side - 1.0) for begin, side in zip(offset, sides, strict=True)]
+    ends = [min(begin + count * scale, side) for begin, count, side in zip(offset, size, sides, strict=True)]
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BOX, box=(*begins, *ends))
     return np.asarray(image)
