@@ -13,7 +13,7 @@ from ...datasets.slides.grid import Grid
 __all__ = ["Lattice", "lay_out", "percentiles"]
 
 #: Cells of a lattice along a side at most; grids that are finer share cells.
-_MOST_CELLS = 4096
+_MOST_CELLS = 2048
 
 
 @dataclass(frozen=True, eq=False)
