@@ -13,7 +13,7 @@ from ...datasets.slides.grid import Grid
 from ...datasets.slides.slide import Slide, UnreadableTileError
 from ...whole_files import whole_file
 from .heat import Heat
-from .slide_tiles import best_level
+from .scaled import read_scaled
 
 __all__ = ["read_patch", "top_patches", "write_contact_sheet"]
 
@@ -60,10 +60,7 @@ def read_patch(slide: Slide, grid: Grid, place: int, side_px: int) -> UInt8[np.n
         UnreadableTileError: its data are damaged.
     """
     x, y = grid.coordinates[place].tolist()
-    level, _ = best_level(slide, max(1.0, grid.side / side_px))
-    native = max(1, round(grid.side / slide.levels[level].downsample))
-    pixels = Image.fromarray(slide.read(x, y, native, native, level))
-    return np.asarray(pixels.resize((side_px, side_px), Image.Resampling.LANCZOS, reducing_gap=3.0))
+    return read_scaled(slide, x, y, side_px, side_px, grid.side / side_px)
 
 
 def write_contact_sheet(
@@ -97,7 +94,7 @@ def write_contact_sheet(
             continue
     captions = [
         (
-            f"{rank}.  {_in_words(heat, shown[place])}  ({percentile[place]:.0f}th percentile)",
+            f"{rank}.  {_in_words(heat, shown[place])}  (percentile {percentile[place]:.0f})",
             "x {}  y {}".format(*grid.coordinates[place].tolist()),
         )
         for rank, (place, _) in enumerate(pictures, start=1)
