@@ -1,4 +1,4 @@
-"""A patch encoder: pixels of patches in, one vector a patch out, with whatever the network wants done before and after."""
+"""A patch encoder: pixels of patches in, one vector a patch out, with what the network wants done before and after."""
 
 from __future__ import annotations
 

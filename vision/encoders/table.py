@@ -1,8 +1,7 @@
 """The table of patch encoders: what each published network of pathology is, and how it wants its patches.
 
-Plain data; nothing here imports torch. Sources: the model cards on the Hugging Face hub, the authors' repositories named
-by each row, and TRIDENT (mahmoodlab/TRIDENT@a91fa84), which agrees on widths, sizes and normalisation but where a row
-says otherwise.
+Plain data; nothing here imports torch. Sources: the model cards on the Hugging Face hub, the authors' repositories, and
+TRIDENT (mahmoodlab/TRIDENT@a91fa84) for sizes, normalisation and precision.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["ENCODERS", "NORMALISATION", "EncoderRow"]
+__all__ = ["ENCODERS", "NORMALISATION", "NOT_BUILT", "EncoderRow"]
 
 Interpolation = Literal["bilinear", "bicubic"]
 Pooling = Literal["network", "class", "class+mean", "mean"]
@@ -33,8 +32,8 @@ class EncoderRow:
     """One published encoder.
 
     Attributes:
-        kind: which file of this folder builds it: timm, transformers, conch, ctranspath, keep, musk or embedded.
-        source: its repository on the Hugging Face hub.
+        kind: what builds it: timm, transformers, conch, ctranspath, keep, or remote for code that its repository holds.
+        source: its repository on the Hugging Face hub; empty if its weights are not there.
         files: what its weights are called there; the first that is found is taken.
         architecture: the network's name in its library.
         options: keyword arguments of the architecture; classes of layers by their names in timm.layers.
@@ -47,6 +46,7 @@ class EncoderRow:
         normalisation: a key of `NORMALISATION`.
         pooling: the features are what the network gives, its class token, that and the mean of the patch tokens, or
             the mean alone; register tokens never count.
+        normalised: whether features are divided by their length.
         precision: what a GPU computes in.
         licence: of the weights, as their card says.
         gated: whether the hub asks you to accept it first.
@@ -67,6 +67,7 @@ class EncoderRow:
     interpolation: Interpolation = "bilinear"
     normalisation: str = "imagenet"
     pooling: Pooling = "network"
+    normalised: bool = False
     precision: Precision = "float16"
     licence: str
     gated: bool = False
@@ -194,9 +195,169 @@ ENCODERS: dict[str, EncoderRow] = {
         paper="hf:bioptimus/H-optimus-1",
         **_HOPTIMUS,
     ),
+    "h0-mini": EncoderRow(
+        source="bioptimus/H0-mini",
+        architecture="vit_base_patch14_reg4_dinov2",
+        options={"img_size": 224, "init_values": 1e-5, "mlp_ratio": 2.66667 * 2, "global_pool": "", **_SWIGLU},
+        dim=1536,
+        interpolation="bicubic",
+        normalisation="hoptimus",
+        pooling="class+mean",
+        licence="CC-BY-NC-ND-4.0",
+        gated=True,
+        paper="arXiv:2501.16239",
+    ),
+    "phikon": EncoderRow(
+        kind="transformers",
+        source="owkin/phikon",
+        architecture="ViTModel",
+        options={"own": {"add_pooling_layer": False}},
+        dim=768,
+        pooling="class",
+        precision="float32",
+        licence="Owkin licence (non-commercial)",
+        paper="doi:10.1101/2023.07.21.23292757",
+    ),
+    "phikon-v2": EncoderRow(
+        kind="transformers",
+        source="owkin/phikon-v2",
+        architecture="Dinov2Model",
+        options={"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 16},
+        dim=1024,
+        pooling="class",
+        precision="float32",
+        licence="Owkin licence (non-commercial)",
+        paper="arXiv:2409.09173",
+    ),
+    "midnight-12k": EncoderRow(
+        kind="transformers",
+        source="kaiko-ai/midnight",
+        architecture="Dinov2Model",
+        options={
+            "hidden_size": 1536,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 24,
+            "image_size": 518,
+            "use_swiglu_ffn": True,
+        },
+        dim=3072,
+        normalisation="half",
+        pooling="class+mean",
+        licence="MIT",
+        paper="arXiv:2504.05186",
+    ),
+    "openmidnight": EncoderRow(
+        source="SophontAI/OpenMidnight",
+        files=("teacher_checkpoint_load.pt",),
+        architecture="vit_giant_patch14_reg4_dinov2",
+        options={"img_size": 224, "global_pool": "token"},
+        dim=1536,
+        licence="see its card",
+        gated=True,
+        paper="hf:SophontAI/OpenMidnight",
+    ),
+    "gpfm": EncoderRow(
+        source="majiabo/GPFM",
+        files=("GPFM.pth",),
+        architecture="vit_large_patch14_dinov2",
+        options={"img_size": 224, "init_values": 1e-5, "global_pool": "token"},
+        dim=1024,
+        licence="see its card",
+        paper="doi:10.1038/s41551-025-01488-4",
+    ),
+    "conch": EncoderRow(
+        kind="conch",
+        source="MahmoodLab/CONCH",
+        files=("pytorch_model.bin",),
+        architecture="1",
+        dim=512,
+        patch=512,
+        size=448,
+        interpolation="bicubic",
+        normalisation="clip",
+        precision="float32",
+        licence="CC-BY-NC-ND-4.0",
+        gated=True,
+        paper="doi:10.1038/s41591-024-02856-4",
+    ),
+    "conch-v1.5": EncoderRow(
+        kind="conch",
+        source="MahmoodLab/conchv1_5",
+        files=("pytorch_model_vision.bin",),
+        architecture="1.5",
+        dim=768,
+        patch=512,
+        size=448,
+        interpolation="bilinear",
+        licence="CC-BY-NC-ND-4.0",
+        gated=True,
+        paper="arXiv:2411.19666",
+    ),
+    "keep": EncoderRow(
+        kind="keep",
+        source="Astaxanthin/KEEP",
+        architecture="vit_large_patch16_224",
+        dim=768,
+        interpolation="bicubic",
+        normalised=True,
+        precision="float32",
+        licence="MIT",
+        paper="arXiv:2412.13126",
+    ),
+    "ctranspath": EncoderRow(
+        kind="ctranspath",
+        source="",
+        files=("ctranspath.pth", "CHIEF_CTransPath.pth"),
+        architecture="swin_tiny_patch4_window7_224",
+        dim=768,
+        patch=256,
+        mpp=1.0,
+        precision="float32",
+        licence="GPL-3.0",
+        needs="weights=ctranspath.pth, from github.com/Xiyue-Wang/TransPath (or CHIEF's file from github.com/hms-dbmi/CHIEF)",
+        paper="doi:10.1016/j.media.2022.102559",
+    ),
+    "hibou-l": EncoderRow(
+        kind="remote",
+        source="histai/hibou-L",
+        architecture="its repository's",
+        dim=1024,
+        interpolation="bicubic",
+        normalisation="hibou",
+        pooling="class",
+        precision="float32",
+        licence="Apache-2.0",
+        gated=True,
+        needs="trust=True: its repository's code runs",
+        paper="arXiv:2406.05074",
+    ),
+    "hibou-b": EncoderRow(
+        kind="remote",
+        source="histai/hibou-b",
+        architecture="its repository's",
+        dim=768,
+        interpolation="bicubic",
+        normalisation="hibou",
+        pooling="class",
+        precision="float32",
+        licence="Apache-2.0",
+        needs="trust=True: its repository's code runs",
+        paper="arXiv:2406.05074",
+    ),
     "lunit-vits8": EncoderRow(
         source="1aurent/vit_small_patch8_224.lunit_dino",
         architecture="vit_small_patch8_224",
+        options={"dynamic_img_size": True},
+        dim=384,
+        interpolation="bicubic",
+        normalisation="lunit",
+        precision="float32",
+        licence="Lunit licence (non-commercial)",
+        paper="arXiv:2212.04690",
+    ),
+    "lunit-vits16": EncoderRow(
+        source="1aurent/vit_small_patch16_224.lunit_dino",
+        architecture="vit_small_patch16_224",
         options={"dynamic_img_size": True},
         dim=384,
         interpolation="bicubic",
@@ -210,4 +371,12 @@ ENCODERS: dict[str, EncoderRow] = {
     "kaiko-vitb8": _kaiko("vit_base_patch8_224", 768),
     "kaiko-vitb16": _kaiko("vit_base_patch16_224", 768),
     "kaiko-vitl14": _kaiko("vit_large_patch14_reg4_dinov2", 1024, img_size=518),
+}
+
+_SCRIPT = "in an environment of its own, trace its image part with torch.jit, then use torchscript:FILE with trust=True"
+
+#: Known encoders that are not built here -> why, and the way round.
+NOT_BUILT: dict[str, str] = {
+    "musk": f"it needs the package musk, which wants a timm before 1.0 and fairscale; {_SCRIPT}",
+    "genbio-pathfm": f"its network is the authors' own code and in no library; {_SCRIPT}",
 }

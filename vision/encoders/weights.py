@@ -43,6 +43,8 @@ def find_weights(name: str, row: EncoderRow, weights: str | Path | None) -> tupl
 
 
 def _fetch(name: str, row: EncoderRow) -> Path:
+    if not row.source:
+        raise ValueError(f"the weights of {name} are not on the hub; give {row.needs}. Their licence: {row.licence}")
     for file in row.files:
         try:
             return Path(hf_hub_download(row.source, file))
