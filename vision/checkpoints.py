@@ -29,6 +29,7 @@ from .backbones import FAMILIES
 from .downloads import fetch, is_url, looks_like_a_web_page
 
 __all__ = [
+    "Undrawn",
     "choose_weights",
     "family_of",
     "find_file",
@@ -245,12 +246,12 @@ def translate(weights: Mapping[str, Tensor], name: str, **kwargs: Any) -> tuple[
     """
     family = family_of(name)
     assert family is not None
-    with torch.device("meta"), _Undrawn():
+    with torch.device("meta"), Undrawn():
         model = timm.create_model(name, **kwargs)
     return family.checkpoint_filter_fn(dict(weights), model), model
 
 
-class _Undrawn(TorchFunctionMode):
+class Undrawn(TorchFunctionMode):
     """Leaves random numbers out of a model without storage, where drawing them takes most of the time."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -114,7 +114,7 @@ def test_damage_is_told_from_mischief(tmp_path: Path) -> None:
 
 
 def shapes(name: str, **options: Any) -> dict[str, torch.Tensor]:
-    with torch.device("meta"), checkpoints._Undrawn():
+    with torch.device("meta"), checkpoints.Undrawn():
         return timm.create_model(name, **options).state_dict()
 
 

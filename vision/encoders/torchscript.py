@@ -1,0 +1,63 @@
+"""An encoder as a TorchScript file: a program, which only runs when it is trusted.
+
+Beside FILE.pt a file FILE.json may say what the program wants: any of dim, size, patch, mpp, mean, std, interpolation,
+resize, pooling, prefix and precision, as `PatchEncoder` takes them; without it 224 pixels and ImageNet's colours.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .encoder import PatchEncoder
+from .table import NORMALISATION
+
+__all__ = ["from_torchscript"]
+
+_TAKEN = ("dim", "size", "patch", "mpp", "mean", "std", "interpolation", "resize", "pooling", "prefix", "precision")
+
+
+def from_torchscript(file: Path, *, trust: bool) -> PatchEncoder:
+    """An encoder from a file of `torch.jit.save`.
+
+    Args:
+        file: the archive; it takes "batch 3 size size" and gives what `PatchEncoder` pools.
+        trust: whether it may run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not trusted, no TorchScript, or FILE.json says what is not known.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no TorchScript file {file}")
+    if not trust:
+        raise ValueError(f"{file} is a program, not only weights; if you trust who made it, give trust=True")
+    described = file.with_suffix(".json")
+    mean, std = NORMALISATION["imagenet"]
+    options: dict[str, Any] = {"size": 224, "mean": mean, "std": std}
+    if described.is_file():
+        try:
+            given = dict(json.loads(described.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{described} is no JSON object: {error}") from error
+        unknown = sorted(given.keys() - set(_TAKEN))
+        if unknown:
+            raise ValueError(f"{described} says {unknown[0]!r}, which is not known; known: {', '.join(_TAKEN)}")
+        options |= given
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            network = torch.jit.load(str(file), map_location="cpu").eval()
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ValueError(f"{file} is no TorchScript file, or damaged: {reason}") from error
+    dim = options.pop("dim", 0)
+    encoder = PatchEncoder(network, name=f"torchscript:{file.stem}", dim=dim, **options)
+    if not dim:  # one grey patch shows
+        with torch.inference_mode():
+            encoder.dim = encoder(torch.zeros(1, encoder.size, encoder.size, 3, dtype=torch.uint8)).shape[-1]
+    return encoder
