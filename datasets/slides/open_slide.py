@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from .tiff_slide import TiffSlide
 
 __all__ = ["open_slide"]
 
-_READERS = {"tiff": TiffSlide, "openslide": OpenSlideSlide, "image": ImageSlide}
+_READERS: dict[str, Callable[..., Slide]] = {"tiff": TiffSlide, "openslide": OpenSlideSlide, "image": ImageSlide}
 
 
 def open_slide(
@@ -64,9 +65,9 @@ def open_slide(
             return _the_better(slide, path, mpp)
         except UnreadableSlideError as error:
             reasons.append(error.reason)
-    for other in (OpenSlideSlide, ImageSlide):
+    for other in ("openslide", "image"):
         try:
-            return other(path, mpp=mpp)
+            return _READERS[other](path, mpp=mpp)
         except UnreadableSlideError as error:
             reasons.append(error.reason)
     raise UnreadableSlideError(str(path), _what_it_is(file) or "; ".join(dict.fromkeys(reasons)))

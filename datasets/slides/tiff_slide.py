@@ -8,6 +8,7 @@ readers of Aperio and generic tiled TIFF (openslide.org/formats), and the OME-TI
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class TiffSlide:
             raise UnreadableSlideError(self.path, str(error)) from error
         self.mpp, self.objective = mpp if mpp is not None else found[0], found[1]
         sizes = [(each.width, each.height) for each in self._tiles]
-        self.levels = [
+        self.levels: Sequence[Level] = [
             Level(*size, downsample(sizes[0], size), each.tile) for size, each in zip(sizes, self._tiles, strict=True)
         ]
         self.bounds = (0, 0, *sizes[0])
@@ -129,7 +130,8 @@ class TiffSlide:
         if self.vendor != "aperio":
             return pictures
         with tifffile.TiffFile(self.path) as tiff:
-            for index, page in enumerate(tiff.pages):
+            pages: list[Any] = list(tiff.pages)
+            for index, page in enumerate(pages):
                 name = "thumbnail" if index == 1 else {1: "label", 9: "macro"}.get(page.subfiletype)
                 if page.is_tiled or name is None or page.imagewidth * page.imagelength > _LARGEST_ASSOCIATED:
                     continue

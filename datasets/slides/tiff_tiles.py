@@ -103,16 +103,17 @@ class TiffTiles:
             if pixels.shape != shape or pixels.dtype != np.uint8:
                 raise ValueError(f"it holds {pixels.shape} of {pixels.dtype}, not {shape} of uint8")
             return _to_rgb(pixels) if self.compression == _APERIO_YCBCR else pixels
-        size = int(np.prod(shape))
+        size = 3 * self.tile[0] * self.tile[1]
+        raw: bytes | bytearray = data
         if self.compression == _LZW:
-            data = imagecodecs.lzw_decode(data, out=size)
+            raw = imagecodecs.lzw_decode(data, out=size)
         elif self.compression in (_DEFLATE, _OLD_DEFLATE):
-            data = imagecodecs.zlib_decode(data, out=size)
+            raw = imagecodecs.zlib_decode(data, out=size)
         elif self.compression == _ZSTD:
-            data = imagecodecs.zstd_decode(data, out=size)
-        if len(data) < size:
-            raise ValueError(f"it holds {len(data)} bytes, not {size}")
-        pixels = np.frombuffer(data, np.uint8, size).reshape(shape)
+            raw = imagecodecs.zstd_decode(data, out=size)
+        if len(raw) < size:
+            raise ValueError(f"it holds {len(raw)} bytes, not {size}")
+        pixels = np.frombuffer(raw, np.uint8, size).reshape(shape)
         return np.add.accumulate(pixels, axis=1, dtype=np.uint8) if self.predictor == 2 else pixels
 
 
