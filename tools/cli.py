@@ -29,6 +29,7 @@ from .settings import (
     SinksSettings,
     TrainLvlmSettings,
     TrainSettings,
+    ViewSettings,
 )
 
 __all__ = ["build_parser", "main"]
@@ -48,6 +49,7 @@ JOBS: dict[str, type] = {
     "ask": AskSettings,
     "sinks": SinksSettings,
     "train-lvlm": TrainLvlmSettings,
+    "view": ViewSettings,
 }
 
 

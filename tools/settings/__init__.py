@@ -9,6 +9,7 @@ from .evaluate import BuildPopeSettings, EvaluateSettings, ScoreSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
 from .train_bags import AemSettings, BagSettings, HeadSettings
 from .train_lvlm import TrainLvlmSettings
+from .view import ViewSettings
 
 __all__ = [
     "AemSettings",
@@ -30,4 +31,5 @@ __all__ = [
     "SinksSettings",
     "TrainLvlmSettings",
     "TrainSettings",
+    "ViewSettings",
 ]

@@ -48,9 +48,8 @@ function colourBar(scale) {
     pen.fillStyle = colour;
     pen.fillRect(place, 0, 1, 1);
   });
-  const ticks = scale.ticks.map(([value, words], place) => {
-    const last = place === scale.ticks.length - 1;
-    const span = make("span", {}, scale.logarithmic && place && !last ? words : words.replace(" or less", "").replace(" or more", "+"));
+  const ticks = scale.ticks.filter((_, place) => place % 2 === 0).map(([value, words]) => {
+    const span = make("span", {}, words.replace("even or less", `1${TIMES}`).replace(" or more", "+"));
     span.style.left = `${100 * shareOf(value, scale)}%`;
     return span;
   });
