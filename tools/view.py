@@ -124,10 +124,10 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "regard", ""
     timeout = 60
 
-    def do_GET(self) -> None:  # noqa: N802  # the base class calls it so
+    def do_GET(self) -> None:  # the base class calls it so
         self._answer(whole=True)
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer(whole=False)
 
     def log_message(self, format: str, *arguments: Any) -> None:
