@@ -30,6 +30,7 @@ from .settings import (
     SlideSettings,
     TrainLvlmSettings,
     TrainSettings,
+    ViewSettings,
 )
 
 __all__ = ["build_parser", "main"]
@@ -50,6 +51,7 @@ JOBS: dict[str, type] = {
     "ask": AskSettings,
     "sinks": SinksSettings,
     "train-lvlm": TrainLvlmSettings,
+    "view": ViewSettings,
 }
 
 

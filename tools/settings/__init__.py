@@ -10,6 +10,7 @@ from .slide import SlideSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
 from .train_bags import AemSettings, BagSettings, HeadSettings
 from .train_lvlm import TrainLvlmSettings
+from .view import ViewSettings
 
 __all__ = [
     "AemSettings",
@@ -32,4 +33,5 @@ __all__ = [
     "SlideSettings",
     "TrainLvlmSettings",
     "TrainSettings",
+    "ViewSettings",
 ]
