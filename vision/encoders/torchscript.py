@@ -50,7 +50,7 @@ def from_torchscript(file: Path, *, trust: bool) -> PatchEncoder:
         options |= given
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore")  # torch.jit is deprecated, its files are not gone
             network = torch.jit.load(str(file), map_location="cpu").eval()
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0][:200]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -113,7 +112,7 @@ def from_hub(source: str, *, trust: bool, name: str, row: EncoderRow | None = No
         std=std,
         patch=patch,
         interpolation=interpolation,
-        pooling=pooling,  # type: ignore[arg-type]
+        pooling=pooling,
         precision=precision,
     )
 
