@@ -1,0 +1,115 @@
+"""Opens a slide with the reader that suits it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .image_slide import ImageSlide
+from .openslide_slide import OpenSlideSlide
+from .slide import Slide, UnreadableSlideError, UnreadableTileError
+from .tiff_slide import TiffSlide
+
+__all__ = ["open_slide"]
+
+_READERS: dict[str, Callable[..., Slide]] = {"tiff": TiffSlide, "openslide": OpenSlideSlide, "image": ImageSlide}
+
+
+def open_slide(
+    path: str | Path,
+    *,
+    reader: Literal["auto", "tiff", "openslide", "image"] = "auto",
+    mpp: float | None = None,
+) -> Slide:
+    """Open a slide.
+
+    Args:
+        path: the file; of MIRAX the .mrxs file, of DICOM a file of the series, or its folder.
+        reader: auto takes tiff where it sees the levels and pixels that OpenSlide sees, or more of them (OME-TIFF),
+            openslide for all else that OpenSlide knows, and image for plain pictures.
+        mpp: microns per pixel at full resolution, in place of what the file says.
+
+    Raises:
+        ValueError: an unknown reader, or `mpp` is not positive.
+        UnreadableSlideError: with what is wrong with the file.
+
+    Example:
+        >>> import tempfile
+        >>> from regard.datasets.slides.write_slide import write_slide
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_slide(f"{folder}/a.svs", np.zeros((600, 500, 3), dtype=np.uint8), mpp=0.5, levels=(1, 4))
+        ...     slide = open_slide(f"{folder}/a.svs")
+        >>> slide.reader, slide.vendor, slide.mpp, [(level.width, level.height) for level in slide.levels]
+        ('tiff', 'aperio', 0.5, [(500, 600), (125, 150)])
+    """
+    if mpp is not None and not 0 < mpp < np.inf:
+        raise ValueError(f"mpp must be above 0 microns per pixel, not {mpp}")
+    if reader not in ("auto", *_READERS):
+        raise ValueError(f"no reader is called {reader!r}; there are auto, {', '.join(_READERS)}")
+    file = Path(path)
+    if not file.exists():
+        raise UnreadableSlideError(str(path), "there is no such file")
+    if file.is_file() and file.stat().st_size == 0:
+        raise UnreadableSlideError(str(path), "the file is empty")
+    if reader != "auto":
+        return _READERS[reader](path, mpp=mpp)
+    if file.is_dir():
+        return OpenSlideSlide(path, mpp=mpp)
+    reasons = []
+    if _is_tiff(file):
+        try:
+            slide = TiffSlide(path, mpp=mpp)
+            return _the_better(slide, path, mpp)
+        except UnreadableSlideError as error:
+            reasons.append(error.reason)
+    for other in ("openslide", "image"):
+        try:
+            return _READERS[other](path, mpp=mpp)
+        except UnreadableSlideError as error:
+            reasons.append(error.reason)
+    raise UnreadableSlideError(str(path), _what_it_is(file) or "; ".join(dict.fromkeys(reasons)))
+
+
+def _the_better(slide: TiffSlide, path: str | Path, mpp: float | None) -> Slide:
+    """OpenSlide's view of a file instead of ours if it shows another picture."""
+    try:
+        other = OpenSlideSlide(path, mpp=mpp)
+    except UnreadableSlideError:
+        return slide
+    ours, theirs = ([(level.width, level.height) for level in each.levels] for each in (slide, other))
+    if ours[: len(theirs)] != theirs:
+        slide.close()
+        return other
+    width, height = (min(side, 32) for side in ours[len(theirs) - 1])
+    x, y = slide.levels[0].width // 2 // 256 * 256, slide.levels[0].height // 2 // 256 * 256
+    try:
+        same = np.array_equal(slide.read(x, y, width, height), other.read(x, y, width, height))
+    except UnreadableTileError:
+        same = True
+    (slide if not same else other).close()
+    return slide if same else other
+
+
+def _is_tiff(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _what_it_is(file: Path) -> str:
+    """What a file is instead of a slide, or nothing."""
+    with file.open("rb") as opened:
+        start = opened.read(4096)
+    if _is_tiff(file):
+        return ""
+    if not start.strip(b"\0"):
+        return "it begins with zeros only, as a download that was broken off"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS; fetch the file itself: git lfs pull"
+    try:
+        text = start[:4000].decode().strip()
+    except UnicodeDecodeError:
+        return ""
+    return f"it is a text file, which begins with {text[:40]!r}" if text.isprintable() or "\n" in text else ""

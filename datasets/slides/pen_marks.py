@@ -1,0 +1,117 @@
+"""Ink of pens and dark edges on a small picture of a slide.
+
+Pens differ from stained tissue in hue or saturation, and their strokes are wide and even: what an opening of 40 microns
+leaves of such colours is ink, nuclei and blood cells do not survive it. From there a mark grows into paler ink of its
+hue beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+__all__ = ["Marks", "find_marks"]
+
+_STROKE_UM = 40.0
+_HALO_UM = 80.0
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """What is no tissue although it is not white.
+
+    Attributes:
+        pen: ink of a pen.
+        edge: black, or the grey border of a scan.
+    """
+
+    pen: Bool[np.ndarray, "height width"]
+    edge: Bool[np.ndarray, "height width"]
+
+
+@dataclass(frozen=True)
+class _Ink:
+    """Hues in degrees, from one to another clockwise; least saturation (0-255) of ink and of its pale border."""
+
+    hues: tuple[float, float]
+    saturation: int
+    border: int
+    value: tuple[int, int] = (40, 255)
+
+
+# Haematoxylin is 230-280 degrees and paler, DAB 15-40, eosin 320-350, blood to 355 below a saturation of 180.
+_INKS = {
+    "blue": _Ink((195, 248), 135, 45),
+    "green": _Ink((75, 180), 70, 25),
+    "red": _Ink((352, 12), 185, 90, (110, 255)),
+}
+
+
+def find_marks(picture: UInt8[np.ndarray, "height width 3"], spacing_um: float) -> Marks:
+    """Find ink and dark edges.
+
+    Args:
+        picture: of the whole slide, RGB.
+        spacing_um: microns per pixel of the picture.
+
+    Example:
+        >>> picture = np.full((60, 80, 3), 240, np.uint8)
+        >>> picture[20:30, 5:70] = 20, 60, 200
+        >>> int(find_marks(picture, spacing_um=10.0).pen[20:30, 5:70].sum())
+        650
+    """
+    hue, saturation, value = cv2.split(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV))
+    degrees = hue.astype(np.float32) * 2
+    chroma = picture.max(2) - picture.min(2)
+    stroke, halo = _disc(_STROKE_UM / spacing_um), _disc(2 * _HALO_UM / spacing_um)
+    pen = np.zeros(value.shape, bool)
+    for ink in _INKS.values():
+        first, last = ink.hues
+        hues = (degrees >= first) & (degrees <= last) if first < last else (degrees >= first) | (degrees <= last)
+        seed = hues & (saturation >= ink.saturation) & (value >= ink.value[0]) & (value <= ink.value[1])
+        pen |= _grow(seed, hues & (saturation >= ink.border), stroke, halo)
+    black = (value < 75) & (chroma < 35)
+    dark = _grow(black, (value < 200) & (chroma < 25), stroke, halo)
+    edge = _touches_border(dark | _flat_grey(value, chroma, spacing_um))
+    pure = _open(value < 8, stroke)  # what was never scanned, wherever it is
+    return Marks(pen=pen | (dark & ~edge & ~pure), edge=edge | pure)
+
+
+def _flat_grey(
+    value: UInt8[np.ndarray, "height width"], chroma: UInt8[np.ndarray, "height width"], spacing_um: float
+) -> Bool[np.ndarray, "height width"]:
+    """Grey without any texture, as no tissue is."""
+    disc = _disc(_STROKE_UM / spacing_um)
+    even = (cv2.dilate(value, disc) - cv2.erode(value, disc)) < 12
+    return _open((value < 225) & (chroma < 12) & even, disc)
+
+
+def _touches_border(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+    """The parts that reach the picture's border."""
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    outer = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    return mask & np.isin(labels, outer[outer > 0])
+
+
+def _grow(
+    seed: Bool[np.ndarray, "height width"], into: Bool[np.ndarray, "height width"], stroke: np.ndarray, halo: np.ndarray
+) -> Bool[np.ndarray, "height width"]:
+    """Wide parts of a seed, and what is like them and near."""
+    core = _open(seed, stroke)
+    if not core.any():
+        return core
+    near = cv2.dilate(core.astype(np.uint8), halo).astype(bool)
+    return core | (near & (seed | into))
+
+
+def _open(mask: Bool[np.ndarray, "height width"], disc: np.ndarray) -> Bool[np.ndarray, "height width"]:
+    # What lies outside continues the border: ink is not eaten there.
+    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc, borderType=cv2.BORDER_REPLICATE).astype(bool)
+
+
+def _disc(diameter: float) -> np.ndarray:
+    side = max(1, round(diameter)) | 1
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))

@@ -1,0 +1,160 @@
+"""The tiles of one picture of a tiled TIFF, decoded straight from the file.
+
+Compressions: none, LZW, Deflate and Zstandard with or without differences, JPEG with shared tables (TIFF Technical
+Note 2), JPEG 2000 as Aperio writes it. The pixels are those that libtiff and OpenSlide give.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from jaxtyping import Int, UInt8
+
+__all__ = ["TiffTiles", "read_tiles"]
+
+_NONE, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE, _ZSTD = 1, 5, 7, 8, 32946, 50000
+_APERIO_YCBCR, _APERIO_RGB = 33003, 33005
+_RGB, _YCBCR = 2, 6
+
+#: Largest tile that is decoded, in pixels.
+_LARGEST = 8192 * 8192
+
+
+@dataclass(frozen=True, eq=False)
+class TiffTiles:
+    """Where the tiles of a picture lie in the file, and how they are coded.
+
+    Attributes:
+        width: of the picture in pixels.
+        height: of the picture in pixels.
+        tile: width and height of a tile in pixels.
+        offsets: in the file, a row after the other.
+        counts: bytes of each tile; 0 is a tile that is not there.
+        compression: number of TIFF.
+        photometric: number of TIFF.
+        predictor: 2 if neighbours' differences are stored.
+        tables: JPEG tables that all tiles share.
+    """
+
+    width: int
+    height: int
+    tile: tuple[int, int]
+    offsets: Int[np.ndarray, " tiles"] = field(repr=False)
+    counts: Int[np.ndarray, " tiles"] = field(repr=False)
+    compression: int
+    photometric: int
+    predictor: int = 1
+    tables: bytes | None = field(default=None, repr=False)
+
+    @property
+    def columns(self) -> int:
+        """Tiles in a row."""
+        return -(-self.width // self.tile[0])
+
+    @property
+    def rows(self) -> int:
+        """Tiles in a column."""
+        return -(-self.height // self.tile[1])
+
+    @property
+    def largest_count(self) -> int:
+        """Bytes that no honest tile exceeds."""
+        return 2 * 3 * self.tile[0] * self.tile[1] + 65_536
+
+    def decode(
+        self, data: bytes, out: UInt8[np.ndarray, "height width 3"] | None = None
+    ) -> UInt8[np.ndarray, "height width 3"]:
+        """The pixels of a tile, also those beyond the edge of the picture.
+
+        Args:
+            data: the tile as it is in the file.
+            out: contiguous memory of a tile's shape that is filled and returned; else a new array is.
+
+        Raises:
+            ValueError: the data are damaged.
+        """
+        shape = (self.tile[1], self.tile[0], 3)
+        if self.compression == _JPEG:
+            # libjpeg fills what is missing at the end with grey, without an error
+            if b"\xff\xd9" not in data[-64:]:
+                raise ValueError("a JPEG tile that is cut off")
+            space = "YCBCR" if self.photometric == _YCBCR else "RGB"
+            out = np.empty(shape, np.uint8) if out is None else out
+            try:
+                imagecodecs.jpeg8_decode(data, tables=self.tables, colorspace=space, outcolorspace="RGB", out=out)
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(f"a JPEG tile that cannot be decoded: {error}") from error
+            return out
+        try:
+            pixels = self._decode_others(data, shape)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(f"a tile that cannot be decoded: {error}") from error
+        if out is None:
+            return pixels
+        out[...] = pixels
+        return out
+
+    def _decode_others(self, data: bytes, shape: tuple[int, int, int]) -> UInt8[np.ndarray, "height width 3"]:
+        if self.compression in (_APERIO_RGB, _APERIO_YCBCR):
+            pixels = imagecodecs.jpeg2k_decode(data)
+            if pixels.shape != shape or pixels.dtype != np.uint8:
+                raise ValueError(f"it holds {pixels.shape} of {pixels.dtype}, not {shape} of uint8")
+            return _to_rgb(pixels) if self.compression == _APERIO_YCBCR else pixels
+        size = 3 * self.tile[0] * self.tile[1]
+        raw: bytes | bytearray = data
+        if self.compression == _LZW:
+            raw = imagecodecs.lzw_decode(data, out=size)
+        elif self.compression in (_DEFLATE, _OLD_DEFLATE):
+            raw = imagecodecs.zlib_decode(data, out=size)
+        elif self.compression == _ZSTD:
+            raw = imagecodecs.zstd_decode(data, out=size)
+        if len(raw) < size:
+            raise ValueError(f"it holds {len(raw)} bytes, not {size}")
+        pixels = np.frombuffer(raw, np.uint8, size).reshape(shape)
+        return np.add.accumulate(pixels, axis=1, dtype=np.uint8) if self.predictor == 2 else pixels
+
+
+def read_tiles(page: Any) -> TiffTiles:
+    """What tifffile found of a page.
+
+    Raises:
+        ValueError: the page is not tiled 8-bit RGB of a known compression, or its directory is damaged.
+    """
+    name = "its picture" if page.index == 0 else f"its picture {page.index}"
+    if not page.is_tiled:
+        raise ValueError(f"{name} is not tiled")
+    width, height, tile = int(page.imagewidth), int(page.imagelength), (int(page.tilewidth), int(page.tilelength))
+    if min(width, height, *tile) < 1 or tile[0] * tile[1] > _LARGEST:
+        raise ValueError(f"{name} has {width} x {height} pixels in tiles of {tile[0]} x {tile[1]}")
+    depth, samples = page.bitspersample, page.samplesperpixel
+    if depth != 8 or samples != 3 or page.sampleformat != 1 or page.planarconfig != 1 or page.imagedepth != 1:
+        planes = " in planes" if page.planarconfig != 1 else ""
+        raise ValueError(f"{name} has {samples} sample(s) of {depth} bits a pixel{planes}, not interleaved 8-bit RGB")
+    compression, photometric, predictor = int(page.compression), int(page.photometric), int(page.predictor)
+    known = {_NONE, _LZW, _DEFLATE, _OLD_DEFLATE, _ZSTD, _JPEG, _APERIO_YCBCR, _APERIO_RGB}
+    if compression not in known or predictor not in (1, 2) or page.fillorder != 1:
+        raise ValueError(f"{name} has TIFF's compression {compression} with predictor {predictor}")
+    colours = (_RGB, _YCBCR) if compression in (_JPEG, _APERIO_YCBCR, _APERIO_RGB) else (_RGB,)
+    if photometric not in colours:
+        raise ValueError(f"{name} has TIFF's photometric interpretation {photometric} with compression {compression}")
+    offsets, counts = np.asarray(page.dataoffsets, np.int64), np.asarray(page.databytecounts, np.int64)
+    found = TiffTiles(width, height, tile, offsets, counts, compression, photometric, predictor, page.jpegtables)
+    if not len(offsets) == len(counts) == found.columns * found.rows:
+        raise ValueError(f"{name} lists {len(offsets)} tiles, not {found.columns * found.rows}")
+    return found
+
+
+def _to_rgb(pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+    """RGB of ITU-R BT.601 YCbCr in the fixed-point arithmetic of libjpeg, which OpenSlide uses for JPEG 2000, too."""
+    centred = np.arange(256, dtype=np.int64) - 128
+    half = 1 << 15
+    red = (round(1.402 * 65536) * centred + half) >> 16
+    blue = (round(1.772 * 65536) * centred + half) >> 16
+    green_blue, green_red = -round(0.34414 * 65536) * centred + half, -round(0.71414 * 65536) * centred
+    light, cb, cr = np.moveaxis(pixels, -1, 0)
+    light = light.astype(np.int64)
+    channels = [light + red[cr], light + ((green_blue[cb] + green_red[cr]) >> 16), light + blue[cb]]
+    return np.stack(channels, axis=-1).clip(0, 255).astype(np.uint8)

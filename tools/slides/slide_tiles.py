@@ -1,0 +1,110 @@
+"""A slide as a pyramid of small JPEG files, which a page loads as somebody zooms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...datasets.slides.slide import Slide, UnreadableTileError
+
+__all__ = ["TILE", "TilePyramid", "best_level", "write_tiles"]
+
+#: Side of a tile in pixels.
+TILE = 512
+_QUALITY = 85
+#: A tile whose darkest value is this or more is white, and not written.
+_WHITE = 252
+
+
+@dataclass
+class TilePyramid:
+    """Which tiles there are; those of zoom 0 hold the whole slide in one.
+
+    Attributes:
+        downsample: pixels of full resolution that a pixel of the finest zoom spans.
+        finest: the finest zoom; each zoom has half the pixels of the next.
+        tiles: zoom, column and row of the files zoom/column_row.jpg; others are white.
+        damaged: tiles of the finest zoom that could not be read, and are white, too.
+    """
+
+    downsample: float
+    finest: int
+    tiles: list[tuple[int, int, int]] = field(default_factory=list)
+    damaged: int = 0
+
+
+def best_level(slide: Slide, downsample: float) -> tuple[int, int]:
+    """The level from which a picture is made with the least reading, and by how much it must be reduced.
+
+    Args:
+        slide: to read.
+        downsample: what is wanted, from 1; what comes out is that or up to 1.5 times it, if a level lies so.
+
+    Returns:
+        The level, and the whole number of its pixels that become one.
+    """
+    levels = [level.downsample for level in slide.levels]
+    if downsample > 1:
+        near = [place for place, own in enumerate(levels) if 0.99 * downsample <= own <= 1.5 * downsample]
+        if near:
+            return min(near, key=lambda place: levels[place]), 1
+    finer = [place for place, own in enumerate(levels) if own <= 1.01 * downsample] or [0]
+    place = max(finer, key=lambda place: levels[place])
+    return place, max(1, math.ceil(downsample / levels[place] - 0.01))
+
+
+def write_tiles(folder: Path, slide: Slide, longest_px: int = 8192) -> TilePyramid:
+    """Write a pyramid of tiles; memory stays at some tiles, whatever the slide's size.
+
+    Args:
+        folder: where to; FOLDER/zoom/column_row.jpg.
+        slide: what is shown.
+        longest_px: longer side of the slide at the finest zoom, at most.
+
+    Raises:
+        ValueError: the length is less than a tile.
+    """
+    if longest_px < TILE:
+        raise ValueError(f"the slide is to be {longest_px} pixels long on its page; give {TILE} at least")
+    width, height = slide.levels[0].width, slide.levels[0].height
+    level, factor = best_level(slide, max(1.0, max(width, height) / longest_px))
+    downsample = slide.levels[level].downsample * factor
+    span = max(width, height) / downsample / TILE  # of the slide, in tiles of the finest zoom
+    pyramid = TilePyramid(downsample, max(0, math.ceil(math.log2(span) - 1e-9)))
+
+    def build(zoom: int, column: int, row: int) -> Image.Image | None:
+        """The tile, once it and all below it are written; None if it is white."""
+        side = TILE * downsample * 2 ** (pyramid.finest - zoom)
+        left, top = round(column * side), round(row * side)
+        if left >= width or top >= height:
+            return None
+        if zoom == pyramid.finest:
+            try:
+                pixels = slide.read(left, top, TILE * factor, TILE * factor, level)
+            except UnreadableTileError:
+                pyramid.damaged += 1
+                return None
+            tile = Image.fromarray(pixels).reduce(factor) if factor > 1 else Image.fromarray(pixels)
+        else:
+            parts = [(x, y, build(zoom + 1, 2 * column + x, 2 * row + y)) for y in (0, 1) for x in (0, 1)]
+            if all(part is None for _, _, part in parts):
+                return None
+            four = Image.new("RGB", (2 * TILE, 2 * TILE), "white")
+            for x, y, part in parts:
+                if part is not None:
+                    four.paste(part, (x * TILE, y * TILE))
+            tile = four.reduce(2)
+        if np.asarray(tile).min() >= _WHITE:
+            return None
+        path = folder / str(zoom) / f"{column}_{row}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tile.save(path, "JPEG", quality=_QUALITY)
+        pyramid.tiles.append((zoom, column, row))
+        return tile
+
+    build(0, 0, 0)
+    return pyramid

@@ -1,0 +1,97 @@
+"""What a run on slides came to: summary.json, summary.csv, the report, and a table in the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ...whole_files import write_atomically
+from ..settings import SlideSettings
+from .plan import SlideTask
+from .result import SlideResult, read_results
+from .slide_report import write_report
+
+__all__ = ["finish", "is_well"]
+
+#: Said wherever something small that was made to show the job takes part.
+DEMONSTRATION = (
+    "A demonstration and no diagnosis: the embedded encoder and head were trained on slides rendered from a few "
+    "real stain textures, and know nothing of disease."
+)
+
+
+def is_well(result: SlideResult) -> bool:
+    """Whether nothing about the slide needs a look: it was read wholly, and all that was asked for was done."""
+    return not result.damaged and (result.status == "done" or (result.status == "unfinished" and not result.reason))
+
+
+def finish(
+    settings: SlideSettings, out: Path, tasks: Sequence[SlideTask], *, seconds: float, embedded: bool
+) -> list[SlideResult]:
+    """Write the summary of all slides in the folder, and print that of this run's.
+
+    Args:
+        settings: of the run.
+        out: the folder of results.
+        tasks: the slides of this run.
+        seconds: it took.
+        embedded: whether the embedded encoder or head took part.
+
+    Returns:
+        The results of this run's slides.
+    """
+    everything = read_results(out)
+    names = {task.id for task in tasks}
+    results = [result for result in everything if result.id in names]
+    counts = Counter(result.status for result in everything)
+    summary = {
+        "note": DEMONSTRATION if embedded else "",
+        "counts": dict(sorted(counts.items())),
+        "seconds": round(seconds, 1),
+        "slides": [asdict(result) for result in everything],
+    }
+    write_atomically(out / "summary.json", json.dumps(summary, indent=1))
+    write_atomically(out / "summary.csv", _table(everything))
+    write_report(out, everything, settings=asdict(settings), seconds=seconds, note=DEMONSTRATION if embedded else "")
+    _print(results, out, embedded)
+    return results
+
+
+def _table(results: Sequence[SlideResult]) -> str:
+    classes = list(dict.fromkeys(name for result in results for name in result.probabilities))
+    columns = ["slide", "status", "label", *(f"prob_{name}" for name in classes), *(f"spread_{name}" for name in classes)]
+    columns += ["patches", "damaged", "tissue", "mpp", "width", "height", "reason", "warnings", "path"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for result in results:
+        row = asdict(result) | {"slide": result.id, "warnings": "; ".join(result.warnings)}
+        row |= {f"prob_{name}": f"{value:.6g}" for name, value in result.probabilities.items()}
+        row |= {f"spread_{name}": f"{value:.6g}" for name, value in result.spread.items()}
+        writer.writerow({name: row.get(name, "") for name in columns})
+    return text.getvalue()
+
+
+def _print(results: Sequence[SlideResult], out: Path, embedded: bool) -> None:
+    table = Table("slide", "status", "prediction", "patches", "seconds", "reason")
+    for result in results:
+        spread = result.spread.get(result.label or "")
+        sure = f" (spread {spread:.3f})" if spread else ""
+        said = f"{result.label} {result.probabilities[result.label]:.3f}{sure}" if result.label else ""
+        told = "; ".join([result.reason, *result.warnings]).strip("; ")
+        took = f"{sum(result.seconds.values()):.1f}"
+        table.add_row(escape(result.id), result.status, escape(said), f"{result.patches:,}", took, escape(told))
+    console = Console()
+    console.print(table)
+    if embedded:
+        console.print(DEMONSTRATION, soft_wrap=True)
+    console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
