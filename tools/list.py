@@ -1,4 +1,4 @@
-"""`regard list`: models, attention blocks, recipes, methods against hallucination, benchmarks and bag heads."""
+"""`regard list`: models, blocks, recipes, methods against hallucination, benchmarks, bag heads and patch encoders."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..heads import HEADS, head_class
 from ..mllm.interventions import INTERVENTIONS, intervention_class
 from ..vision.attention import ATTENTION, attention_class
 from ..vision.backbones import FAMILIES
+from ..vision.encoders import ENCODERS
 from .lvlm_benchmarks import KNOWN
 from .recipes import recipes
 from .settings import ListSettings
@@ -36,6 +37,7 @@ def run(settings: ListSettings) -> int:
         "methods": list_methods,
         "benchmarks": list_benchmarks,
         "heads": list_heads,
+        "encoders": list_encoders,
     }
     wanted = parts if settings.kind == "all" else {settings.kind: parts[settings.kind]}
     found = {name: list(rows()) for name, rows in wanted.items()}
@@ -120,6 +122,23 @@ def list_heads() -> Iterator[dict[str, Any]]:
             "paper": getattr(cls, "paper", None),
             "what": (cls.__doc__ or "").partition("\n")[0],
             "options": ", ".join(f"{one.name}={one.default!r}" for one in own if one.name != "num_classes"),
+        }
+
+
+def list_encoders() -> Iterator[dict[str, Any]]:
+    """Patch encoders: name, width, patch and resolution, precision, and what must be accepted, given or trusted."""
+    for name, row in ENCODERS.items():
+        gated = ["gated"] if row.gated else []
+        yield {
+            "name": name,
+            "dim": row.dim,
+            "patch_px": row.patch,
+            "mpp": row.mpp,
+            "precision": row.precision,
+            "licence": ", ".join([row.licence, *gated]),
+            "source": row.source or None,
+            "needs": row.needs or None,
+            "paper": row.paper,
         }
 
 

@@ -15,12 +15,12 @@ class DoctorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ListSettings:
-    """Show the models, attention blocks, recipes, methods against hallucination, benchmarks and bag heads.
+    """Show models, attention blocks, recipes, methods against hallucination, benchmarks, bag heads and encoders.
 
     Attributes:
         kind: what to show.
         json: machine-readable output.
     """
 
-    kind: Literal["all", "models", "blocks", "recipes", "methods", "benchmarks", "heads"] = "all"
+    kind: Literal["all", "models", "blocks", "recipes", "methods", "benchmarks", "heads", "encoders"] = "all"
     json: bool = False

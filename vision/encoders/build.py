@@ -8,10 +8,10 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ...class_names import nearest
-from .encoder import PatchEncoder
+from .encoder import PatchEncoder, check_choice
 from .table import ENCODERS, NORMALISATION, NOT_BUILT, EncoderRow, Precision
 
-__all__ = ["build_encoder", "build_network"]
+__all__ = ["build_encoder", "build_network", "encoder_of"]
 
 
 def build_encoder(
@@ -19,7 +19,7 @@ def build_encoder(
     *,
     weights: str | Path | None = None,
     trust: bool = False,
-    precision: Precision | None = None,
+    precision: str | None = None,
 ) -> PatchEncoder:
     """Build an encoder of patches, ready to use: in evaluation mode, without gradients, on the CPU.
 
@@ -36,6 +36,8 @@ def build_encoder(
         ValueError: there is no such encoder, its weights cannot be had or do not fit, or it needs something.
         FileNotFoundError: there is no such file of weights.
     """
+    if precision is not None:
+        check_choice("precision", precision, Precision)
     if name in ENCODERS:
         encoder = _from_row(name, ENCODERS[name], weights, trust)
     else:
@@ -89,13 +91,17 @@ def _from_row(name: str, row: EncoderRow, weights: str | Path | None, trust: boo
 
         if not trust:
             raise ValueError(
-                f"{name} runs code from https://huggingface.co/{row.source}, which is not done unasked; read that code, "
+                f"{name} runs code from https://huggingface.co/{row.source}, which is not done unasked; read that code "
                 "and give trust=True"
             )
         return from_hub(str(weights or row.source), trust=True, name=name, row=row)
     from .weights import find_weights
 
-    network = build_network(row, *find_weights(name, row, weights))
+    return encoder_of(name, row, build_network(row, *find_weights(name, row, weights)))
+
+
+def encoder_of(name: str, row: EncoderRow, network: nn.Module) -> PatchEncoder:
+    """A network of a row with the row's transforms and pooling."""
     mean, std = NORMALISATION[row.normalisation]
     return PatchEncoder(
         network,

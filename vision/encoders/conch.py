@@ -8,6 +8,7 @@ authors', so that their files load; the text tower in CONCH's file is left out.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
@@ -72,6 +73,7 @@ class Conch(nn.Module):
 
     Args:
         version: "1" or "1.5", which differ in the size of the ViT and in the pooler.
+        dim: width of the features.
         size: side of the images in pixels, a multiple of 16.
         trunk: keyword arguments of timm's VisionTransformer that differ from the version's.
 
@@ -81,21 +83,17 @@ class Conch(nn.Module):
         torch.Size([1, 16])
     """
 
-    def __init__(self, version: str, *, dim: int, size: int = 448, trunk: Mapping[str, int] | None = None) -> None:
+    def __init__(self, version: str, *, dim: int, size: int = 448, trunk: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        own = {"1": {"embed_dim": 768, "depth": 12, "num_heads": 12}}
-        own["1.5"] = {"embed_dim": 1024, "depth": 24, "num_heads": 16}
-        layer_scale = {"1": None, "1.5": 1e-6}[version]
-        self.trunk = timm.create_model(
-            "vit_base_patch16_224",
-            img_size=size,
-            num_classes=0,
-            global_pool="",
-            init_values=layer_scale,
-            **{**own[version], **(trunk or {})},
-        )
+        own: dict[str, Any] = {"img_size": size, "num_classes": 0, "global_pool": ""}
+        if version == "1":
+            own |= {"embed_dim": 768, "depth": 12, "num_heads": 12}
+        else:
+            own |= {"embed_dim": 1024, "depth": 24, "num_heads": 16, "init_values": 1e-6}
+        vit: Any = timm.create_model("vit_base_patch16_224", **{**own, **(trunk or {})})
+        self.trunk = vit
         pooler = ConchPooler if version == "1" else ConchPoolerV15
-        self.attn_pool_contrast = pooler(dim, self.trunk.embed_dim)
+        self.attn_pool_contrast = pooler(dim, vit.embed_dim)
         self.ln_contrast = nn.LayerNorm(dim)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
@@ -115,10 +113,9 @@ def conch_weights(weights: Mapping[str, Tensor], network: Conch) -> dict[str, Te
     """
     inside = {name.removeprefix("visual."): value for name, value in weights.items() if name.startswith("visual.")}
     found = inside or dict(weights)
-    found = {name: value for name, value in found.items() if name.startswith(("trunk.", "attn_pool_contrast.", "ln_c"))}
-    found = {name: value for name, value in found.items() if not name.startswith("ln_caption.")}
+    own = ("trunk.", "attn_pool_contrast.", "ln_contrast.")
+    found = {name: value for name, value in found.items() if name.startswith(own)}
     positions, wanted = found.get("trunk.pos_embed"), network.trunk.pos_embed
-    assert isinstance(wanted, Tensor)
     if positions is not None and positions.shape != wanted.shape and positions.shape[-1] == wanted.shape[-1]:
         old, new = (round((tensor.shape[1] - 1) ** 0.5) for tensor in (positions, wanted))
         grid = positions[:, 1:].float().unflatten(1, (old, old)).permute(0, 3, 1, 2)

@@ -6,6 +6,7 @@ Source: Wang et al. 2022, doi:10.1016/j.media.2022.102559, and Xiyue-Wang/TransP
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import timm
@@ -19,7 +20,7 @@ class ConvStem(nn.Module):
     """Two 3 x 3 convolutions of stride 2 and one of 1 x 1 in place of a Swin's patch embedding.
 
     Args:
-        img_size: side of the images in pixels.
+        img_size: side of the images in pixels, or height and width.
         patch_size: 4.
         in_chans: channels of an image.
         embed_dim: width, a multiple of 8.
@@ -29,7 +30,7 @@ class ConvStem(nn.Module):
 
     def __init__(
         self,
-        img_size: int = 224,
+        img_size: int | tuple[int, int] = 224,
         patch_size: int = 4,
         in_chans: int = 3,
         embed_dim: int = 96,
@@ -42,7 +43,7 @@ class ConvStem(nn.Module):
         self.grid_size = (side // 4, side // 4)
         widths = (in_chans, embed_dim // 8, embed_dim // 4)
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         self.proj = nn.Sequential(*layers, nn.Conv2d(widths[-1], embed_dim, 1))
         self.norm = norm_layer(embed_dim) if norm_layer else nn.Identity()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Literal, get_args
+from contextlib import nullcontext
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from .table import Interpolation, Pooling, Precision
 
-__all__ = ["PatchEncoder", "encoder_fingerprint"]
+__all__ = ["PatchEncoder", "check_choice", "encoder_fingerprint"]
 
 
 class PatchEncoder(nn.Module):
@@ -66,11 +67,11 @@ class PatchEncoder(nn.Module):
         patch: int = 224,
         mpp: float = 0.5,
         resize: int | None = None,
-        interpolation: Interpolation = "bilinear",
-        pooling: Pooling = "network",
+        interpolation: str = "bilinear",
+        pooling: str = "network",
         prefix: int = 1,
         normalised: bool = False,
-        precision: Precision = "float32",
+        precision: str = "float32",
         everywhere: bool = False,
     ) -> None:
         super().__init__()
@@ -79,8 +80,7 @@ class PatchEncoder(nn.Module):
             ("pooling", pooling, Pooling),
             ("precision", precision, Precision),
         ):
-            if given not in get_args(known):
-                raise ValueError(f"no {what} is called {given!r}; known: {', '.join(get_args(known))}")
+            check_choice(what, given, known)
         if resize is not None and resize < size:
             raise ValueError(f"patches resized to {resize} px hold no centre of {size} px")
         self.network = network
@@ -97,7 +97,7 @@ class PatchEncoder(nn.Module):
         patches = patches.to(self.mean.device)
         device = patches.device.type
         asked = self.precision != "float32" and (device == "cuda" or self.everywhere)
-        with torch.autocast(device, dtype=getattr(torch, self.precision), enabled=asked):
+        with torch.autocast(device, dtype=getattr(torch, self.precision)) if asked else nullcontext():
             found = self.network(self.prepare(patches))
         features = self._pool(found).float()
         return F.normalize(features, dim=-1) if self.normalised else features
@@ -131,6 +131,16 @@ class PatchEncoder(nn.Module):
             return found[:, 0]
         places = found[:, self.prefix :].float().mean(dim=1)
         return torch.cat([found[:, 0].float(), places], dim=-1) if self.pooling == "class+mean" else places
+
+
+def check_choice(what: str, given: str, known: Any) -> None:
+    """Refuse a name that is none of those in a `Literal`.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if given not in get_args(known):
+        raise ValueError(f"no {what} is called {given!r}; known: {', '.join(get_args(known))}")
 
 
 def encoder_fingerprint(encoder: PatchEncoder, kind: Literal["long", "short"] = "short") -> str:

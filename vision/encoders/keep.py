@@ -27,9 +27,10 @@ class Keep(nn.Module):
 
     def __init__(self, dim: int = 768, trunk: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        own = {"init_values": 1e-5, "num_classes": 0, "dynamic_img_size": True}
-        self.visual = timm.create_model("vit_large_patch16_224", **own, **(trunk or {}))
-        self.visual_head = nn.Sequential(nn.Linear(self.visual.num_features, dim), nn.GELU(), nn.Linear(dim, dim))
+        own: dict[str, Any] = {"init_values": 1e-5, "num_classes": 0, "dynamic_img_size": True}
+        vit: Any = timm.create_model("vit_large_patch16_224", **{**own, **(trunk or {})})
+        self.visual = vit
+        self.visual_head = nn.Sequential(nn.Linear(vit.num_features, dim), nn.GELU(), nn.Linear(dim, dim))
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
         """One vector an image."""

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .encoder import PatchEncoder
-from .table import Interpolation
 
 __all__ = ["ImageTower", "from_open_clip"]
 
@@ -66,7 +65,7 @@ def from_open_clip(named: str, weights: str | Path | None) -> PatchEncoder:
     tower = ImageTower(visual).eval()
     with torch.inference_mode():
         dim = tower(torch.zeros(1, 3, side, side)).shape[-1]
-    interpolation: Interpolation = "bilinear" if cfg.get("interpolation") == "bilinear" else "bicubic"
+    interpolation = "bilinear" if cfg.get("interpolation") == "bilinear" else "bicubic"
     mean, std = cfg.get("mean", open_clip.OPENAI_DATASET_MEAN), cfg.get("std", open_clip.OPENAI_DATASET_STD)
     return PatchEncoder(
         tower,

@@ -314,7 +314,7 @@ ENCODERS: dict[str, EncoderRow] = {
         mpp=1.0,
         precision="float32",
         licence="GPL-3.0",
-        needs="weights=ctranspath.pth, from github.com/Xiyue-Wang/TransPath (or CHIEF's file from github.com/hms-dbmi/CHIEF)",
+        needs="weights=ctranspath.pth, from github.com/Xiyue-Wang/TransPath, or CHIEF's from github.com/hms-dbmi/CHIEF",
         paper="doi:10.1016/j.media.2022.102559",
     ),
     "hibou-l": EncoderRow(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..checkpoints import load_model, looks_like, read_weights, shorten
 from ..swap import create_model
 from .encoder import PatchEncoder
-from .table import EncoderRow, Interpolation
+from .table import EncoderRow
 from .weights import undrawn
 
 __all__ = ["build_network", "from_folder", "from_name", "load_strictly"]
@@ -140,7 +140,7 @@ def _wrap(network: nn.Module, name: str, named: Mapping[str, Any]) -> PatchEncod
     data = resolve_model_data_config(network)
     network.reset_classifier(0)  # type: ignore[operator]
     side = int(data["input_size"][-1])
-    interpolation: Interpolation = "bilinear" if data["interpolation"] == "bilinear" else "bicubic"
+    interpolation = "bilinear" if data["interpolation"] == "bilinear" else "bicubic"
     options = {"patch": max(side, 224), **named}
     dim = _width(network, side) * (2 if options.get("pooling") == "class+mean" else 1)
     return PatchEncoder(

@@ -47,12 +47,13 @@ def from_torchscript(file: Path, *, trust: bool) -> PatchEncoder:
         unknown = sorted(given.keys() - set(_TAKEN))
         if unknown:
             raise ValueError(f"{described} says {unknown[0]!r}, which is not known; known: {', '.join(_TAKEN)}")
-        options |= given
+        options |= given | {key: [float(value) for value in given[key]] for key in ("mean", "std") if key in given}
+        options["mpp"] = float(options.get("mpp", 0.5))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore")  # torch.jit is deprecated, its files are not gone
             network = torch.jit.load(str(file), map_location="cpu").eval()
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
         raise ValueError(f"{file} is no TorchScript file, or damaged: {reason}") from error
     dim = options.pop("dim", 0)

@@ -112,7 +112,7 @@ def from_hub(source: str, *, trust: bool, name: str, row: EncoderRow | None = No
         std=std,
         patch=patch,
         interpolation=interpolation,
-        pooling=pooling,  # type: ignore[arg-type]
+        pooling=pooling,
         precision=precision,
     )
 
