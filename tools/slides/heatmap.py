@@ -115,7 +115,7 @@ def _colour_bar(sheet: Image.Image, pen: ImageDraw.ImageDraw, font: Any, scale: 
     colours = np.repeat(scale.paint(values[None])[..., :3], _BAR, axis=0)
     sheet.paste(Image.fromarray(colours), (left, top))
     for value, words in scale.ticks.items():
-        x = left + float(scale.share(np.array(value))) * (right - left - 1)
+        x = left + float(scale.share(np.array([value]))[0]) * (right - left - 1)
         pen.line([(x, top + _BAR), (x, top + _BAR + 4)], "black")
         half = pen.textlength(words, font) / 2
         pen.text((math.floor(min(max(x - half, left), right - 2 * half)), top + _BAR + 4), words, "black", font)

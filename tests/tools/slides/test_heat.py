@@ -173,7 +173,7 @@ def test_the_table_has_the_columns_of_wsinfer(tmp_path: Path) -> None:
         Heat("prob_tumour", np.array([0.9, 0.1, np.nan]), "probability"),
     ]
     write_score_table(tmp_path / "a.csv", grid, heats)
-    rows = list(csv.DictReader((tmp_path / "a.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
     assert list(rows[0])[:5] == ["minx", "miny", "width", "height", "attention"]
     assert rows[0]["attention_times_even"] == "1.5"
     assert [float(row["attention_percentile"] or -1) for row in rows] == [75.0, 25.0, -1.0]
