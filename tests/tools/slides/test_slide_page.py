@@ -42,7 +42,7 @@ def test_each_zoom_shows_the_whole_slide_in_its_place(tmp_path: Path) -> None:
     assert "2/3_0" not in files  # beyond the slide
     np.testing.assert_allclose(tile(tmp_path, "2/1_0"), slide.pictures[0][:512, 512:1024], atol=60)
     coarse = np.asarray(Image.fromarray(slide.pictures[0]).reduce(4)).astype(int)
-    assert np.abs(tile(tmp_path, "0/0_0")[: coarse.shape[0], : coarse.shape[1]] - coarse).mean() < 3
+    assert np.abs(tile(tmp_path, "0/0_0")[: coarse.shape[0], : coarse.shape[1]] - coarse).mean() < 5
 
 
 def test_a_large_slide_is_shown_from_a_coarse_level(tmp_path: Path) -> None:
@@ -160,10 +160,10 @@ def test_the_score_under_the_pointer_is_told_and_the_bar_has_a_length(browser: A
     chains = pytest.importorskip("selenium.webdriver.common.action_chains")
     canvas = browser.driver.find_element("id", "canvas")
     chains.ActionChains(browser.driver).move_to_element(canvas).move_by_offset(3, 3).perform()
-    words = browser.wait(
-        "document.querySelector('#under').innerText.includes('attention:') && document.querySelector('#under').innerText"
+    words = browser.wait("(text => text.includes('attention:') && text)(document.querySelector('#under').innerText)")
+    assert re.search(
+        "x 485, y 36[45] px\nattention: [\\d.]+\N{MULTIPLICATION SIGN} an even spread, percentile \\d+\nprob_", words
     )
-    assert re.search(r"x 485, y 36[45] px\nattention: [\d.]+× an even spread, percentile \d+\nprob_", words)
     chains.ActionChains(browser.driver).scroll_from_origin(
         chains.ScrollOrigin.from_element(canvas),
         0,
