@@ -37,7 +37,8 @@ class Browser:
             const done = arguments[0];
             const look = (left) => {
               const found = %s;
-              if (found || !left) done(typeof found === 'string' ? found : Boolean(found)); else setTimeout(() => look(left - 1), 50);
+              if (found || !left) done(typeof found === 'string' ? found : Boolean(found));
+              else setTimeout(() => look(left - 1), 50);
             };
             look(120);
         """
