@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = ["picture_of", "write_heat_files"]
 _STRIP = 256
 #: Longer side of the small picture in the report.
 _PREVIEW_PX = 320
+_OVERLAY_PX = 8192
 _QUALITY = 85
 
 
@@ -70,7 +72,7 @@ def write_heat_files(
     longest_px: int = 1536,
     top: int = 12,
     opacity: float = 0.5,
-    overlay: int = 8,
+    overlay: int | None = None,
 ) -> dict[str, str]:
     """Write OUT/heatmaps/ID_*.png, _preview.jpg, .csv, .geojson and .tiff, and OUT/top/ID.jpg.
 
@@ -85,7 +87,7 @@ def write_heat_files(
         longest_px: longer side of the pictures.
         top: patches of the contact sheet; 0 writes none.
         opacity: of the heatmap on the slide, 0-1.
-        overlay: downsample of the TIFF; 0 writes none.
+        overlay: downsample of the TIFF; 0 writes none, and by default its longer side has 8192 pixels at most.
 
     Returns:
         Name -> path within OUT: heatmap_absolute, heatmap_percentile, preview, scores, tiles, overlay, top.
@@ -112,6 +114,9 @@ def write_heat_files(
         preview.save(partial, "JPEG", quality=_QUALITY)
     write_score_table(out / files["scores"], grid, heats)
     write_score_tiles(out / files["tiles"], slide_id, grid, heats)
+    if overlay is None:
+        longest = max(slide.levels[0].width, slide.levels[0].height)
+        overlay = 2 ** max(0, math.ceil(math.log2(longest / _OVERLAY_PX)))
     if overlay:
         files["overlay"] = f"heatmaps/{slide_id}.tiff"
         write_overlay(out / files["overlay"], slide, lattice, scale_shown, downsample=overlay, opacity=opacity)
