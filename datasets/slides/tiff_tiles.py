@@ -150,7 +150,7 @@ def read_tiles(page: Any) -> TiffTiles:
 def _to_rgb(pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
     """RGB of ITU-R BT.601 YCbCr; what is added to each channel is rounded once, as OpenSlide's tables have it."""
     centred = np.arange(256) - 128
-    red, blue = (np.floor(factor * centred + 0.5).astype(np.int16) for factor in (1.402, 1.772))
+    red, blue = (np.rint(factor * centred).astype(np.int16) for factor in (1.402, 1.772))
     green = np.floor(-0.34414 * centred[:, None] - 0.71414 * centred + 0.5).astype(np.int16)  # Cb Cr
     light, cb, cr = np.moveaxis(pixels, -1, 0)
     channels = np.stack([red[cr], green[cb, cr], blue[cb]], axis=-1)
