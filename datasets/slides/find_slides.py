@@ -10,8 +10,11 @@ __all__ = ["SUFFIXES", "find_slides"]
 
 #: Suffixes of files that are taken for slides in a folder.
 SUFFIXES = frozenset(
-    [".svs", ".tif", ".tiff", ".btf", ".tf8", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"]
-    + [".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2"]
+    f".{name}"
+    for name in (
+        *("svs", "tif", "tiff", "btf", "tf8", "ndpi", "vms", "vmu", "scn", "mrxs", "svslide", "bif", "czi"),
+        *("png", "jpg", "jpeg", "bmp", "webp", "jp2"),
+    )
 )
 
 

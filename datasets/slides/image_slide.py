@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ class ImageSlide:
         if mode not in _MODES:
             raise UnreadableSlideError(self.path, f"its pixels are of Pillow's mode {mode!r}; convert it to 8-bit RGB")
         self.mpp = mpp if mpp is not None else from_resolution(float(dots[0]), float(dots[1]), 2)
-        self.objective = None
-        self.levels = [Level(width, height, 1.0)]
+        self.objective: float | None = None
+        self.levels: Sequence[Level] = [Level(width, height, 1.0)]
         self.bounds = (0, 0, width, height)
 
     def read(self, x: int, y: int, width: int, height: int, level: int = 0) -> UInt8[np.ndarray, "height width 3"]:

@@ -6,9 +6,11 @@ Source: openslide.org/api/python, OpenSlide 4. Colour profiles are not applied.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -51,11 +53,12 @@ class OpenSlideSlide:
         self.vendor = properties.get("openslide.vendor", "unknown")
         self.mpp = mpp if mpp is not None else _mpp(properties)
         self.objective = positive(properties.get("openslide.objective-power"))
-        self.levels = []
-        for index, size in enumerate(handle.level_dimensions):
+        levels = []
+        for index, (across, down) in enumerate(handle.level_dimensions):
             sides = [properties.get(f"openslide.level[{index}].tile-{side}") for side in ("width", "height")]
             tile = (int(sides[0]), int(sides[1])) if sides[0] and sides[1] else None
-            self.levels.append(Level(*size, downsample(handle.dimensions, size), tile))
+            levels.append(Level(across, down, downsample(handle.dimensions, (across, down)), tile))
+        self.levels: Sequence[Level] = levels
         whole = (0, 0, *handle.dimensions)
         bounds = [properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
         x, y, width, height = (int(own) if own else other for own, other in zip(bounds, whole, strict=True))
@@ -74,10 +77,9 @@ class OpenSlideSlide:
         except (openslide.OpenSlideError, UnreadableSlideError) as error:
             self.close()  # after an error a handle is dead for good
             raise UnreadableTileError(self.path, f"{width} x {height} at {x}, {y}, level {level}: {error}") from error
-        alpha = region[..., 3:]
-        if alpha.min() == 255:
-            return np.ascontiguousarray(region[..., :3])
-        opaque = alpha.astype(np.uint16)
+        if (region.view("<u4") >= 0xFF000000).all():
+            return cv2.cvtColor(region, cv2.COLOR_RGBA2RGB)
+        opaque = region[..., 3:].astype(np.uint16)
         return ((region[..., :3] * opaque + 255 * (255 - opaque) + 127) // 255).astype(np.uint8)
 
     def associated(self) -> dict[str, Image.Image]:
