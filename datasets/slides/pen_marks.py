@@ -36,7 +36,7 @@ class Marks:
 class _Ink:
     """Hues in degrees, from one to another clockwise; least saturation (0-255) of ink and of its pale border."""
 
-    hues: tuple[float, float]
+    hues: tuple[int, int]
     saturation: int
     border: int
     least_value: int = 40

@@ -176,7 +176,9 @@ def _damaged(path: Path, content: bytes) -> str | None:
     return check(path.with_name("b.h5"))
 
 
-@pytest.mark.parametrize(("name", "value", "reason"), [("features", np.nan, "not finite"), ("coords", 7, "coordinates")])
+@pytest.mark.parametrize(
+    ("name", "value", "reason"), [("features", np.nan, "not finite"), ("coords", 7, "coordinates")]
+)
 def test_what_was_changed_afterwards_is_not_taken(tmp_path: Path, name: str, value: float, reason: str) -> None:
     write(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
