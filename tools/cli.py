@@ -27,8 +27,10 @@ from .settings import (
     ListSettings,
     ScoreSettings,
     SinksSettings,
+    SlideSettings,
     TrainLvlmSettings,
     TrainSettings,
+    ViewSettings,
 )
 
 __all__ = ["build_parser", "main"]
@@ -39,6 +41,7 @@ JOBS: dict[str, type] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
     "score": ScoreSettings,
+    "slide": SlideSettings,
     "build-pope": BuildPopeSettings,
     "convert": ConvertSettings,
     "list": ListSettings,
@@ -48,6 +51,7 @@ JOBS: dict[str, type] = {
     "ask": AskSettings,
     "sinks": SinksSettings,
     "train-lvlm": TrainLvlmSettings,
+    "view": ViewSettings,
 }
 
 
@@ -117,7 +121,8 @@ def build_parser() -> ArgumentParser:
             choices = get_args(get_type_hints(settings)[one.name])
             job.add_argument(one.name, nargs="?", default=one.default, choices=choices, help=one.metadata["word"])
         for words in several.values():
-            job.add_argument(words.name, nargs="+", type=str, help=words.metadata["words"])
+            required = words.default_factory is dataclasses.MISSING
+            job.add_argument(words.name, nargs="+" if required else "*", type=str, help=words.metadata["words"])
         job.repeated = {f"--{field.name}" for field in dataclasses.fields(settings) if "repeated" in field.metadata}
         jobs.add_subcommand(name, job, help=job.description)
     return parser

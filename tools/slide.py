@@ -1,9 +1,10 @@
 """`regard slide`: whole slides to tissue, grid, features, prediction and heatmap.
 
-The output folder holds settings.yaml, run.json (versions), summary.json, summary.csv and report.html; and for each slide
-ID what its stages made: thumbnails/ID.jpg, tissue/ID.geojson and .jpg, patches/ID.h5, features_ENCODER/h5_files/ID.h5
-(and pt_files/ID.pt), heatmaps/, top/ID.jpg, pages/ID/, slides/ID.json (what is known of it) and stages/ID.json (what was
-made from what). A stage is done again if what it was made from has changed, or its files have.
+The output folder holds settings.yaml, run.json (versions), summary.json, summary.csv and report.html; and for each
+slide ID what its stages made: thumbnails/ID.jpg, tissue/ID.geojson and .jpg, patches/ID.h5,
+features_ENCODER/h5_files/ID.h5 (and pt_files/ID.pt), predictions/ID.json, heatmaps/, top/ID.jpg, pages/ID/,
+slides/ID.json (what is known of it) and stages/ID.json (what was made from what). A stage is done again if what it was
+made from has changed, or its files have; but tissue/ID.geojson may be drawn in, and is then taken as it is.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def run(settings: SlideSettings) -> int:
         work_through(settings, mine, token)
     results = finish(settings, out, mine, seconds=time.time() - begun, embedded=_shows_only(settings))
     if len(mine) < len(tasks):
-        sys.stderr.write(f"part {settings.shard}: {len(mine)} of {len(tasks)} slides; the report has all that are done\n")
+        sys.stderr.write(
+            f"part {settings.shard}: {len(mine)} of {len(tasks)} slides; the report has all that are done\n"
+        )
     return 0 if all(map(is_well, results)) else 1
 
 
@@ -132,4 +135,3 @@ def _read_settings(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}; give another --out") from error
     return read if isinstance(read, dict) else {}
-

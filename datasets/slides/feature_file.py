@@ -1,7 +1,8 @@
 """Features of a slide's patches in HDF5 that CLAM, TRIDENT and this package read.
 
-`features` (patches, width) and `coords` (patches, 2) lie row by row; their attributes are those of `patch_file`, and the
-encoder. A file is there whole or not at all, and tells what it was made from, so that it is used again only for that.
+`features` (patches, width) and `coords` (patches, 2) lie row by row; their attributes are those of `patch_file`, and
+the encoder. A file is there whole or not at all, and tells what it was made from, so that it is used again only for
+that. `fingerprint` is that of the grid that was asked for; its patches that could not be read are in `skipped`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from ..bags.h5_features import H5Features, open_h5
 from .grid import Grid
 from .new_file import new_file
 from .patch_file import coordinate_attributes, grid_fingerprint, grid_of_attributes, write_coordinates
+from .reserved_rows import ReservedRows, create_reserved, reserve
 from .slide import Slide
 
 __all__ = ["check_features", "export_pt", "features_identity", "read_features", "write_features"]
@@ -67,24 +68,33 @@ def write_features(
     name = name or Path(slide.path).stem
     count = len(grid)
     came = np.zeros(count, bool)
-    with new_file(path) as place, h5py.File(place, "w", rdcc_nbytes=1 << 25) as file:
-        rows = max(1, min(count, _CHUNK_ROWS))
-        features = file.create_dataset("features", (count, width), dtype, maxshape=(None, width), chunks=(rows, width))
-        for places, values in chunks:
-            _check_chunk(places, values, grid, came, width=width, name=name, dtype=dtype)
-            _write_rows(features, places, values)
-            came[places] = True
-        if not came.all():
-            _close_gaps(features, np.flatnonzero(came))
-        there = replace(grid, coordinates=grid.coordinates[came], tissue=grid.tissue[came])
-        attributes = coordinate_attributes(there, slide, name, Path(path).parent)
-        write_coordinates(file, there, attributes | {"encoder": encoder})
-        file["skipped"] = grid.coordinates[~came]
-        for key, value in {"name": name, "savetodir": str(Path(path).parent), "encoder": encoder}.items():
-            features.attrs[key] = value
-        file.attrs["identity"] = features_identity(grid, encoder=encoder, dtype=dtype, made_from=made_from)
-        file.attrs["made_from"] = json.dumps(dict(made_from or {}), sort_keys=True)
-        file.attrs["complete"] = True
+    with new_file(path) as place:
+        reserve(place, count * (width * np.dtype(dtype).itemsize + 40) + (1 << 16))
+        with h5py.File(place, "w") as file:
+            features = create_reserved(file, "features", (count, width), dtype, _CHUNK_ROWS)
+            create_reserved(file, "skipped", (count, 2), np.int64, _CHUNK_ROWS)
+            folder = Path(path).parent
+            write_coordinates(file, grid, coordinate_attributes(grid, slide, name, folder) | {"encoder": encoder})
+            for key, value in {"name": name, "savetodir": str(folder), "encoder": encoder}.items():
+                features.attrs[key] = value
+            file.attrs["identity"] = features_identity(grid, encoder=encoder, dtype=dtype, made_from=made_from)
+            file.attrs["made_from"] = json.dumps(dict(made_from or {}), sort_keys=True)
+            file.attrs["complete"] = False
+        with ReservedRows(place, "features") as rows:
+            for places, values in chunks:
+                _check_chunk(places, values, grid, came, width=width, name=name, dtype=dtype)
+                rows.write(places, values)
+                came[places] = True
+            if not came.all():
+                rows.keep(np.flatnonzero(came))
+        with h5py.File(place, "r+") as file:  # takes no more room
+            for key, values in (("coords", grid.coordinates[came]), ("tissue", grid.tissue[came])):
+                file[key][: len(values)] = values
+            file["skipped"][: int((~came).sum())] = grid.coordinates[~came]
+            for key in ("features", "coords", "tissue"):
+                file[key].resize(int(came.sum()), 0)
+            file["skipped"].resize(int((~came).sum()), 0)
+            file.attrs.modify("complete", True)
     return int(came.sum())
 
 
@@ -196,28 +206,9 @@ def _check_chunk(
     if not finite.all():
         x, y = grid.coordinates[places[~finite][0]]
         raise ValueError(
-            f"the features of {(~finite).sum()} patches of {name} are not finite as {dtype}, the first at x={x}, y={y}; "
-            "compute and keep them in float32, and look at the encoder's weights"
+            f"the features of {(~finite).sum()} patches of {name} are not finite as {dtype}, the first at x={x}, "
+            f"y={y}; compute and keep them in float32, and look at the encoder's weights"
         )
-
-
-def _write_rows(dataset: h5py.Dataset, places: Int[np.ndarray, " n"], values: Float[np.ndarray, "n width"]) -> None:
-    """Neighbouring rows together: HDF5 is slow in single ones."""
-    order = np.argsort(places)
-    places, values = places[order], values[order]
-    starts = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(places)]
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
-        if stop > start:
-            dataset[int(places[start]) : int(places[start]) + stop - start] = values[start:stop]
-
-
-def _close_gaps(dataset: h5py.Dataset, kept: Int[np.ndarray, " kept"]) -> None:
-    """Move the rows that are kept to the front; a row never moves back, so none is lost."""
-    for start in range(0, len(kept), _BLOCK_ROWS):
-        rows = kept[start : start + _BLOCK_ROWS]
-        block = dataset[int(rows[0]) : int(rows[-1]) + 1]
-        dataset[start : start + len(rows)] = block[rows - rows[0]]
-    dataset.resize(len(kept), 0)
 
 
 def _sorted(coordinates: Int[np.ndarray, "patches 2"]) -> Int[np.ndarray, "patches 2"]:

@@ -147,7 +147,7 @@ def patch_side(slide: Slide, *, patch: int, mpp: float) -> int:
     side = round(patch * mpp / slide.mpp)
     if side < 1:
         raise ValueError(
-            f"patches of {patch} px at {mpp} um/px are smaller than a pixel of {slide.path}, which has {slide.mpp} um/px"
+            f"patches of {patch} px at {mpp} um/px are smaller than one pixel of {slide.path}, {slide.mpp} um"
         )
     return side
 
@@ -178,7 +178,8 @@ def _covered_places(
     (xs, columns, left, right), (ys, rows, top, bottom) = axes
     if len(columns) * len(rows) > _MOST_CELLS:
         raise ValueError(
-            f"a patch of {side} px every {step} px gives {len(xs) * len(ys):,} places; take larger patches or less overlap"
+            f"a patch of {side} px every {step} px gives {len(xs) * len(ys):,} places; "
+            "take larger patches or less overlap"
         )
     area = np.zeros((len(rows), len(columns)))
     np.cumsum(np.cumsum(covered_area(regions, columns.astype(float), rows.astype(float)), 0), 1, out=area[1:, 1:])

@@ -1,7 +1,7 @@
 """Coordinates of a slide's patches in HDF5, as CLAM and TRIDENT keep them.
 
 Both have `coords` (patches, 2), x and y at full resolution, and tell the patches' size by attributes of this dataset.
-They mean two things by `patch_size`: CLAM the pixels that it reads at `patch_level`, TRIDENT the pixels that the encoder
+They mean two things by `patch_size`: CLAM the pixels that it reads at `patch_level`, TRIDENT those that the encoder
 takes, which span `patch_size_level0` at full resolution. Where the slide has a level of just the patches' scale, one
 file is right for both. Elsewhere it follows TRIDENT and has no `patch_level`: CLAM stops at it and does not silently
 read another field; `layout="clam"` writes what CLAM then needs.
@@ -22,6 +22,7 @@ import numpy as np
 from ..bags.h5_features import open_h5
 from .grid import Grid
 from .new_file import new_file
+from .reserved_rows import reserve
 from .slide import Slide
 
 __all__ = ["coordinate_attributes", "grid_fingerprint", "grid_of_attributes", "read_grid", "write_grid"]
@@ -51,9 +52,11 @@ def write_grid(
     if layout == "clam":
         attributes |= {"patch_size": grid.side, "patch_level": 0, "downsample": (1.0, 1.0)}
         attributes |= {"level_dim": (grid.width, grid.height), "downsampled_level_dim": (grid.width, grid.height)}
-    with new_file(path) as place, h5py.File(place, "w") as file:
-        write_coordinates(file, grid, attributes)
-        file.attrs["complete"] = True
+    with new_file(path) as place:
+        reserve(place, len(grid) * 20 + (1 << 16))
+        with h5py.File(place, "w") as file:
+            write_coordinates(file, grid, attributes)
+            file.attrs["complete"] = True
 
 
 def write_coordinates(file: h5py.File, grid: Grid, attributes: Mapping[str, Any]) -> None:

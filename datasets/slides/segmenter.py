@@ -28,7 +28,7 @@ _NEAR_WHITE = 254
 
 
 class TorchScriptSegmenter:
-    """A network that was exported as TorchScript: RGB (1, 3, height, width), 0-1, to logits (1, classes, height, width).
+    """A network that was exported as TorchScript: (1, 3, height, width) to logits (1, classes, height, width).
 
     Args:
         path: of the file, which is a program: load only what you trust.

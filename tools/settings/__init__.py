@@ -6,9 +6,11 @@ from .convert import ConvertSettings
 from .demo import DemoSettings
 from .doctor import DoctorSettings, ListSettings
 from .evaluate import BuildPopeSettings, EvaluateSettings, ScoreSettings
+from .slide import SlideSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
 from .train_bags import AemSettings, BagSettings, HeadSettings
 from .train_lvlm import TrainLvlmSettings
+from .view import ViewSettings
 
 __all__ = [
     "AemSettings",
@@ -28,6 +30,8 @@ __all__ = [
     "OptimizerSettings",
     "ScoreSettings",
     "SinksSettings",
+    "SlideSettings",
     "TrainLvlmSettings",
     "TrainSettings",
+    "ViewSettings",
 ]

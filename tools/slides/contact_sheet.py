@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ...datasets.slides.grid import Grid
 from ...datasets.slides.slide import Slide, UnreadableTileError
 from ...whole_files import whole_file
 from .heat import Heat
+from .letters import letters
 from .scaled import read_scaled
 
 __all__ = ["read_patch", "top_patches", "write_contact_sheet"]
@@ -119,7 +120,7 @@ def _sheet(
     rows = max(1, -(-len(pictures) // columns))
     across, down = side_px + _GAP, side_px + _CAPTION + _GAP
     sheet = Image.new("RGB", (columns * across + _GAP, rows * down + _GAP), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT)
+    pen, font = ImageDraw.Draw(sheet), letters(_FONT)
     if not pictures:
         pen.text((_GAP, _GAP), "no patch", "black", font)
     for place, (picture, words) in enumerate(zip(pictures, captions, strict=True)):

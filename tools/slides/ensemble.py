@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ...heads.trained_head import TrainedHead, load_trained_head
+from .heat import Heat
 from .ledger import file_digest
 
 __all__ = ["Ensemble", "Prediction", "find_heads"]
@@ -20,8 +21,7 @@ __all__ = ["Ensemble", "Prediction", "find_heads"]
 _BAGS = 1024
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """What the heads say of a slide.
 
     Attributes:
@@ -87,6 +87,20 @@ class Ensemble:
             attention=torch.stack(maps).mean(dim=0).cpu() if maps else None,
             alone=torch.stack(alone).mean(dim=0).cpu(),
         )
+
+    def label(self, vote: Prediction) -> str | None:
+        """The likeliest class; of survival the interval in which half of such patients are past."""
+        if self.task == "survival":
+            past = (vote.probabilities < 0.5).nonzero().flatten()
+            return self.classes[int(past[0])] if len(past) else self.classes[-1]
+        return self.classes[int(vote.probabilities.argmax())]
+
+    def heats(self, vote: Prediction) -> list[Heat]:
+        """Attention, if the heads have any, and what they say of each patch alone."""
+        found = [] if vote.attention is None else [Heat("attention", vote.attention.double().numpy())]
+        for name, values in zip(self.classes, vote.alone.T, strict=True):
+            found.append(Heat(f"prob_{name}", values.double().numpy(), "probability"))
+        return found
 
 
 def find_heads(names: Sequence[str]) -> list[Path]:

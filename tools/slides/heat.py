@@ -16,7 +16,7 @@ from matplotlib import colormaps
 
 from .lattice import percentiles
 
-__all__ = ["SCALES", "Heat", "Scale", "scale_of"]
+__all__ = ["SCALES", "Heat", "Scale", "palette", "scale_of"]
 
 ScaleName = Literal["absolute", "percentile"]
 
@@ -70,7 +70,6 @@ class Scale:
         high: what has the last colour, and all above it.
         logarithmic: equal ratios are equal steps.
         ticks: number -> its words on the colour bar.
-        colours: matplotlib's name of the colour map.
     """
 
     label: str
@@ -78,7 +77,6 @@ class Scale:
     high: float
     logarithmic: bool
     ticks: Mapping[float, str]
-    colours: str = "turbo"
 
     def share(self, values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
         """Where between the ends of the colour bar, 0-1; what is not a number stays so.
@@ -94,9 +92,14 @@ class Scale:
 
     def paint(self, values: Float[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width 4"]:
         """Colours in RGBA; what is not a number is clear."""
-        painted = colormaps[self.colours](np.nan_to_num(self.share(values)), bytes=True)
+        painted = palette()[(np.nan_to_num(self.share(values)) * 255).round().astype(int)]
         painted[np.isnan(values)] = 0
         return painted
+
+
+def palette() -> UInt8[np.ndarray, "256 4"]:
+    """The colours of all scales, from blue to red: turbo without its dark ends, which look like stained tissue."""
+    return colormaps["turbo"](np.linspace(0.1, 0.92, 256), bytes=True)
 
 
 def scale_of(kind: Literal["attention", "probability"], scale: ScaleName) -> Scale:

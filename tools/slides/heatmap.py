@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ...whole_files import whole_file
 from .heat import Scale
 from .lattice import Lattice
+from .letters import letters
 
 __all__ = ["draw_heatmap", "outlines", "paint_over"]
 
@@ -89,7 +90,7 @@ def draw_heatmap(
     pen = ImageDraw.Draw(over)
     for ring in outlines(regions, downsample / 2):
         pen.line([(x / downsample, y / downsample) for x, y in ring], _OUTLINE, width=2)
-    font = ImageFont.load_default(_FONT)
+    font = letters(_FONT)
     head = _MARGIN + 18 if title else 0
     width = max(over.width, 420)
     sheet = Image.new("RGB", (width, head + over.height + 4 * _MARGIN + _BAR + 18), "white")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ...datasets.slides.segmenter import Segmenter, load_segmenter
 from ...vision.encoders import ENCODERS, PatchEncoder, build_encoder, encoder_fingerprint
 from ..settings import SlideSettings
 from .ensemble import Ensemble, find_heads
@@ -28,6 +29,7 @@ class Instruments:
         encoder_key: changes with its weights and transforms.
         encoder_folder: name of the folder of its features.
         ensemble: heads that vote; None where there are none.
+        segmenter: finds tissue; None leaves it to thresholds.
     """
 
     stages: tuple[str, ...]
@@ -38,6 +40,7 @@ class Instruments:
     encoder_key: str
     encoder_folder: str
     ensemble: Ensemble | None
+    segmenter: Segmenter | None
 
 
 def load_instruments(settings: SlideSettings) -> Instruments:
@@ -77,6 +80,7 @@ def load_instruments(settings: SlideSettings) -> Instruments:
         encoder_key=key,
         encoder_folder="features_" + re.sub(r"[^\w.-]+", "-", settings.encoder.strip("/")).strip("-"),
         ensemble=ensemble,
+        segmenter=load_segmenter(settings.segmenter, trust=settings.trust) if settings.segmenter else None,
     )
 
 

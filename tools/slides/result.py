@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from ...whole_files import write_atomically
+from .strict_json import strict_json
 
 __all__ = ["SlideResult", "check_id", "read_result", "read_results", "write_result"]
 
@@ -108,7 +108,7 @@ def write_result(out: Path, result: SlideResult) -> Path:
         'empty'
     """
     path = Path(out, "slides", f"{check_id(result.id)}.json")
-    write_atomically(path, json.dumps(_finite(dataclasses.asdict(result)), indent=1, allow_nan=False))
+    write_atomically(path, strict_json(dataclasses.asdict(result), indent=1))
     return path
 
 
@@ -161,11 +161,3 @@ def _first_wrong(result: SlideResult) -> str:
     if result.status not in get_args(Status):
         return f"its status is {result.status!r}"
     return ""
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(own) for key, own in value.items()}
-    return value

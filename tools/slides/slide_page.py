@@ -1,40 +1,205 @@
-"""A page to zoom into a slide, with its heatmap over it."""
+"""A page to zoom into a slide, with its heatmap over it.
+
+It opens from disk and by `regard view`. Bokeh does the zooming; where it was missing when the page was written, or its
+script is gone, the page shows the slide small and the pictures of the heatmap.
+"""
 
 from __future__ import annotations
 
+import base64
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
+
+from PIL import Image
 
 from ...datasets.slides.grid import Grid
-from ...datasets.slides.slide import Slide
-from .heat import Heat
-from .result import SlideResult
+from ...datasets.slides.slide import Slide, UnreadableTileError
+from ...whole_files import PARTIAL, write_atomically
+from .contact_sheet import read_patch, top_patches
+from .heat import SCALES, Heat, palette, scale_of
+from .heat_files import picture_of
+from .heatmap import outlines
+from .lattice import Lattice, lay_out
+from .page import build_page
+from .result import SlideResult, check_id
+from .slide_canvas import bokeh_script, draw_canvas
+from .slide_tiles import TilePyramid, write_tiles
 
 __all__ = ["write_slide_page"]
+
+#: Longer side of the picture that stands in for the zooming, and side of a top patch at most.
+_OVERVIEW_PX, _PATCH_PX = 1024, 1024
+_QUALITY = 88
 
 
 def write_slide_page(
     out: Path,
     result: SlideResult,
     slide: Slide,
-    grid: Grid,
-    heats: Sequence[Heat],
+    grid: Grid | None = None,
+    heats: Sequence[Heat] = (),
     *,
     regions: Any = None,
     longest_px: int = 8192,
     top: int = 12,
+    notes: Sequence[str] = (),
 ) -> str:
-    """Write OUT/pages/ID/index.html with its tiles; gives the page's path within OUT.
+    """Write OUT/pages/ID with index.html, tiles and top patches, whole or not at all.
 
     Args:
         out: the folder of results.
         result: what is known of the slide.
         slide: that is shown.
-        grid: places of the patches; may be empty.
-        heats: what can be laid over the slide; may be empty.
+        grid: places of the patches; None or an empty one for a slide without tissue.
+        heats: what can be laid over the slide, the first at once; may be empty.
         regions: the tissue, a shapely geometry in pixels of full resolution.
-        longest_px: longer side of the slide at the finest zoom.
-        top: patches with the highest scores of the first heat that are there at full resolution.
+        longest_px: longer side of the slide at the finest zoom; the top patches are there at full resolution.
+        top: how many patches of the first heat those are; 0 for none.
+        notes: what must be read first, as in the report.
+
+    Returns:
+        The page's path within OUT.
+
+    Raises:
+        ValueError: the id names no folder, or the length is less than a tile.
     """
-    raise NotImplementedError
+    target = out / "pages" / check_id(result.id)
+    partial = target.with_name(f".{uuid4().hex}{PARTIAL}")
+    partial.mkdir(parents=True)
+    try:
+        _fill(out, partial, result, slide, grid, heats, regions, longest_px, top, notes)
+        before = target.with_name(f".{uuid4().hex}{PARTIAL}")
+        if target.exists():
+            target.replace(before)
+        partial.replace(target)
+        shutil.rmtree(before, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return f"pages/{result.id}/index.html"
+
+
+def _fill(
+    out: Path,
+    folder: Path,
+    result: SlideResult,
+    slide: Slide,
+    grid: Grid | None,
+    heats: Sequence[Heat],
+    regions: Any,
+    longest_px: int,
+    top: int,
+    notes: Sequence[str],
+) -> None:
+    heats = heats if grid is not None and len(grid) else ()
+    pyramid = write_tiles(folder / "tiles", slide, longest_px)
+    Image.fromarray(picture_of(slide, _OVERVIEW_PX)[0]).save(folder / "overview.jpg", "JPEG", quality=_QUALITY)
+    width, height = slide.levels[0].width, slide.levels[0].height
+    rings = outlines(regions, max(1.0, pyramid.downsample))
+    lattice, maps = None, []
+    for heat in heats:
+        laid = {scale: lay_out(grid, heat.on(scale)) for scale in SCALES}
+        lattice = lattice or laid["absolute"]
+        maps.append(_map(heat, laid))
+    shown = _top(folder, slide, grid, heats[0], top) if heats else []
+    figure, script = None, bokeh_script()
+    if script is not None:
+        figure = draw_canvas(width, height, slide.bounds, pyramid, lattice, rings, shown)
+        if not (out / "pages" / script[0]).is_file():
+            write_atomically(out / "pages" / script[0], script[1])
+    data = _said(result, slide, pyramid) | {
+        "notes": notes,
+        "outlined": bool(rings),
+        "heats": maps,
+        "lattice": _shape(lattice),
+        "top": shown,
+        "palette": ["#{:02x}{:02x}{:02x}".format(*colour[:3]) for colour in palette().tolist()],
+        "figure": figure,
+        "fallback": "This is an overview only. To zoom, the page needs Bokeh's script, which was not there: "
+        'pip install "regard[wsi]" and write the page again.',
+    }
+    tag = f'<script src="../{script[0]}"></script>' if script else ""
+    (folder / "index.html").write_text(build_page("slide", data, bokeh=tag), encoding="utf-8")
+
+
+def _map(heat: Heat, laid: dict[Any, Lattice]) -> dict[str, Any]:
+    """A heat as the page's script takes it."""
+    scales = {}
+    for name in SCALES:
+        scale = scale_of(heat.kind, name)
+        ticks = [[value, words] for value, words in scale.ticks.items()]
+        entries = {"label": scale.label, "low": scale.low, "high": scale.high, "logarithmic": scale.logarithmic}
+        scales[name] = entries | {"ticks": ticks}
+    values = {name: base64.b64encode(one.values.astype("<f4").tobytes()).decode() for name, one in laid.items()}
+    return {"name": heat.name, "kind": heat.kind, "scales": scales, "maps": values}
+
+
+def _shape(lattice: Lattice | None) -> dict[str, Any] | None:
+    if lattice is None:
+        return None
+    rows, columns = lattice.values.shape
+    return {"x": lattice.x, "y": lattice.y, "cell": lattice.cell, "rows": rows, "columns": columns}
+
+
+def _top(folder: Path, slide: Slide, grid: Any, heat: Heat, count: int) -> list[dict[str, Any]]:
+    """Write the patches with the highest scores at full resolution; those that are damaged are left out."""
+    shown = []
+    (folder / "top").mkdir()
+    for place in top_patches(grid, heat.values, count):
+        try:
+            pixels = read_patch(slide, grid, place, min(grid.side, _PATCH_PX))
+        except UnreadableTileError:
+            continue
+        rank = len(shown) + 1
+        Image.fromarray(pixels).save(folder / "top" / f"{rank}.jpg", "JPEG", quality=_QUALITY)
+        x, y = grid.coordinates[place].tolist()
+        value = heat.on("absolute")[place]
+        score = f"{value:.3g}\N{MULTIPLICATION SIGN}" if heat.kind == "attention" else f"{value:.2f}"
+        shown.append({"x": x, "y": y, "side": grid.side, "rank": rank, "file": f"top/{rank}.jpg", "score": score})
+    return shown
+
+
+def _said(result: SlideResult, slide: Slide, pyramid: TilePyramid) -> dict[str, Any]:
+    """What the page says of the slide in words and numbers."""
+    width, height = slide.levels[0].width, slide.levels[0].height
+    spacing = slide.mpp * pyramid.downsample if slide.mpp else None
+    detail = f"Finest zoom: {pyramid.downsample:g} pixels of the slide are one here"
+    detail += f", {spacing:.2g} \N{MICRO SIGN}m." if spacing else "."
+    if pyramid.damaged:
+        detail += f" {pyramid.damaged} tiles cannot be read and are white."
+    pictures = [
+        (f"../../{result.files[name]}", words)
+        for name, words in (
+            ("heatmap_absolute", "heatmap, absolute scale"),
+            ("heatmap_percentile", "heatmap, percentiles within the slide"),
+        )
+        if name in result.files
+    ]
+    facts = [
+        ("file", Path(result.path).name),
+        ("size", f"{width} \N{MULTIPLICATION SIGN} {height} px"),
+        ("resolution", f"{slide.mpp:.4g} \N{MICRO SIGN}m per pixel" if slide.mpp else "not known"),
+        ("vendor", slide.vendor),
+        ("true class", result.truth),
+        ("tissue", f"{100 * result.tissue:.1f} %" if result.tissue is not None else None),
+        ("patches", result.patches),
+        ("damaged", result.damaged or None),
+    ]
+    return {
+        "id": result.id,
+        "status": result.reason or result.status,
+        "warnings": result.warnings,
+        "probabilities": [(name, value, result.spread.get(name)) for name, value in result.probabilities.items()],
+        "width": width,
+        "height": height,
+        "mpp": slide.mpp,
+        "bounds": slide.bounds,
+        "tiles": [f"{zoom}/{column}_{row}" for zoom, column, row in pyramid.tiles],
+        "facts": facts,
+        "detail": detail,
+        "overview": ("overview.jpg", "the slide"),
+        "pictures": pictures,
+    }

@@ -31,7 +31,7 @@ DEMONSTRATION = (
 
 def is_well(result: SlideResult) -> bool:
     """Whether nothing about the slide needs a look: it was read wholly, and all that was asked for was done."""
-    return not result.damaged and (result.status == "done" or (result.status == "unfinished" and not result.reason))
+    return result.status == "done" and not result.damaged
 
 
 def finish(
@@ -61,14 +61,21 @@ def finish(
     }
     write_atomically(out / "summary.json", json.dumps(summary, indent=1))
     write_atomically(out / "summary.csv", _table(everything))
-    write_report(out, everything, settings=asdict(settings), seconds=seconds, note=DEMONSTRATION if embedded else "")
+    versions = json.loads((out / "run.json").read_text(encoding="utf-8"))["versions"]
+    write_report(out, settings=asdict(settings), versions=versions, notes=[DEMONSTRATION] if embedded else [])
     _print(results, out, embedded)
     return results
 
 
 def _table(results: Sequence[SlideResult]) -> str:
     classes = list(dict.fromkeys(name for result in results for name in result.probabilities))
-    columns = ["slide", "status", "label", *(f"prob_{name}" for name in classes), *(f"spread_{name}" for name in classes)]
+    columns = [
+        "slide",
+        "status",
+        "label",
+        *(f"prob_{name}" for name in classes),
+        *(f"spread_{name}" for name in classes),
+    ]
     columns += ["patches", "damaged", "tissue", "mpp", "width", "height", "reason", "warnings", "path"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

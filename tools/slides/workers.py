@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,8 +18,9 @@ import torch
 from ..ray_tasks import run_on_ray
 from ..settings import SlideSettings
 from .instruments import Instruments, load_instruments
+from .pipeline import work_on
 from .plan import SlideTask
-from .work import SlideWork, attempted, note_failure, work_on
+from .work import SlideWork, attempted, note_failure
 
 __all__ = ["work_by_processes", "work_on_ray", "work_through"]
 
@@ -35,7 +35,7 @@ def work_through(settings: SlideSettings, tasks: Sequence[SlideTask], token: str
         tasks: the slides.
         token: name of the run; a slide that was tried under it is left alone.
     """
-    work_on([SlideWork(task, settings, _instruments(settings), token) for task in tasks], settings)
+    work_on([SlideWork(task, settings, _instruments(settings), token) for task in tasks])
 
 
 def work_by_processes(settings: SlideSettings, tasks: Sequence[SlideTask], token: str) -> None:
@@ -88,7 +88,9 @@ def work_on_ray(settings: SlideSettings, tasks: Sequence[SlideTask], token: str)
         task.id: ({**asdict(settings), **where}, {**asdict(task), "path": str(Path(task.path).resolve())}, token)
         for task in tasks
     }
-    failed = run_on_ray(_ray_task, jobs, retries=3, instead="Or --workers 4 on this machine, or --shard 1/2 on each of two")
+    failed = run_on_ray(
+        _ray_task, jobs, retries=3, instead="Or --workers 4 on this machine, or --shard 1/2 on each of two"
+    )
     for task in tasks:
         if task.id in failed and not attempted(settings, task, token):
             note_failure(settings, task, token, failed[task.id])

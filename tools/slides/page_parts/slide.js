@@ -1,0 +1,281 @@
+// The page of a slide: what stands beside the canvas, and what moves on it. Bokeh draws; see slide_canvas.py.
+
+const PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
+const heats = DATA.heats.map((heat) => ({
+  ...heat,
+  maps: Object.fromEntries(Object.entries(heat.maps).map(([scale, text]) => [scale, floats(text)])),
+}));
+const shown = { heat: 0, scale: "absolute", opacity: 0.5 };
+const part = (id) => document.getElementById(id);
+
+function floats(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return new Float32Array(bytes.buffer);
+}
+
+// Where between the ends of the colour bar, 0 to 1; a cell without patch stays NaN.
+function shareOf(value, scale) {
+  if (Number.isNaN(value)) return NaN;
+  const turn = scale.logarithmic ? (number) => Math.log2(Math.max(number, scale.low)) : (number) => number;
+  const share = (turn(value) - turn(scale.low)) / (turn(scale.high) - turn(scale.low));
+  return Math.min(1, Math.max(0, share));
+}
+
+function inWords(heat, scale, value) {
+  if (scale === "percentile") return `percentile ${fixed(value, 0)}`;
+  return heat.kind === "attention" ? `${shortly(value)}${TIMES} an even spread` : `probability ${fixed(value, 3)}`;
+}
+
+// Beside the canvas.
+
+function fillHead() {
+  document.title = `${DATA.id} - Regard`;
+  const said = DATA.probabilities.map(([name, value, spread]) => {
+    const around = spread === null ? "" : ` \u00b1 ${fixed(spread, 2)}`;
+    return `${name} ${fixed(value, 2)}${around}`;
+  });
+  part("head").append(
+    make("h1", {}, DATA.id),
+    make("span", {}, said.join(", ") || DATA.status),
+    make("a", { href: "../../report.html" }, "all slides"),
+  );
+}
+
+function colourBar(scale) {
+  const canvas = make("canvas", { class: "bar-colours", width: DATA.palette.length, height: 1 });
+  const pen = canvas.getContext("2d");
+  DATA.palette.forEach((colour, place) => {
+    pen.fillStyle = colour;
+    pen.fillRect(place, 0, 1, 1);
+  });
+  const ticks = scale.ticks.filter((_, place) => place % 2 === 0).map(([value, words]) => {
+    const span = make("span", {}, words.replace("even or less", `1${TIMES}`).replace(" or more", "+"));
+    span.style.left = `${100 * shareOf(value, scale)}%`;
+    return span;
+  });
+  return [make("div", { class: "note" }, scale.label), canvas, make("div", { class: "ticks" }, ticks)];
+}
+
+function facts(entries) {
+  const rows = entries.filter(([, value]) => value !== null && value !== "");
+  return make("dl", {}, rows.map(([name, value]) => [make("dt", {}, name), make("dd", {}, String(value))]));
+}
+
+function fillSide(canvas) {
+  const side = part("side");
+  const bar = make("div", { id: "bar" });
+  const redraw = () => {
+    if (heats.length) bar.replaceChildren(...colourBar(heats[shown.heat].scales[shown.scale]).flat());
+    canvas?.paint();
+  };
+  const choice = (label, options, key) =>
+    make(
+      "label",
+      {},
+      label,
+      make(
+        "select",
+        {
+          id: `choose-${key}`,
+          onchange: (event) => {
+            shown[key] = typeof shown[key] === "number" ? Number(event.target.value) : event.target.value;
+            redraw();
+          },
+        },
+        options.map(([value, text]) => make("option", { value }, text)),
+      ),
+    );
+  for (const words of [...DATA.notes, ...DATA.warnings]) side.append(make("p", { class: "warning" }, words));
+  if (!canvas) side.append(make("p", { class: "warning" }, DATA.fallback));
+  if (heats.length && canvas) {
+    const slider = make("input", {
+      id: "opacity",
+      type: "range",
+      min: 0,
+      max: 100,
+      value: 100 * shown.opacity,
+      oninput: (event) => {
+        shown.opacity = event.target.value / 100;
+        canvas.paint();
+      },
+    });
+    side.append(
+      make("h2", {}, "Heatmap"),
+      heats.length > 1 ? choice("Shown", heats.map((heat, place) => [place, heat.name]), "heat") : "",
+      choice("Scale", [["absolute", "absolute: same limits on every slide"], ["percentile", "percentile within this slide"]], "scale"),
+      make("label", {}, "Opacity", slider),
+      bar,
+    );
+  }
+  if (canvas) {
+    const toggle = (label, names) =>
+      make(
+        "label",
+        {},
+        make("input", { type: "checkbox", checked: true, onchange: (event) => canvas.show(names, event.target.checked) }),
+        ` ${label}`,
+      );
+    if (DATA.outlined) side.append(toggle("outline of the tissue", ["outlines"]));
+    if (DATA.top.length) side.append(toggle("top patches", ["frames", "ranks"]));
+    side.append(
+      make(
+        "div",
+        { class: "buttons" },
+        make("button", { id: "closer", onclick: () => canvas.zoom(0.5) }, "closer"),
+        make("button", { id: "further", onclick: () => canvas.zoom(2) }, "further"),
+        make("button", { id: "whole", onclick: () => canvas.lookAt(...DATA.bounds) }, "whole slide"),
+      ),
+      make("h2", {}, "Under the pointer"),
+      make("output", { id: "under" }, "Move the pointer over the slide."),
+    );
+  }
+  if (DATA.top.length) {
+    side.append(
+      make("h2", {}, "Top patches"),
+      make(
+        "ol",
+        { class: "top" },
+        DATA.top.map((patch) =>
+          make(
+            "li",
+            {},
+            make(
+              "button",
+              { onclick: () => canvas?.lookAt(patch.x - patch.side, patch.y - patch.side, 3 * patch.side, 3 * patch.side) },
+              make("img", { src: patch.file, alt: `patch ${patch.rank}`, loading: "lazy" }),
+              `${patch.rank}. ${patch.score}`,
+            ),
+          ),
+        ),
+      ),
+    );
+  }
+  side.append(make("h2", {}, "Slide"), facts(DATA.facts), make("p", { class: "note" }, DATA.detail));
+  redraw();
+}
+
+// On the canvas.
+
+async function openCanvas() {
+  if (!window.Bokeh || !DATA.figure) return null;
+  // A page on disk has no origin, and Bokeh's first request, with CORS, would fail for each tile.
+  if (location.protocol === "file:") {
+    Object.defineProperty(HTMLImageElement.prototype, "crossOrigin", { get: () => null, set: () => {} });
+  }
+  window.Bokeh.set_log_level("error");
+  const manager = await window.Bokeh.embed.embed_item(DATA.figure, "canvas");
+  const view = [...manager.roots][0];
+  const plot = view.model;
+  const named = (name) => plot.renderers.find((renderer) => renderer.name === name);
+  steer(named("tiles").tile_source);
+  const canvas = {
+    plot,
+    paint() {
+      const renderer = named("heat");
+      if (!renderer) return;
+      const heat = heats[shown.heat];
+      const scale = heat.scales[shown.scale];
+      const [image] = renderer.data_source.data.image;
+      const { rows, columns } = DATA.lattice;
+      for (let row = 0; row < rows; row++) {
+        for (let column = 0; column < columns; column++) {
+          const value = heat.maps[shown.scale][row * columns + column];
+          image[(rows - 1 - row) * columns + column] = shareOf(value, scale);
+        }
+      }
+      renderer.glyph.global_alpha = shown.opacity;
+      renderer.data_source.change.emit();
+    },
+    show(names, visible) {
+      for (const name of names) named(name).visible = visible;
+    },
+    zoom(factor) {
+      const { start: left, end: right } = plot.x_range;
+      const { start: bottom, end: top } = plot.y_range;
+      const [x, y] = [(left + right) / 2, (bottom + top) / 2];
+      const [wide, high] = [((right - left) * factor) / 2, ((top - bottom) * factor) / 2];
+      plot.x_range.setv({ start: x - wide, end: x + wide });
+      plot.y_range.setv({ start: y - high, end: y + high });
+    },
+    // A rectangle in pixels of full resolution, in the middle, whole, and not stretched.
+    lookAt(x, y, width, height) {
+      const { width: across, height: down } = view.frame.bbox;
+      const pixel = Math.max(width / across, height / down);
+      const [middle, centre] = [x + width / 2, -(y + height / 2)];
+      plot.x_range.setv({ start: middle - (pixel * across) / 2, end: middle + (pixel * across) / 2 });
+      plot.y_range.setv({ start: centre - (pixel * down) / 2, end: centre + (pixel * down) / 2 });
+    },
+  };
+  const rescale = () => drawScale((plot.x_range.end - plot.x_range.start) / view.frame.bbox.width);
+  plot.x_range.properties.end.change.connect(rescale);
+  plot.on_event("mousemove", (event) => tellUnder(event.x, -event.y));
+  canvas.lookAt(...DATA.bounds);
+  rescale();
+  window.addEventListener("resize", rescale);
+  return canvas;
+}
+
+// Bokeh asks for tiles by zoom, column and row from below; only those that are there are fetched, and of the zooms the
+// one that is at least as fine as the screen.
+function steer(source) {
+  const there = new Set(DATA.tiles);
+  const name = (x, y, z) => `${z}/${x}_${2 ** z - 1 - y}`;
+  source.is_valid_tile = (x, y, z) => there.has(name(x, y, z));
+  source.get_image_url = (x, y, z) => (there.has(name(x, y, z)) ? `tiles/${name(x, y, z)}.jpg` : PIXEL);
+  source.get_level_by_extent = (extent, height, width) => {
+    const wanted = Math.max((extent[2] - extent[0]) / width, (extent[3] - extent[1]) / height);
+    const zoom = Math.ceil(Math.log2(source.initial_resolution / wanted) - 0.3);
+    return Math.min(source.max_zoom, Math.max(0, zoom));
+  };
+}
+
+function drawScale(spans) {
+  const microns = DATA.mpp ? spans * DATA.mpp : spans; // of a pixel of the screen
+  const most = 180 * microns;
+  const power = 10 ** Math.floor(Math.log10(most));
+  const length = [5, 2, 1].map((step) => step * power).find((own) => own <= most);
+  const bar = make("div", { class: "bar" });
+  bar.style.width = `${length / microns}px`;
+  const words = !DATA.mpp ? `${shortly(length)} px` : length >= 1000 ? `${shortly(length / 1000)} mm` : `${shortly(length)} \u00b5m`;
+  part("scale").replaceChildren(words, bar);
+}
+
+function tellUnder(x, y) {
+  const lines = [`x ${whole(Math.floor(x))}, y ${whole(Math.floor(y))} px`];
+  if (x < 0 || y < 0 || x >= DATA.width || y >= DATA.height) lines[0] = "outside the slide";
+  else if (heats.length) {
+    const { x: left, y: top, cell, rows, columns } = DATA.lattice;
+    const [row, column] = [Math.floor((y - top) / cell), Math.floor((x - left) / cell)];
+    const inside = row >= 0 && row < rows && column >= 0 && column < columns;
+    const place = row * columns + column;
+    for (const heat of heats) {
+      const value = inside ? heat.maps.absolute[place] : NaN;
+      lines.push(
+        Number.isNaN(value)
+          ? `${heat.name}: no patch`
+          : `${heat.name}: ${inWords(heat, "absolute", value)}, ${inWords(heat, "percentile", heat.maps.percentile[place])}`,
+      );
+    }
+  }
+  part("under").textContent = lines.join("\n");
+}
+
+function showOverview() {
+  const pictures = [DATA.overview, ...DATA.pictures].map(([file, alt]) => make("img", { src: addressOf(file), alt }));
+  part("canvas").append(...pictures);
+  part("canvas").removeAttribute("role");
+  part("scale").hidden = true;
+}
+
+fillHead();
+openCanvas()
+  .catch((error) => {
+    console.warn(error);
+    part("canvas").replaceChildren();
+    return null;
+  })
+  .then((canvas) => {
+    if (!canvas) showOverview();
+    fillSide(canvas);
+    window.regardSlide = canvas; // for the console, and for tests
+  });
