@@ -58,6 +58,10 @@ class RenderedSlide:
         """lesion or normal."""
         return "lesion" if self.lesion.any() else "normal"
 
+    def mask(self) -> UInt8[np.ndarray, "rows columns"]:
+        """0 background, 128 tissue, 255 lesion."""
+        return (self.tissue * 128 + self.lesion * 127).astype(np.uint8)
+
 
 def render_slide(number: int, part: Part = "train", *, size: tuple[int, int] | None = None) -> RenderedSlide:
     """Render one slide of the cohort; the same number and part always give the same slide.
@@ -65,7 +69,7 @@ def render_slide(number: int, part: Part = "train", *, size: tuple[int, int] | N
     Args:
         number: from 0; odd numbers have lesions.
         part: whose textures it is made of.
-        size: width and height in pixels, multiples of 8, at least 256; random between 1,536 and 2,304 without it.
+        size: width and height in pixels, multiples of 8, at least 512; random between 1,536 and 2,304 without it.
 
     Raises:
         ValueError: a size is too small or no multiple of 8.
@@ -77,14 +81,14 @@ def render_slide(number: int, part: Part = "train", *, size: tuple[int, int] | N
     """
     random = np.random.default_rng([number, {"train": 0, "test": 1}[part]])
     width, height = (int(side) for side in random.integers(192, 289, 2) * MASK_STEP) if size is None else size
-    if min(width, height) < 256 or width % MASK_STEP or height % MASK_STEP:
-        raise ValueError(f"a slide is at least 256 pixels wide and high, in multiples of 8, not {width} x {height}")
+    if min(width, height) < 512 or width % MASK_STEP or height % MASK_STEP:
+        raise ValueError(f"a slide is at least 512 pixels wide and high, in multiples of 8, not {width} x {height}")
     rows, columns = height // MASK_STEP, width // MASK_STEP
     tissue = _blobs(random, rows, columns, share=random.uniform(0.3, 0.5))
     lesion = np.zeros_like(tissue)
     if number % 2:
         inside = cv2.erode(tissue.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-        lesion = _lesions(random, inside, share=random.uniform(0.06, 0.25))
+        lesion = _lesions(random, inside, share=random.uniform(0.02, 0.2))
     amounts = _laid(random, load_textures(part), tissue, lesion)
     pixels, pen = _photographed(random, amounts, tissue)
     return RenderedSlide(f"{part}_{number:03d}", pixels, tissue, lesion, pen)
@@ -107,16 +111,16 @@ def write_cohort(folder: str | Path, part: Part, count: int, *, first: int = 0) 
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    rows = []
     for number in range(first, first + count):
         name = f"{part}_{number:03d}"
         file, mask = target / f"{name}.svs", target / f"{name}_mask.png"
         if not file.is_file():  # the mask comes first
             slide = render_slide(number, part)
-            Image.fromarray((slide.tissue * 128 + slide.lesion * 127).astype(np.uint8)).save(mask)
+            Image.fromarray(slide.mask()).save(mask)
             write_slide(file, slide.pixels, mpp=MPP, objective=20, levels=(1, 4))
-        rows.append((name, name, "lesion" if number % 2 else "normal"))
         yield file
+    names = sorted(file.stem for file in target.glob(f"{part}_*.svs"))
+    rows = [(name, name, "lesion" if int(name.rpartition("_")[2]) % 2 else "normal") for name in names]
     with (target / "labels.csv").open("w", newline="", encoding="utf-8") as table:
         csv.writer(table).writerows([("slide_id", "case_id", "label"), *rows])
 

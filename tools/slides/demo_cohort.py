@@ -77,4 +77,4 @@ def _features(encoder: PatchEncoder, patches: Tensor) -> np.ndarray:
 
 def _grid(file: Path) -> tuple[Slide, Grid]:
     slide = open_slide(file)
-    return slide, build_grid(slide, find_tissue(slide), patch=PATCH, mpp=0.5, least_tissue=0.5)
+    return slide, build_grid(slide, find_tissue(slide, preset="resection"), patch=PATCH, mpp=0.5, least_tissue=0.25)

@@ -17,9 +17,13 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ... import heads, vision
+from ...datasets.slides.cohort import render_slide
+from ...datasets.slides.textures import EMBEDDED_SLIDE
+from ...datasets.slides.write_slide import write_slide
 from ...vision.encoders import build_encoder
 from .. import train_bags
 from ..settings import BagSettings, HeadSettings, OptimizerSettings, TrainSettings
@@ -96,12 +100,21 @@ def train_heads(out: Path, seed: int) -> list[Path]:
     return [out / "heads" / "runs" / "acmil" / f"fold_{fold}_seed_0" / "model" for fold in range(5)]
 
 
+def write_rendered() -> None:
+    """The rendered slide that comes along, of the part for testing, and its mask."""
+    slide = render_slide(1, "test", size=(1536, 1280))
+    folder = EMBEDDED_SLIDE.parent
+    write_slide(folder / "rendered_lesion.svs", slide.pixels, mpp=0.5, objective=20, levels=(1, 4), quality=80)
+    Image.fromarray(slide.mask()).save(folder / "rendered_lesion_mask.png", optimize=True)
+
+
 def install(encoder: Path, trained: list[Path]) -> None:
     """Copy the models to the folders of the package; the files about them stay."""
     target = Path(vision.__file__).parent / "encoders" / "embedded"
     target.mkdir(exist_ok=True)
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(encoder / name, target / name)
+    write_rendered()
     for fold, source in enumerate(trained):
         folder = Path(heads.__file__).parent / "embedded" / f"fold_{fold}"
         shutil.rmtree(folder, ignore_errors=True)
