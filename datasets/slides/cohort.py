@@ -16,6 +16,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,7 +56,7 @@ class RenderedSlide:
 
     @property
     def label(self) -> str:
-        """lesion or normal."""
+        """What the heads shall say: lesion or normal."""
         return "lesion" if self.lesion.any() else "normal"
 
     def mask(self) -> UInt8[np.ndarray, "rows columns"]:
@@ -161,7 +162,7 @@ def _laid(
 ) -> Float[np.ndarray, "height width 2"]:
     """Amounts of stain: pieces of texture side by side, with soft borders, where there is tissue."""
     height, width = tissue.shape[0] * MASK_STEP, tissue.shape[1] * MASK_STEP
-    kinds = _smooth(random, *tissue.shape, 20)
+    kinds = _smooth(random, tissue.shape[0], tissue.shape[1], 20)
     order = np.argsort(np.argsort(kinds, axis=None)).reshape(kinds.shape) / kinds.size  # 0-1, evenly
     ramp = np.clip((np.arange(PIECE) + 0.5) / _OVERLAP, 0, 1)
     ramp = np.minimum(ramp, ramp[::-1])
@@ -183,7 +184,7 @@ def _laid(
                     which = int(np.clip(order[place] + random.normal(0, 0.08), 0, 0.999) * len(library))
                 else:
                     which = int(random.integers(len(library)))
-                piece = np.rot90(library[which], random.integers(4))
+                piece = np.rot90(library[which], int(random.integers(4)))
                 piece = piece[:, ::-1] if random.random() < 0.5 else piece
                 total[top : top + PIECE, left : left + PIECE] += piece * weight
                 weights[top : top + PIECE, left : left + PIECE] += weight
@@ -208,12 +209,14 @@ def _photographed(
     height, width = amounts.shape[:2]
     stains = STAINS + random.normal(0, 0.025, STAINS.shape)
     amounts = amounts * random.uniform(0.8, 1.2, 2).astype(np.float32)
-    thick = cv2.resize(_smooth(random, *tissue.shape, 25), (width, height), interpolation=cv2.INTER_LINEAR)
+    thick = cv2.resize(
+        _smooth(random, tissue.shape[0], tissue.shape[1], 25), (width, height), interpolation=cv2.INTER_LINEAR
+    )
     amounts *= (1 + 0.08 * thick.astype(np.float32))[..., None]
-    pixels = stained(amounts, stains, random.uniform(238, 248)).astype(np.float32)
+    pixels: Any = stained(amounts, stains, random.uniform(238, 248)).astype(np.float32)
     pixels = cv2.GaussianBlur(pixels, (0, 0), float(random.uniform(0.45, 0.8)))
     pixels += random.normal(0, 1.5, pixels.shape).astype(np.float32)
-    pixels = np.clip(pixels, 0, 255).round().astype(np.uint8)
+    picture = np.clip(pixels, 0, 255).round().astype(np.uint8)
     pen = bool(random.random() < 0.2)
     if pen:
         points = random.uniform(0.05, 0.95, (4, 2)) * (width, height)
@@ -221,7 +224,7 @@ def _photographed(
         curve = (1 - along) ** 3 * points[0] + along**3 * points[3]
         curve += 3 * along * (1 - along) * ((1 - along) * points[1] + along * points[2])
         colour = _PENS[random.integers(len(_PENS))]
-        ink = np.full_like(pixels, 255)
+        ink = np.full_like(picture, 255)
         cv2.polylines(ink, [curve.round().astype(np.int32)], False, colour, int(random.integers(18, 40)), cv2.LINE_AA)
-        pixels = (pixels.astype(np.float32) * (0.15 + 0.85 * ink / 255)).round().astype(np.uint8)
-    return pixels, pen
+        picture = (picture.astype(np.float32) * (0.15 + 0.85 * ink / 255)).round().astype(np.uint8)
+    return picture, pen

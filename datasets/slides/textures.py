@@ -101,7 +101,7 @@ def load_textures(part: Part) -> Textures:
 def _pieces(pixels: UInt8[np.ndarray, "height width 3"], step: int) -> Float[np.ndarray, "pieces side side 2"]:
     """The pieces of a picture that are full of tissue."""
     amounts = amounts_of(pixels)
-    covered = (cv2.blur(amounts.sum(-1), (15, 15)) > 0.25).astype(np.float32)  # type: ignore[operator]
+    covered = (cv2.blur(amounts.sum(-1), (15, 15)) > 0.25).astype(np.float32)
     height, width = covered.shape
     corners = [(y, x) for y in range(0, height - PIECE + 1, step) for x in range(0, width - PIECE + 1, step)]
     cut = [(slice(y, y + PIECE), slice(x, x + PIECE)) for y, x in corners]

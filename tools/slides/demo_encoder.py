@@ -37,7 +37,7 @@ def train_encoder(patches: UInt8[Tensor, "patches side side 3"], *, steps: int, 
     """
     torch.manual_seed(seed)
     model = timm.create_model("resnet18", **ARCHITECTURE)
-    width = model.num_features
+    width = ARCHITECTURE["channels"][-1]
     projection = nn.Sequential(nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, 64))
     weights = [*model.parameters(), *projection.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=2e-3, weight_decay=1e-3)

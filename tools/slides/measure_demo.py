@@ -128,10 +128,12 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "accuracy at 0.5": round(float(((said > 0.5) == truth).mean()), 3),
     }
     for key in ("pixel auc of attention", "pixel auc of patches alone"):
-        values = np.array([row[key] for row in rows if row["truth"]])
-        mean: Callable[[Any], float] = lambda places, values=values: float(values[places].mean())  # noqa: E731
-        found[key] = [round(float(values.mean()), 3), *interval_of(mean, len(values))]
+        found[key] = _mean(np.array([row[key] for row in rows if row["truth"]]))
     return found
+
+
+def _mean(values: Float[np.ndarray, " slides"]) -> list[float]:
+    return [round(float(values.mean()), 3), *interval_of(lambda places: float(values[places].mean()), len(values))]
 
 
 def _colour(training: list[Path], files: list[Path]) -> float:

@@ -32,8 +32,8 @@ class EncoderRow:
     """One published encoder.
 
     Attributes:
-        kind: what builds it: timm, transformers, conch, ctranspath, keep, embedded for the one that comes along, or remote
-            for code that its repository holds.
+        kind: what builds it: timm, transformers, conch, ctranspath, keep, embedded (the one that comes along), or
+            remote (code that its repository holds).
         source: its repository on the Hugging Face hub; empty if its weights are not there.
         files: what its weights are called there; the first that is found is taken.
         architecture: the network's name in its library.
