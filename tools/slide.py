@@ -77,7 +77,7 @@ def _checked(settings: SlideSettings) -> SlideSettings:
         ValueError: a value is outside its range, or two do not go together.
     """
     wanted_stages(settings.stages)
-    for name, low in {"top": 0, "page_px": 256, "batch_size": 1, "threads": 1, "workers": 1}.items():
+    for name, low in {"top": 0, "page_px": 512, "batch_size": 1, "threads": 1, "workers": 1}.items():
         if getattr(settings, name) < low:
             raise ValueError(f"--{name} is {getattr(settings, name)}; give {low} at least")
     for name in ("mpp", "slide_mpp"):

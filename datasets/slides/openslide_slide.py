@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -76,10 +77,9 @@ class OpenSlideSlide:
         except (openslide.OpenSlideError, UnreadableSlideError) as error:
             self.close()  # after an error a handle is dead for good
             raise UnreadableTileError(self.path, f"{width} x {height} at {x}, {y}, level {level}: {error}") from error
-        alpha = region[..., 3:]
-        if alpha.min() == 255:
-            return np.ascontiguousarray(region[..., :3])
-        opaque = alpha.astype(np.uint16)
+        if (region.view("<u4") >= 0xFF000000).all():
+            return cv2.cvtColor(region, cv2.COLOR_RGBA2RGB)
+        opaque = region[..., 3:].astype(np.uint16)
         return ((region[..., :3] * opaque + 255 * (255 - opaque) + 127) // 255).astype(np.uint8)
 
     def associated(self) -> dict[str, Image.Image]:

@@ -63,7 +63,8 @@ class PatchReader:
         >>> from PIL import Image
         >>> from regard.datasets.slides.open_slide import open_slide
         >>> corners = np.array([[0, 0], [200, 0]])
-        >>> grid = Grid(corners, np.ones(2), patch=100, side=200, step=200, mpp=1.0, slide_mpp=0.5, width=400, height=200)
+        >>> spacing = {"patch": 100, "side": 200, "step": 200, "mpp": 1.0, "slide_mpp": 0.5}
+        >>> grid = Grid(corners, np.ones(2), **spacing, width=400, height=200)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Image.new("RGB", (400, 200), "navy").save(Path(folder, "a.png"))
         ...     for places, pixels in PatchReader(open_slide(Path(folder, "a.png")), grid):

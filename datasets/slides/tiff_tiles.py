@@ -153,7 +153,7 @@ def _to_rgb(pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "h
     half = 1 << 15
     red = (round(1.402 * 65536) * centred + half) >> 16
     blue = (round(1.772 * 65536) * centred + half) >> 16
-    green_blue, green_red = -round(0.34414 * 65536) * centred + half, -round(0.71414 * 65536) * centred
+    green_blue, green_red = -round(0.344136286 * 65536) * centred + half, -round(0.714136286 * 65536) * centred
     light, cb, cr = np.moveaxis(pixels, -1, 0)
     light = light.astype(np.int64)
     channels = [light + red[cr], light + ((green_blue[cb] + green_red[cr]) >> 16), light + blue[cb]]

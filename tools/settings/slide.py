@@ -27,7 +27,7 @@ class SlideSettings:
         overlap: of neighbouring patches, as a share of their side, from 0 to below 1.
         least_tissue: share of a patch that has to be tissue, 0-1.
         align: move the grid to the tiles of the file, which are then read faster.
-        tissue: how tissue is found: resection, biopsy (keeps small pieces), or another preset.
+        tissue: how tissue is found: biopsy (keeps small pieces), resection, or another preset.
         segmenter: package.module:function that finds tissue, in place of the thresholds.
         annotations: folder of ID.geojson, or one file, with regions to look in, or to leave out
             (named Exclude, Ignore or Artifact).
@@ -63,7 +63,7 @@ class SlideSettings:
     overlap: float = 0.0
     least_tissue: float = 0.25
     align: bool = False
-    tissue: str = "resection"
+    tissue: str = "biopsy"
     segmenter: str | None = None
     annotations: str | None = None
     slide_mpp: float | None = None

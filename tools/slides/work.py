@@ -114,6 +114,7 @@ class SlideWork:
         path = Path(self.task.path)
         slide: Slide = open_slide(path, reader=self.settings.reader, mpp=self.task.mpp)
         if slide.mpp is None and self.task.otherwise_mpp is not None:
+            slide.close()
             slide = open_slide(path, reader=self.settings.reader, mpp=self.task.otherwise_mpp)
         known = {name: getattr(slide, name) for name in ("mpp", "objective", "vendor", "reader")}
         full = slide.levels[0]
