@@ -1,7 +1,7 @@
 """A cohort of slides that are rendered from real textures, with known lesions: for demonstrations and tests.
 
-Every slide is tissue of the embedded H&E slide, cut into pieces of 40 um, turned, and laid anew into pieces of tissue of
-random shape. Half of the slides have lesions: places where the pieces come from another H&E picture, of dense large
+Every slide is tissue of the embedded H&E slide, cut into pieces of 40 um, turned, and laid anew into tissue of random
+shape. Half of the slides have lesions: places where the pieces come from another H&E picture, of dense large
 nuclei, whose mean amounts of both stains were made those of the tissue, so that its mean colour does not tell. Stains
 vary from slide to slide, and a fifth of the slides have a stroke of a pen. Slides for testing use other parts of both
 pictures than slides for training.
@@ -118,7 +118,7 @@ def write_cohort(folder: str | Path, part: Part, count: int, *, first: int = 0) 
         if not file.is_file():  # the mask comes first
             slide = render_slide(number, part)
             Image.fromarray(slide.mask()).save(mask)
-            write_slide(file, slide.pixels, mpp=MPP, objective=20, levels=(1, 4))
+            write_slide(file, slide.pixels, mpp=MPP, objective=20.0, levels=(1, 4))
         yield file
     names = sorted(file.stem for file in target.glob(f"{part}_*.svs"))
     rows = [(name, name, "lesion" if int(name.rpartition("_")[2]) % 2 else "normal") for name in names]
@@ -126,7 +126,7 @@ def write_cohort(folder: str | Path, part: Part, count: int, *, first: int = 0) 
         csv.writer(table).writerows([("slide_id", "case_id", "label"), *rows])
 
 
-def _smooth(random: np.random.Generator, rows: int, columns: int, grain: float) -> Float[np.ndarray, "rows columns"]:
+def _smooth(random: np.random.Generator, rows: int, columns: int, grain: int) -> Float[np.ndarray, "rows columns"]:
     """A random field whose hills are about `grain` places wide, with mean 0 and deviation 1."""
     coarse = random.normal(size=(max(4, round(rows / grain)) + 3, max(4, round(columns / grain)) + 3))
     field = cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC)

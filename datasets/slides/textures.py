@@ -10,6 +10,7 @@ into a part for training and a part for testing that have no pixel in common.
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -80,9 +81,9 @@ def load_textures(part: Part) -> Textures:
     Args:
         part: train or test. Of the slide every other one of eight bands, of the picture its left 60 % or the rest.
     """
-    slide = open_slide(EMBEDDED_SLIDE)
-    level = slide.levels[0]
-    pixels = slide.read(0, 0, level.width, level.height)
+    with closing(open_slide(EMBEDDED_SLIDE)) as slide:
+        level = slide.levels[0]
+        pixels = slide.read(0, 0, level.width, level.height)
     band = level.height // _BANDS
     wanted = range(0 if part == "train" else 1, _BANDS, 2)
     tissue = np.concatenate([_pieces(pixels[one * band : (one + 1) * band], PIECE // 4) for one in wanted])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
 from ...datasets.slides.cohort import write_cohort
 from ...datasets.slides.feature_file import write_features
@@ -39,13 +39,13 @@ def write_slides(folder: Path, part: Literal["train", "test"], count: int) -> li
 
 def patches_of(file: Path) -> Iterator[UInt8[np.ndarray, "batch side side 3"]]:
     """The tissue of a slide in patches."""
-    slide, grid = _grid(file)
-    for _, pixels in PatchReader(slide, grid):
-        yield pixels
+    with closing(open_slide(file)) as slide:
+        for _, pixels in PatchReader(slide, _grid(slide)):
+            yield pixels
 
 
 def encode(files: list[Path], encoder: PatchEncoder, folder: Path) -> list[Path]:
-    """Features of slides, one H5 file each; what is there is kept if it is of this encoder.
+    """Features of slides, one H5 file each.
 
     Args:
         files: the slides.
@@ -56,25 +56,21 @@ def encode(files: list[Path], encoder: PatchEncoder, folder: Path) -> list[Path]
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for file in files:
-        slide, grid = _grid(file)
         target = folder / f"{file.stem}.h5"
-
-        def features(slide: Slide = slide, grid: Grid = grid) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            for places, pixels in PatchReader(slide, grid):
-                yield np.asarray(places), _features(encoder, torch.from_numpy(np.ascontiguousarray(pixels)))
-
-        write_features(
-            target, features(), grid, slide=slide, encoder=encoder.name, width=encoder.dim, made_from=made_from
-        )
+        with closing(open_slide(file)) as slide:
+            grid = _grid(slide)
+            made: dict[str, Any] = {"encoder": encoder.name, "width": encoder.dim, "made_from": made_from}
+            write_features(target, _features(encoder, slide, grid), grid, slide=slide, **made)
         written.append(target)
     return written
 
 
-@torch.inference_mode()
-def _features(encoder: PatchEncoder, patches: Tensor) -> np.ndarray:
-    return encoder(patches).numpy()
+def _features(encoder: PatchEncoder, slide: Slide, grid: Grid) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for places, pixels in PatchReader(slide, grid):
+        with torch.inference_mode():
+            yield np.asarray(places), encoder(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
 
 
-def _grid(file: Path) -> tuple[Slide, Grid]:
-    slide = open_slide(file)
-    return slide, build_grid(slide, find_tissue(slide, preset="resection"), patch=PATCH, mpp=0.5, least_tissue=0.25)
+def _grid(slide: Slide) -> Grid:
+    """As `regard slide` lays it for this encoder."""
+    return build_grid(slide, find_tissue(slide, preset="resection"), patch=PATCH, mpp=0.5, least_tissue=0.25)

@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ __all__ = ["interval_of", "main", "pixel_auc"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print, and write DIR/demo.json; slides and features that are there are kept."""
+    """Measure, print, and write DIR/demo.json; slides that are there are kept."""
     parser = argparse.ArgumentParser(prog="python -m regard.tools.slides.measure_demo", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of slides, features and demo.json")
     parser.add_argument("--slides", type=int, default=60, help="how many slides are rendered for testing")
@@ -148,8 +149,8 @@ def _squares(files: list[Path]) -> tuple[Any, Any]:
     colours, labels = [], []
     for file in files:
         mask = np.asarray(Image.open(file.with_name(f"{file.stem}_mask.png")))
-        slide = open_slide(file)
-        pixels = slide.read(0, 0, slide.levels[0].width, slide.levels[0].height)
+        with closing(open_slide(file)) as slide:
+            pixels = slide.read(0, 0, slide.levels[0].width, slide.levels[0].height)
         small = cv2.resize(pixels, mask.shape[::-1], interpolation=cv2.INTER_AREA)
         for top in range(0, mask.shape[0] - 15, 16):
             for left in range(0, mask.shape[1] - 15, 16):

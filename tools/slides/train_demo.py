@@ -104,7 +104,7 @@ def write_rendered() -> None:
     """The rendered slide that comes along, of the part for testing, and its mask."""
     slide = render_slide(1, "test", size=(1536, 1280))
     folder = EMBEDDED_SLIDE.parent
-    write_slide(folder / "rendered_lesion.svs", slide.pixels, mpp=0.5, objective=20, levels=(1, 4), quality=80)
+    write_slide(folder / "rendered_lesion.svs", slide.pixels, mpp=0.5, objective=20.0, levels=(1, 4), quality=80)
     Image.fromarray(slide.mask()).save(folder / "rendered_lesion_mask.png", optimize=True)
 
 
