@@ -36,7 +36,11 @@ def python(*arguments: str, cwd: Path | None = None) -> str:
 def sources() -> list[Path]:
     files = [path for folder in PACKAGES[1:] for path in sorted((ROOT / folder).rglob("*"))]
     kinds, folders = (".py", ".yaml", ".png", ".txt"), ("embedded", "report_page")
-    kept = [path for path in files if path.suffix in kinds or path.parent.name in folders]
+    kept = [
+        path
+        for path in files
+        if path.is_file() and (path.suffix in kinds or set(folders) & set(path.relative_to(ROOT).parent.parts))
+    ]
     return [*ROOT.glob("*.py"), *kept]
 
 

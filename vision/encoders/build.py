@@ -51,7 +51,7 @@ def build_network(row: EncoderRow, weights: Mapping[str, Tensor] | None = None, 
     """The network of a row of the table, with these weights; without them its shapes only.
 
     Args:
-        row: of any kind but remote.
+        row: of any kind but remote and embedded.
         weights: by the authors' names.
         source: what messages call them.
 
@@ -86,6 +86,12 @@ def build_network(row: EncoderRow, weights: Mapping[str, Tensor] | None = None, 
 
 
 def _from_row(name: str, row: EncoderRow, weights: str | Path | None, trust: bool) -> PatchEncoder:
+    if row.kind == "embedded":
+        if weights is not None:
+            raise ValueError(f"{name} has weights of its own; leave weights={weights} out")
+        from .timm_encoders import from_folder
+
+        return from_folder(Path(__file__).parent / "embedded")
     if row.kind == "remote":
         from .transformers_encoders import from_hub
 

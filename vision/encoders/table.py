@@ -32,7 +32,8 @@ class EncoderRow:
     """One published encoder.
 
     Attributes:
-        kind: what builds it: timm, transformers, conch, ctranspath, keep, or remote for code that its repository holds.
+        kind: what builds it: timm, transformers, conch, ctranspath, keep, embedded (the one that comes along), or
+            remote (code that its repository holds).
         source: its repository on the Hugging Face hub; empty if its weights are not there.
         files: what its weights are called there; the first that is found is taken.
         architecture: the network's name in its library.
@@ -101,6 +102,18 @@ def _kaiko(architecture: str, dim: int, **options: Any) -> EncoderRow:
 
 #: Name of an encoder (the same in YAML, command line, code and documents) -> what it is.
 ENCODERS: dict[str, EncoderRow] = {
+    "embedded": EncoderRow(
+        kind="embedded",
+        source="",
+        architecture="resnet18",
+        dim=160,
+        patch=128,
+        size=128,
+        interpolation="bicubic",
+        precision="float32",
+        licence="Apache-2.0",
+        paper="for demonstration; embedded/README.txt",
+    ),
     "resnet50": EncoderRow(
         source="timm/resnet50.tv_in1k",
         architecture="resnet50",

@@ -1,0 +1,230 @@
+"""A cohort of slides that are rendered from real textures, with known lesions: for demonstrations and tests.
+
+Every slide is tissue of the embedded H&E slide, cut into pieces of 40 um, turned, and laid anew into tissue of random
+shape. Half of the slides have lesions: places where the pieces come from another H&E picture, of dense large
+nuclei, whose mean amounts of both stains were made those of the tissue, so that its mean colour does not tell. Stains
+vary from slide to slide, and a fifth of the slides have a stroke of a pen. Slides for testing use other parts of both
+pictures than slides for training.
+
+Nothing here says anything about patients: there are two sources of texture, and a lesion is by construction what comes
+from the second.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+
+from .textures import PIECE, STAINS, Part, Textures, load_textures, stained
+from .write_slide import write_slide
+
+__all__ = ["MASK_STEP", "RenderedSlide", "render_slide", "write_cohort"]
+
+#: Microns per pixel of rendered slides.
+MPP = 0.5
+#: A pixel of a mask is so many pixels of its slide.
+MASK_STEP = 8
+_OVERLAP = 16
+_PENS = ((30, 60, 160), (20, 130, 80), (25, 25, 30))
+
+
+@dataclass(frozen=True, eq=False)
+class RenderedSlide:
+    """A slide with its truth.
+
+    Attributes:
+        name: of the slide.
+        pixels: at 0.5 um/px.
+        tissue: where tissue was laid, one value for 8 x 8 pixels.
+        lesion: where it has the texture of lesions, likewise; nowhere if the slide is negative.
+        pen: whether a pen marked it.
+    """
+
+    name: str
+    pixels: UInt8[np.ndarray, "height width 3"]
+    tissue: Bool[np.ndarray, "rows columns"]
+    lesion: Bool[np.ndarray, "rows columns"]
+    pen: bool
+
+    @property
+    def label(self) -> str:
+        """What the heads shall say: lesion or normal."""
+        return "lesion" if self.lesion.any() else "normal"
+
+    def mask(self) -> UInt8[np.ndarray, "rows columns"]:
+        """0 background, 128 tissue, 255 lesion."""
+        return (self.tissue * 128 + self.lesion * 127).astype(np.uint8)
+
+
+def render_slide(number: int, part: Part = "train", *, size: tuple[int, int] | None = None) -> RenderedSlide:
+    """Render one slide of the cohort; the same number and part always give the same slide.
+
+    Args:
+        number: from 0; odd numbers have lesions.
+        part: whose textures it is made of.
+        size: width and height in pixels, multiples of 8, at least 512; random between 1,536 and 2,304 without it.
+
+    Raises:
+        ValueError: a size is too small or no multiple of 8.
+
+    Example:
+        >>> slide = render_slide(1, "test", size=(512, 512))
+        >>> slide.label, slide.pixels.shape, slide.lesion.shape
+        ('lesion', (512, 512, 3), (64, 64))
+    """
+    random = np.random.default_rng([number, {"train": 0, "test": 1}[part]])
+    width, height = (int(side) for side in random.integers(192, 289, 2) * MASK_STEP) if size is None else size
+    if min(width, height) < 512 or width % MASK_STEP or height % MASK_STEP:
+        raise ValueError(f"a slide is at least 512 pixels wide and high, in multiples of 8, not {width} x {height}")
+    rows, columns = height // MASK_STEP, width // MASK_STEP
+    tissue = _blobs(random, rows, columns, share=random.uniform(0.3, 0.5))
+    lesion = np.zeros_like(tissue)
+    if number % 2:
+        inside = cv2.erode(tissue.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+        lesion = _lesions(random, inside, share=random.uniform(0.02, 0.2))
+    amounts = _laid(random, load_textures(part), tissue, lesion)
+    pixels, pen = _photographed(random, amounts, tissue)
+    return RenderedSlide(f"{part}_{number:03d}", pixels, tissue, lesion, pen)
+
+
+def write_cohort(folder: str | Path, part: Part, count: int, *, first: int = 0) -> Iterator[Path]:
+    """Write slides as pyramids in the way of Aperio, their masks, and labels.csv at the end.
+
+    What is there from an earlier call is kept. A mask is NAME_mask.png: 0 background, 128 tissue, 255 lesion, one pixel
+    for 8 x 8 of the slide. labels.csv has slide_id, case_id and label.
+
+    Args:
+        folder: where to; it is made.
+        part: train or test.
+        count: how many slides.
+        first: number of the first.
+
+    Yields:
+        The file of each slide.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        name = f"{part}_{number:03d}"
+        file, mask = target / f"{name}.svs", target / f"{name}_mask.png"
+        if not file.is_file():  # the mask comes first
+            slide = render_slide(number, part)
+            Image.fromarray(slide.mask()).save(mask)
+            write_slide(file, slide.pixels, mpp=MPP, objective=20.0, levels=(1, 4))
+        yield file
+    names = sorted(file.stem for file in target.glob(f"{part}_*.svs"))
+    rows = [(name, name, "lesion" if int(name.rpartition("_")[2]) % 2 else "normal") for name in names]
+    with (target / "labels.csv").open("w", newline="", encoding="utf-8") as table:
+        csv.writer(table).writerows([("slide_id", "case_id", "label"), *rows])
+
+
+def _smooth(random: np.random.Generator, rows: int, columns: int, grain: int) -> Float[np.ndarray, "rows columns"]:
+    """A random field whose hills are about `grain` places wide, with mean 0 and deviation 1."""
+    coarse = random.normal(size=(max(4, round(rows / grain)) + 3, max(4, round(columns / grain)) + 3))
+    field = cv2.resize(coarse, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    return (field - field.mean()) / field.std()
+
+
+def _blobs(random: np.random.Generator, rows: int, columns: int, *, share: float) -> Bool[np.ndarray, "rows columns"]:
+    """Pieces of tissue, away from the edge of the slide."""
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    field = _smooth(random, rows, columns, 45) + 0.15 * _smooth(random, rows, columns, 6)
+    field -= 3 * np.maximum(np.abs(y), np.abs(x)) ** 4
+    return field > np.quantile(field, 1 - share)
+
+
+def _lesions(
+    random: np.random.Generator, inside: Bool[np.ndarray, "rows columns"], *, share: float
+) -> Bool[np.ndarray, "rows columns"]:
+    """One to three lesions, which take a share of the tissue."""
+    rows, columns = inside.shape
+    places = np.argwhere(inside)
+    chosen = places[random.integers(len(places), size=random.integers(1, 4))]
+    y, x = np.mgrid[:rows, :columns]
+    near = np.min([np.hypot(y - row, x - column) for row, column in chosen], axis=0)
+    field = np.where(inside, near + 4 * _smooth(random, rows, columns, 12), np.inf)
+    return field <= np.sort(field[inside])[max(0, round(share * inside.sum()) - 1)]
+
+
+def _laid(
+    random: np.random.Generator,
+    textures: Textures,
+    tissue: Bool[np.ndarray, "rows columns"],
+    lesion: Bool[np.ndarray, "rows columns"],
+) -> Float[np.ndarray, "height width 2"]:
+    """Amounts of stain: pieces of texture side by side, with soft borders, where there is tissue."""
+    height, width = tissue.shape[0] * MASK_STEP, tissue.shape[1] * MASK_STEP
+    kinds = _smooth(random, tissue.shape[0], tissue.shape[1], 20)
+    order = np.argsort(np.argsort(kinds, axis=None)).reshape(kinds.shape) / kinds.size  # 0-1, evenly
+    ramp = np.clip((np.arange(PIECE) + 0.5) / _OVERLAP, 0, 1)
+    ramp = np.minimum(ramp, ramp[::-1])
+    weight = np.outer(ramp, ramp).astype(np.float32)[..., None]
+    layers = []
+    for wanted, library in ((tissue & ~lesion, textures.tissue), (lesion, textures.lesion)):
+        total = np.zeros((height + PIECE, width + PIECE, 2), np.float32)
+        weights = np.full((height + PIECE, width + PIECE, 1), 1e-6, np.float32)
+        near = cv2.dilate(wanted.astype(np.uint8), np.ones((23, 23), np.uint8))
+        for top in range(0, height, PIECE - _OVERLAP):
+            for left in range(0, width, PIECE - _OVERLAP):
+                place = (
+                    min(tissue.shape[0] - 1, (top + PIECE // 2) // 8),
+                    min(tissue.shape[1] - 1, (left + PIECE // 2) // 8),
+                )
+                if not near[place]:
+                    continue
+                if library is textures.tissue:  # connective tissue here, epithelium there
+                    which = int(np.clip(order[place] + random.normal(0, 0.08), 0, 0.999) * len(library))
+                else:
+                    which = int(random.integers(len(library)))
+                piece = np.rot90(library[which], int(random.integers(4)))
+                piece = piece[:, ::-1] if random.random() < 0.5 else piece
+                total[top : top + PIECE, left : left + PIECE] += piece * weight
+                weights[top : top + PIECE, left : left + PIECE] += weight
+        layers.append((total / weights)[:height, :width])
+    soft = [_softened(random, mask, height, width) for mask in (tissue, lesion)]
+    return soft[0] * (layers[0] * (1 - soft[1]) + layers[1] * soft[1])
+
+
+def _softened(
+    random: np.random.Generator, mask: Bool[np.ndarray, "rows columns"], height: int, width: int
+) -> Float[np.ndarray, "height width 1"]:
+    """A mask at full resolution with a frayed border, 0-1."""
+    large = cv2.resize(cv2.blur(mask.astype(np.float32), (3, 3)), (width, height), interpolation=cv2.INTER_LINEAR)
+    fray = cv2.resize(random.normal(0, 0.25, (height // 4, width // 4)).astype(np.float32), (width, height))
+    return cv2.blur(((large + fray * (large > 0.02) * (large < 0.98)) > 0.5).astype(np.float32), (3, 3))[..., None]
+
+
+def _photographed(
+    random: np.random.Generator, amounts: Float[np.ndarray, "height width 2"], tissue: Bool[np.ndarray, "rows columns"]
+) -> tuple[UInt8[np.ndarray, "height width 3"], bool]:
+    """Pixels: stains of this slide, uneven thickness, focus, noise, and perhaps a pen."""
+    height, width = amounts.shape[:2]
+    stains = STAINS + random.normal(0, 0.025, STAINS.shape)
+    amounts = amounts * random.uniform(0.8, 1.2, 2).astype(np.float32)
+    thick = cv2.resize(
+        _smooth(random, tissue.shape[0], tissue.shape[1], 25), (width, height), interpolation=cv2.INTER_LINEAR
+    )
+    amounts *= (1 + 0.08 * thick.astype(np.float32))[..., None]
+    pixels: Any = stained(amounts, stains, random.uniform(238, 248)).astype(np.float32)
+    pixels = cv2.GaussianBlur(pixels, (0, 0), float(random.uniform(0.45, 0.8)))
+    pixels += random.normal(0, 1.5, pixels.shape).astype(np.float32)
+    picture = np.clip(pixels, 0, 255).round().astype(np.uint8)
+    pen = bool(random.random() < 0.2)
+    if pen:
+        points = random.uniform(0.05, 0.95, (4, 2)) * (width, height)
+        along = np.linspace(0, 1, 60)[:, None]
+        curve = (1 - along) ** 3 * points[0] + along**3 * points[3]
+        curve += 3 * along * (1 - along) * ((1 - along) * points[1] + along * points[2])
+        colour = _PENS[random.integers(len(_PENS))]
+        ink = np.full_like(picture, 255)
+        cv2.polylines(ink, [curve.round().astype(np.int32)], False, colour, int(random.integers(18, 40)), cv2.LINE_AA)
+        picture = (picture.astype(np.float32) * (0.15 + 0.85 * ink / 255)).round().astype(np.uint8)
+    return picture, pen
