@@ -23,7 +23,7 @@ from regard.heads.trained_head import TrainedHead, save_trained_head
 GOOD = ("one", "two", "näme with späces")
 #: Bad slide -> what its reason says.
 BAD = {
-    "cut off": "",
+    "cut off": "cut off",
     "text": "text",
     "white": "no tissue",
     "unscaled": "microns per pixel",
