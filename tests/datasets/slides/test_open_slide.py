@@ -45,7 +45,7 @@ def test_the_tiff_reader_gives_the_pixels_of_openslide(
 
 @pytest.mark.parametrize("compression", [33003, 33005])
 def test_jpeg_2000_of_aperio_gives_the_pixels_of_openslide(tmp_path: Path, compression: int) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 256, 256, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     coded = [
         imagecodecs.jpeg2k_encode(each, level=0, codecformat="j2k", mct=compression == 33005)
         for each in (pixels[0], pixels[1], pixels[1], pixels[0])
@@ -53,9 +53,9 @@ def test_jpeg_2000_of_aperio_gives_the_pixels_of_openslide(tmp_path: Path, compr
     colours = "rgb" if compression == 33005 else "ycbcr"
     with tifffile.TiffWriter(tmp_path / "a.svs") as writer:
         options = {"photometric": colours, "compression": compression, "metadata": None, "description": APERIO}
-        writer.write(iter(coded), shape=(512, 512, 3), dtype=np.uint8, tile=(256, 256), **options)
+        writer.write(iter(coded), shape=(128, 128, 3), dtype=np.uint8, tile=(64, 64), **options)
     ours, theirs = both(tmp_path / "a.svs")
-    np.testing.assert_array_equal(ours.read(0, 0, 512, 512), theirs.read(0, 0, 512, 512))
+    np.testing.assert_array_equal(ours.read(0, 0, 128, 128), theirs.read(0, 0, 128, 128))
     assert open_slide(tmp_path / "a.svs").reader == "tiff"
 
 
@@ -84,9 +84,9 @@ def test_tiles_that_the_file_leaves_out_and_what_lies_outside_are_white(tmp_path
 def test_lower_tiles_that_openslide_fills_from_above_are_left_to_openslide(texture: np.ndarray, tmp_path: Path) -> None:
     with tifffile.TiffWriter(tmp_path / "a.svs") as writer:
         options = {"dtype": np.uint8, "tile": (256, 256), "photometric": "rgb", "compression": "deflate"}
-        tiles = [np.full((256, 256, 3), 99, np.uint8)] * 4
+        tiles = [imagecodecs.zlib_encode(np.full((256, 256, 3), 99, np.uint8))] * 4
         writer.write(iter(tiles), shape=(512, 512, 3), metadata=None, description=APERIO, **options)
-        writer.write(iter([None]), shape=(256, 256, 3), metadata=None, description=APERIO, **options)
+        writer.write(iter([b""]), shape=(256, 256, 3), metadata=None, description=APERIO, **options)
     assert open_slide(tmp_path / "a.svs").reader == "openslide"
     with pytest.raises(UnreadableSlideError, match="lower levels leave out tiles"):
         TiffSlide(tmp_path / "a.svs")
@@ -152,7 +152,7 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
 
 
 def test_a_plain_picture_that_is_too_large_says_what_to_do(tmp_path: Path) -> None:
-    Image.new("1", (20_000, 15_000)).save(tmp_path / "a.png")
+    Image.new("1", (9_000, 8_900)).save(tmp_path / "a.png")
     with pytest.raises(UnreadableSlideError, match="up to 80 million pixels; make it a tiled pyramid: vips tiffsave"):
         open_slide(tmp_path / "a.png")
 
@@ -175,7 +175,7 @@ def test_what_is_no_slide_is_named(tmp_path: Path, name: str, content: bytes, re
         open_slide(tmp_path / name)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.99])
+@pytest.mark.parametrize("share", [0.5, 0.9])
 def test_a_slide_that_is_cut_off_is_refused(texture: np.ndarray, tmp_path: Path, share: float) -> None:
     write_slide(tmp_path / "a.svs", texture, mpp=0.5, levels=(1, 4))
     whole = (tmp_path / "a.svs").read_bytes()

@@ -86,7 +86,7 @@ def test_resampled_patches_are_those_of_pillow(path: Path, texture: np.ndarray, 
         x, y = grid.coordinates[place]
         region = Image.fromarray(texture[y : y + side, x : x + side])
         expected = np.asarray(region.resize((128, 128), Image.Resampling.BICUBIC)).astype(int)
-        assert np.abs(found[place] - expected).max() <= 1
+        assert np.abs(found[place] - expected).max() <= (1 if side > 128 else 2)
 
 
 @pytest.mark.parametrize("slide_mpp", [0.227, 0.25, 0.29, 0.46, 0.5])
