@@ -11,7 +11,7 @@ import numpy as np
 from .image_slide import ImageSlide
 from .openslide_slide import OpenSlideSlide
 from .slide import Slide, UnreadableSlideError, UnreadableTileError
-from .tiff_slide import TiffSlide
+from .tiff_slide import CUT_OFF, TiffSlide
 
 __all__ = ["open_slide"]
 
@@ -65,6 +65,8 @@ def open_slide(
         try:
             return _the_better(TiffSlide(path, mpp=mpp), path, mpp)
         except UnreadableSlideError as error:
+            if error.reason.startswith(CUT_OFF):  # OpenSlide may open what is left of it
+                raise
             reasons.append(error.reason)
     for other in ("openslide", "image"):
         try:

@@ -24,7 +24,10 @@ from .slide import Level, UnreadableSlideError, UnreadableTileError
 from .tiff_tiles import TiffTiles, read_tiles
 from .tile_cache import TileCache
 
-__all__ = ["TiffSlide"]
+__all__ = ["CUT_OFF", "TiffSlide"]
+
+#: How the reason begins if a file ends too early.
+CUT_OFF = "it is cut off"
 
 #: Largest picture beside the pyramid, in pixels.
 _LARGEST_ASSOCIATED = 64_000_000
@@ -224,16 +227,16 @@ def _refuse_cut_off(tiff: Any, levels: list[TiffTiles]) -> None:
         ValueError: it does.
     """
     size, form = tiff.filehandle.size, tiff.tiff
-    beyond = sum(int((each.offsets + each.counts > size).sum()) for each in levels)
+    beyond = sum(int(((each.counts > 0) & (each.offsets + each.counts > size)).sum()) for each in levels)
     if beyond:
-        raise ValueError(f"it is cut off: {beyond} of its {sum(len(each.counts) for each in levels)} tiles are missing")
+        raise ValueError(f"{CUT_OFF}: {beyond} of its {sum(len(each.counts) for each in levels)} tiles are missing")
     last = tiff.pages[-1]
     tiff.filehandle.seek(last.offset)
     (tags,) = struct.unpack(form.tagnoformat, tiff.filehandle.read(form.tagnosize))
     tiff.filehandle.seek(last.offset + form.tagnosize + tags * form.tagsize)
     (following,) = struct.unpack(form.offsetformat, tiff.filehandle.read(form.offsetsize))
     if following >= size or len(last.tags) < tags:
-        raise ValueError("it is cut off: its last pictures are missing")
+        raise ValueError(f"{CUT_OFF}: its last pictures are missing")
 
 
 def _by_size(pages: list[Any]) -> list[Any]:

@@ -177,8 +177,8 @@ class _Pyramid:
 
 def _coded(pixels: UInt8[np.ndarray, "height width 3"], quality: int | None) -> bytes:
     if quality is None:
-        return imagecodecs.zlib_encode(pixels)
-    return imagecodecs.jpeg8_encode(pixels, level=quality, outcolorspace="YCBCR", subsampling="420")
+        return bytes(imagecodecs.zlib_encode(pixels.tobytes()))
+    return bytes(imagecodecs.jpeg8_encode(pixels, level=quality, outcolorspace="YCBCR", subsampling="420"))
 
 
 def _ome_xml(width: int, height: int, mpp: float | None, objective: float | None) -> str:
