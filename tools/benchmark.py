@@ -3,7 +3,8 @@
 Figures are ratios taken side by side; see `regard.tools.measure` for how. A block alone is measured here, beside
 its plain formulation and softmax attention; models are measured in `regard.tools.benchmark_hosts`, fixes of
 vision-language models in `regard.tools.benchmark_lvlms`, multiple-instance heads in `regard.tools.benchmark_heads`,
-and in `regard.tools.benchmark_large_bags` on bags that do not fit.
+in `regard.tools.benchmark_large_bags` on bags that do not fit,
+and readers of slides in `regard.tools.benchmark_slides`.
 """
 
 from __future__ import annotations
@@ -81,6 +82,11 @@ def run(settings: BenchmarkSettings) -> int:
         if settings.lvlms:
             rows = benchmark_lvlms.measure(settings)
             lines = benchmark_lvlms.lines(rows)
+        elif settings.slides:
+            from . import benchmark_slides  # with the libraries of the extra wsi
+
+            rows = benchmark_slides.measure(settings)
+            lines = benchmark_slides.lines(rows)
         elif settings.heads and settings.chunk:
             rows = benchmark_large_bags.measure(settings)
             lines = benchmark_large_bags.lines(rows)
@@ -100,6 +106,7 @@ def run(settings: BenchmarkSettings) -> int:
     size = f"{settings.features} features" if settings.heads else size
     batch = 1 if settings.heads else settings.batch
     title = f"{settings.device}, {settings.dtype}, {settings.threads} thread(s), batch {batch}, {size}"
+    title = f"cpu, {settings.threads} thread(s) of the network" if settings.slides else title
     Console(width=None if sys.stdout.isatty() else 160).print(_table(lines, title))
     if settings.out:
         found = {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
@@ -260,7 +267,9 @@ def _table(lines: Sequence[dict[str, str]], title: str) -> Table:
     for heading in lines[0]:
         table.add_column(
             heading,
-            justify="left" if heading in ("host", "block", "map", "pass", "model", "method", "head") else "right",
+            justify="left"
+            if heading in ("host", "block", "map", "pass", "model", "method", "head", "slide", "what")
+            else "right",
         )
     for line in lines:
         table.add_row(*line.values())

@@ -1,10 +1,10 @@
 """The pixels of a grid's patches, at exactly its microns per pixel.
 
 A patch is cut from the coarsest level that is at least as fine as wanted (to within 1 %). If its side there is the
-patch's to the pixel, nothing is resampled. Else it is resampled with an antialiased bicubic filter: the pictures that
-Pillow's resize makes, to one grey level, and with which the published encoders' pipelines reduce their patches, in a
-fifth of its time (`torch.nn.functional.interpolate` on 8-bit pixels). The corner is rounded to whole pixels of the
-level, which is off by half a pixel of the level at most.
+patch's to the pixel, nothing is resampled. Else it is resampled with an antialiased bicubic filter
+(`torch.nn.functional.interpolate` on 8-bit pixels): where it reduces these are, to one grey level, the pictures of
+Pillow's resize, with which the published encoders' pipelines reduce their patches, in a fifth of its time. The corner
+is rounded to whole pixels of the level, which is off by half a pixel of the level at most.
 """
 
 from __future__ import annotations

@@ -24,7 +24,10 @@ from .slide import Level, UnreadableSlideError, UnreadableTileError
 from .tiff_tiles import TiffTiles, read_tiles
 from .tile_cache import TileCache
 
-__all__ = ["TiffSlide"]
+__all__ = ["CUT_OFF", "TiffSlide"]
+
+#: How the reason begins if a file ends too early.
+CUT_OFF = "it is cut off"
 
 #: Largest picture beside the pyramid, in pixels.
 _LARGEST_ASSOCIATED = 64_000_000
@@ -46,6 +49,7 @@ class TiffSlide:
 
     def __init__(self, path: str | Path, *, mpp: float | None = None, cache_bytes: int = 1 << 26) -> None:
         self.path = str(path)
+        self._file: Any = None
         self.vendor, self._tiles = "generic-tiff", list[TiffTiles]()
         found: tuple[float | None, float | None] = (None, None)
         try:
@@ -65,7 +69,6 @@ class TiffSlide:
             Level(*size, downsample(sizes[0], size), each.tile) for size, each in zip(sizes, self._tiles, strict=True)
         ]
         self.bounds = (0, 0, *sizes[0])
-        self._file: Any = None
         self._cache = TileCache(cache_bytes)
         self._refuse_filled_gaps()
 
@@ -126,6 +129,13 @@ class TiffSlide:
         except ValueError as error:
             raise UnreadableTileError(self.path, f"{where}: {error}") from error
 
+    def inside_a_tile(self) -> tuple[int, int]:
+        """Where some tile is that the file does not leave out: x and y in pixels of full resolution."""
+        tiles = self._tiles[0]
+        there = np.flatnonzero(tiles.counts)
+        row, column = divmod(int(there[len(there) // 2]) if len(there) else 0, tiles.columns)
+        return column * tiles.tile[0], row * tiles.tile[1]
+
     def associated(self) -> dict[str, Image.Image]:
         """Thumbnail, label and macro of an Aperio file; other files have none. See `Slide.associated`."""
         pictures: dict[str, Image.Image] = {}
@@ -147,6 +157,10 @@ class TiffSlide:
             self._file.close()
         self._file = None
         self._cache.clear()
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None, "_cache": TileCache(self._cache.limit)}
@@ -213,16 +227,16 @@ def _refuse_cut_off(tiff: Any, levels: list[TiffTiles]) -> None:
         ValueError: it does.
     """
     size, form = tiff.filehandle.size, tiff.tiff
-    beyond = sum(int((each.offsets + each.counts > size).sum()) for each in levels)
+    beyond = sum(int(((each.counts > 0) & (each.offsets + each.counts > size)).sum()) for each in levels)
     if beyond:
-        raise ValueError(f"it is cut off: {beyond} of its {sum(len(each.counts) for each in levels)} tiles are missing")
+        raise ValueError(f"{CUT_OFF}: {beyond} of its {sum(len(each.counts) for each in levels)} tiles are missing")
     last = tiff.pages[-1]
     tiff.filehandle.seek(last.offset)
     (tags,) = struct.unpack(form.tagnoformat, tiff.filehandle.read(form.tagnosize))
     tiff.filehandle.seek(last.offset + form.tagnosize + tags * form.tagsize)
     (following,) = struct.unpack(form.offsetformat, tiff.filehandle.read(form.offsetsize))
-    if following >= size:
-        raise ValueError("it is cut off: its last pictures are missing")
+    if following >= size or len(last.tags) < tags:
+        raise ValueError(f"{CUT_OFF}: its last pictures are missing")
 
 
 def _by_size(pages: list[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ __all__ = ["BenchmarkSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings:
-    """Time and memory of attention blocks alone, or of models (--hosts), fixes of LVLMs (--lvlms), bag heads (--heads).
+    """Time and memory of attention blocks alone, or of --hosts, --lvlms, bag --heads, readers of --slides.
 
     Attributes:
         blocks: names of blocks or package.module:Class; alone, not in hosts, also van_block, the whole block of the VAN
@@ -31,6 +31,8 @@ class BenchmarkSettings:
         features: width of an instance, for heads.
         chunk: instances that a head projects at a time; with it one training step of each head alone is measured, for
             bags that do not fit otherwise.
+        slides: sides of square slides in pixels, e.g. 8192; each is written, and read beside OpenSlide and tiffslide,
+            alone and with a small encoder. It also measures the memory that a slide of 100,000 pixels a side takes.
         image_size: side of the pictures for hosts, in pixels.
         sides: heights of the square maps for blocks alone, in tokens.
         dim: width of a token for blocks alone.
@@ -61,6 +63,7 @@ class BenchmarkSettings:
     instances: list[int] = field(default_factory=lambda: [10000])
     features: int = 1024
     chunk: int | None = None
+    slides: list[int] = field(default_factory=list)
     image_size: int = 224
     sides: list[int] = field(default_factory=lambda: [14, 28, 56])
     dim: int = 64
