@@ -2,7 +2,7 @@
 
 A patch is cut from the coarsest level that is at least as fine as wanted (to within 1 %). If its side there is the
 patch's to the pixel, nothing is resampled. Else it is resampled with an antialiased bicubic filter: the pictures that
-Pillow's resize makes, to one grey level, and with which the published encoders' pipelines reduce their patches, in a
+Pillow's resize makes, to one grey level where it reduces, and with which the published encoders' pipelines reduce their patches, in a
 fifth of its time (`torch.nn.functional.interpolate` on 8-bit pixels). The corner is rounded to whole pixels of the
 level, which is off by half a pixel of the level at most.
 """

@@ -46,6 +46,7 @@ class TiffSlide:
 
     def __init__(self, path: str | Path, *, mpp: float | None = None, cache_bytes: int = 1 << 26) -> None:
         self.path = str(path)
+        self._file: Any = None
         self.vendor, self._tiles = "generic-tiff", list[TiffTiles]()
         found: tuple[float | None, float | None] = (None, None)
         try:
@@ -65,7 +66,6 @@ class TiffSlide:
             Level(*size, downsample(sizes[0], size), each.tile) for size, each in zip(sizes, self._tiles, strict=True)
         ]
         self.bounds = (0, 0, *sizes[0])
-        self._file: Any = None
         self._cache = TileCache(cache_bytes)
         self._refuse_filled_gaps()
 
@@ -126,6 +126,13 @@ class TiffSlide:
         except ValueError as error:
             raise UnreadableTileError(self.path, f"{where}: {error}") from error
 
+    def inside_a_tile(self) -> tuple[int, int]:
+        """Where some tile is that the file does not leave out: x and y in pixels of full resolution."""
+        tiles = self._tiles[0]
+        there = np.flatnonzero(tiles.counts)
+        row, column = divmod(int(there[len(there) // 2]) if len(there) else 0, tiles.columns)
+        return column * tiles.tile[0], row * tiles.tile[1]
+
     def associated(self) -> dict[str, Image.Image]:
         """Thumbnail, label and macro of an Aperio file; other files have none. See `Slide.associated`."""
         pictures: dict[str, Image.Image] = {}
@@ -147,6 +154,10 @@ class TiffSlide:
             self._file.close()
         self._file = None
         self._cache.clear()
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None, "_cache": TileCache(self._cache.limit)}
@@ -221,7 +232,7 @@ def _refuse_cut_off(tiff: Any, levels: list[TiffTiles]) -> None:
     (tags,) = struct.unpack(form.tagnoformat, tiff.filehandle.read(form.tagnosize))
     tiff.filehandle.seek(last.offset + form.tagnosize + tags * form.tagsize)
     (following,) = struct.unpack(form.offsetformat, tiff.filehandle.read(form.offsetsize))
-    if following >= size:
+    if following >= size or len(last.tags) < tags:
         raise ValueError("it is cut off: its last pictures are missing")
 
 

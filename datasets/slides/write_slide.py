@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
+import imagecodecs
 import numpy as np
 import tifffile
 from jaxtyping import UInt8
@@ -89,8 +90,8 @@ class _Pyramid:
         self.sizes = [(width // scale, height // scale) for scale in levels]
         self.lower: list[dict[tuple[int, int], np.ndarray]] = [{} for _ in levels]
 
-    def tiles(self, level: int) -> Iterator[np.ndarray | None]:
-        """The tiles of a level by rows; what is beyond the edge repeats the edge."""
+    def tiles(self, level: int, quality: int | None) -> Iterator[bytes]:
+        """The coded tiles of a level by rows, empty where there is none; what is beyond the edge repeats the edge."""
         width, height = self.sizes[level]
         for row in range(-(-height // self.tile)):
             for column in range(-(-width // self.tile)):
@@ -106,13 +107,11 @@ class _Pyramid:
                     pixels = np.pad(pixels, beyond, mode="edge") if down < self.tile or across < self.tile else pixels
                     pixels = np.ascontiguousarray(pixels)
                     self._keep_smaller(pixels, level, column, row)
-                yield pixels
+                yield b"" if pixels is None else _coded(pixels, quality)
 
     def write(self, writer: Any, kind: str, mpp: float | None, objective: float | None, quality: int | None) -> None:
-        coded: dict[str, Any] = {"compression": "jpeg", "compressionargs": {"level": quality}}
-        if quality is None:
-            coded = {"compression": "deflate"}
-        options: dict[str, Any] = {"photometric": "rgb", "metadata": None, "dtype": np.uint8, **coded}
+        options: dict[str, Any] = {"photometric": "rgb", "metadata": None, "dtype": np.uint8}
+        options["compression"] = "deflate" if quality is None else "jpeg"
         if kind != "aperio" and mpp is not None:
             options |= {"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"}
         for level, (width, height) in enumerate(self.sizes):
@@ -123,7 +122,7 @@ class _Pyramid:
                 own |= {"description": _ome_xml(width, height, mpp, objective), "subifds": len(self.sizes) - 1}
             if level and kind != "aperio":
                 own["subfiletype"] = 1  # a smaller view of the first
-            writer.write(self.tiles(level), **own, **options)
+            writer.write(self.tiles(level, quality), **own, **options)
             if kind == "aperio" and level == 0:
                 self._beside(writer, "thumbnail", self._small())
         if kind == "aperio":
@@ -174,6 +173,12 @@ class _Pyramid:
             subfiletype=int(name == "label"),
             description=f"Aperio Image Library v12.0.0\r\n{name} {width}x{height}",
         )
+
+
+def _coded(pixels: UInt8[np.ndarray, "height width 3"], quality: int | None) -> bytes:
+    if quality is None:
+        return imagecodecs.zlib_encode(pixels)
+    return imagecodecs.jpeg8_encode(pixels, level=quality, outcolorspace="YCBCR", subsampling="420")
 
 
 def _ome_xml(width: int, height: int, mpp: float | None, objective: float | None) -> str:
