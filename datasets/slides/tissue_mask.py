@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from .discs import close_mask
+
 __all__ = ["PRESETS", "TissueOptions", "clean_mask", "tissue_mask"]
 
 
@@ -102,12 +104,12 @@ def tissue_mask(
     weak, strong = signal >= options.weak + raised, signal >= options.strong + raised
     if ignore is not None:
         weak &= ~ignore
-    closed = cv2.morphologyEx(weak.astype(np.uint8), cv2.MORPH_CLOSE, _disc(options.close_um / spacing_um))
+    closed = close_mask(weak, options.close_um / spacing_um)
     if ignore is not None:
-        closed[ignore] = 0
-    _, labels = cv2.connectedComponents(closed, connectivity=8)
-    pieces = np.unique(labels[strong & (closed > 0)])
-    return np.isin(labels, pieces) & (closed > 0)
+        closed &= ~ignore
+    _, labels = cv2.connectedComponents(closed.astype(np.uint8), connectivity=8)
+    pieces = np.unique(labels[strong & closed])
+    return np.isin(labels, pieces) & closed
 
 
 def clean_mask(
@@ -159,8 +161,3 @@ def _noise(signal: UInt8[np.ndarray, " pixels"]) -> float:
 
 def _odd(width: float) -> int:
     return min(max(1, round(width)) | 1, 255)
-
-
-def _disc(diameter: float) -> np.ndarray:
-    side = max(1, round(diameter)) | 1
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
