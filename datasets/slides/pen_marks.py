@@ -67,7 +67,8 @@ def find_marks(picture: UInt8[np.ndarray, "height width 3"], spacing_um: float) 
     """
     hue, saturation, value = cv2.split(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV))
     degrees = hue.astype(np.float32) * 2
-    chroma = picture.max(2) - picture.min(2)
+    red, green, blue = cv2.split(picture)
+    chroma = value - cv2.min(cv2.min(red, green), blue)  # OpenCV: NumPy is slow along short axes
     stroke, halo = _STROKE_UM / spacing_um, _HALO_UM / spacing_um
     pen = np.zeros(value.shape, bool)
     for ink in _INKS.values():
