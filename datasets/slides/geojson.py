@@ -169,13 +169,17 @@ def _areas(geometry: Any, where: str, points: list[int], depth: int = 0) -> Iter
         raise ValueError(f"{where} has no geometry as GeoJSON has them")
     kind = geometry.get("type")
     if kind == "GeometryCollection":
-        for one in geometry.get("geometries") or []:
+        geometries = geometry.get("geometries")
+        if not isinstance(geometries, list):
+            raise ValueError(f"{where} is no GeoJSON: a collection without geometries")
+        for one in geometries:
             yield from _areas(one, where, points, depth + 1)
     elif kind in ("Polygon", "MultiPolygon"):
         coordinates = geometry.get("coordinates")
-        for polygon in [coordinates] if kind == "Polygon" else coordinates or []:
-            if not isinstance(polygon, list):
-                raise ValueError(f"{where} has a polygon without rings")
+        several = [coordinates] if kind == "Polygon" else coordinates
+        if not isinstance(several, list) or not all(isinstance(polygon, list) for polygon in several):
+            raise ValueError(f"{where} has a polygon without rings")
+        for polygon in several:
             rings = [_ring(ring, where, points) for ring in polygon]
             rings = [ring for ring in rings if len(ring) >= 3]
             if rings:

@@ -88,10 +88,12 @@ def build_grid(
         A grid without patches where there is no tissue.
 
     Example:
-        >>> from types import SimpleNamespace
-        >>> slide = SimpleNamespace(path="a.svs", mpp=0.25, bounds=(0, 0, 4000, 3000), levels=[
-        ...     SimpleNamespace(width=4000, height=3000, tile=(256, 256))])
-        >>> grid = build_grid(slide, shapely.box(500, 0, 1600, 900))
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from regard.datasets.slides.image_slide import ImageSlide
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (2000, 1500)).save(f"{folder}/a.png")
+        ...     grid = build_grid(ImageSlide(f"{folder}/a.png", mpp=0.25), shapely.box(500, 0, 1600, 900))
         >>> grid.side, grid.coordinates.tolist(), grid.tissue.round(2).tolist()
         (512, [[512, 0], [1024, 0], [512, 512], [1024, 512]], [1.0, 1.0, 0.76, 0.76])
     """

@@ -147,7 +147,7 @@ def coordinate_attributes(grid: Grid, slide: Slide, name: str, folder: Path) -> 
         "patch_size_level0": grid.side,
         "step_size_level0": grid.step,
         "overlap": round((grid.side - grid.step) * grid.patch / grid.side),
-        "level0_magnification": _magnification(slide.objective or 10 / grid.slide_mpp),
+        "level0_magnification": _magnification(float(slide.objective or 10 / grid.slide_mpp)),
         "target_magnification": _magnification(10 / grid.mpp),
         "level0_width": grid.width,
         "level0_height": grid.height,
@@ -161,7 +161,7 @@ def coordinate_attributes(grid: Grid, slide: Slide, name: str, folder: Path) -> 
     for number, level in enumerate(slide.levels):
         if round(grid.patch * level.downsample) == grid.side:
             size = (level.width, level.height)
-            attributes |= {"patch_level": number, "downsample": (level.downsample,) * 2}
+            attributes |= {"patch_level": number, "downsample": (float(level.downsample),) * 2}
             attributes |= {"level_dim": size, "downsampled_level_dim": size}
             break
     return attributes

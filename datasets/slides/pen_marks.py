@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from .discs import close_mask, open_mask, widen_mask
+
 __all__ = ["Marks", "find_marks"]
 
 _STROKE_UM = 40.0
-_HALO_UM = 80.0
+_HALO_UM = 40.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +67,9 @@ def find_marks(picture: UInt8[np.ndarray, "height width 3"], spacing_um: float) 
     """
     hue, saturation, value = cv2.split(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV))
     degrees = hue.astype(np.float32) * 2
-    chroma = picture.max(2) - picture.min(2)
-    stroke, halo = _disc(_STROKE_UM / spacing_um), _disc(2 * _HALO_UM / spacing_um)
+    red, green, blue = cv2.split(picture)
+    chroma = value - cv2.min(cv2.min(red, green), blue)  # OpenCV: NumPy is slow along short axes
+    stroke, halo = _STROKE_UM / spacing_um, _HALO_UM / spacing_um
     pen = np.zeros(value.shape, bool)
     for ink in _INKS.values():
         first, last = ink.hues
@@ -77,16 +80,17 @@ def find_marks(picture: UInt8[np.ndarray, "height width 3"], spacing_um: float) 
     dark = _grow(black, (value < 200) & (chroma < 25), stroke, halo)
     grey = _grow(_even_grey(value, chroma, stroke), (value < 232) & (chroma < 12), stroke, halo)
     edge = _touches_border(dark | grey)
-    pure = _open(value < 8, stroke)  # what was never scanned, wherever it is
+    pure = open_mask(value < 8, stroke)  # what was never scanned, wherever it is
     return Marks(pen=pen | (dark & ~edge & ~pure), edge=edge | pure)
 
 
 def _even_grey(
-    value: UInt8[np.ndarray, "height width"], chroma: UInt8[np.ndarray, "height width"], stroke: np.ndarray
+    value: UInt8[np.ndarray, "height width"], chroma: UInt8[np.ndarray, "height width"], stroke: float
 ) -> Bool[np.ndarray, "height width"]:
     """Grey without any texture, as no tissue is; it may fade."""
     texture = np.abs(cv2.Laplacian(cv2.blur(value, (3, 3)), cv2.CV_16S, borderType=cv2.BORDER_REPLICATE))
-    return (value < 225) & (chroma < 12) & (cv2.dilate(texture, stroke) < 8)
+    near = np.ones((max(1, round(stroke)) | 1,) * 2, np.uint8)
+    return (value < 225) & (chroma < 12) & (cv2.dilate(texture, near) < 8)
 
 
 def _touches_border(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
@@ -97,17 +101,15 @@ def _touches_border(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, 
 
 
 def _grow(
-    seed: Bool[np.ndarray, "height width"], into: Bool[np.ndarray, "height width"], stroke: np.ndarray, halo: np.ndarray
+    seed: Bool[np.ndarray, "height width"], into: Bool[np.ndarray, "height width"], stroke: float, halo: float
 ) -> Bool[np.ndarray, "height width"]:
     """Wide parts of a seed, and what is like them and near."""
-    core = _open(seed, stroke)
+    core = open_mask(seed, stroke)
     if not core.any():
         return core
-    near = cv2.dilate(core.astype(np.uint8), halo).astype(bool)
     # No speckles of the tissue beside it, which has the hue of ink here and there.
-    grown = _open(core | (near & (seed | into)), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
-    closed = cv2.morphologyEx(grown.astype(np.uint8), cv2.MORPH_CLOSE, stroke)
-    return core | _reached(closed.astype(bool), core)
+    grown = open_mask(core | (widen_mask(core, halo) & (seed | into)), 3.0)
+    return core | _reached(close_mask(grown, stroke), core)
 
 
 def _reached(mask: Bool[np.ndarray, "height width"], core: Bool[np.ndarray, "height width"]) -> np.ndarray:
@@ -115,13 +117,3 @@ def _reached(mask: Bool[np.ndarray, "height width"], core: Bool[np.ndarray, "hei
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     found = np.unique(labels[core])
     return mask & np.isin(labels, found[found > 0])
-
-
-def _open(mask: Bool[np.ndarray, "height width"], disc: np.ndarray) -> Bool[np.ndarray, "height width"]:
-    # What lies outside continues the border: ink is not eaten there.
-    return cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, disc, borderType=cv2.BORDER_REPLICATE).astype(bool)
-
-
-def _disc(diameter: float) -> np.ndarray:
-    side = max(1, round(diameter)) | 1
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))

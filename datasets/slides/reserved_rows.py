@@ -94,7 +94,7 @@ class ReservedRows:
         for start, stop in itertools.pairwise([0, *apart.tolist(), len(places)]):
             if stop > start:
                 self._file.seek(self._offset(int(places[start])))
-                rest = memoryview(values[start:stop]).cast("B")
+                rest = memoryview(values[start:stop].data).cast("B")
                 while rest:
                     rest = rest[self._file.write(rest) or 0 :]
 
@@ -108,7 +108,7 @@ class ReservedRows:
         out = np.empty((len(rows), self._width), self._dtype)
         for place, row in enumerate(rows.tolist()):
             self._file.seek(self._offset(row))
-            self._file.readinto(memoryview(out[place]).cast("B"))
+            self._file.readinto(memoryview(out[place].data).cast("B"))
         return out
 
     def _offset(self, row: int) -> int:

@@ -8,6 +8,7 @@ by which neighbouring tiles overlap (64).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -52,7 +53,9 @@ class TorchScriptSegmenter:
         self.mpp, self.tile, self.margin = mpp, tile, tile // 8
         self._mean, self._std = (torch.tensor(value)[:, None, None] for value in (mean, std))
         try:
-            self._network = torch.jit.load(str(path), map_location="cpu").eval()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # TorchScript is what published segmenters come in
+                self._network = torch.jit.load(str(path), map_location="cpu").eval()
         except (RuntimeError, ValueError, OSError) as error:
             raise ValueError(f"{path} is no TorchScript file: {str(error).splitlines()[0]}") from error
 

@@ -122,13 +122,14 @@ def find_tissue(
         Without regions where there is no tissue.
 
     Example:
-        >>> from types import SimpleNamespace
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from regard.datasets.slides.image_slide import ImageSlide
         >>> pixels = np.full((400, 600, 3), 244, np.uint8)
         >>> pixels[100:300, 200:500] = 190, 120, 170
-        >>> level = SimpleNamespace(width=600, height=400, downsample=1.0, tile=None)
-        >>> slide = SimpleNamespace(path="a.png", mpp=0.5, objective=None, bounds=(0, 0, 600, 400), levels=[level],
-        ...     read=lambda x, y, width, height, level=0: pixels[y : y + height, x : x + width])
-        >>> round(find_tissue(slide).share, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.fromarray(pixels).save(f"{folder}/a.png")
+        ...     round(find_tissue(ImageSlide(f"{folder}/a.png", mpp=0.5)).share, 2)
         0.25
     """
     options = _options(preset)

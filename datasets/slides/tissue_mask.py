@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
+from .discs import close_mask
+
 __all__ = ["PRESETS", "TissueOptions", "clean_mask", "tissue_mask"]
 
 
@@ -91,8 +93,8 @@ def tissue_mask(
     glass, empty = _glass(picture)
     gain = glass.max() / glass
     balanced = np.minimum(picture * gain.astype(np.float32), 255)
-    bright = balanced.max(2)
-    signal = bright - balanced.min(2) + options.darkness * np.maximum(glass.max() - bright, 0)
+    bright, least = _extremes(balanced)
+    signal = bright - least + options.darkness * np.maximum(glass.max() - bright, 0)
     signal = signal.clip(0, 255).astype(np.uint8)
     width = _odd(options.median_um / spacing_um)
     if width > 1:
@@ -102,12 +104,12 @@ def tissue_mask(
     weak, strong = signal >= options.weak + raised, signal >= options.strong + raised
     if ignore is not None:
         weak &= ~ignore
-    closed = cv2.morphologyEx(weak.astype(np.uint8), cv2.MORPH_CLOSE, _disc(options.close_um / spacing_um))
+    closed = close_mask(weak, options.close_um / spacing_um)
     if ignore is not None:
-        closed[ignore] = 0
-    _, labels = cv2.connectedComponents(closed, connectivity=8)
-    pieces = np.unique(labels[strong & (closed > 0)])
-    return np.isin(labels, pieces) & (closed > 0)
+        closed &= ~ignore
+    _, labels = cv2.connectedComponents(closed.astype(np.uint8), connectivity=8)
+    pieces = np.unique(labels[strong & closed])
+    return np.isin(labels, pieces) & closed
 
 
 def clean_mask(
@@ -139,10 +141,11 @@ def _glass(
     picture: UInt8[np.ndarray, "height width 3"],
 ) -> tuple[Float[np.ndarray, "3"], Bool[np.ndarray, "height width"]]:
     """Colour of the empty glass, and where it is; a usual white where there is none."""
-    bright, chroma = picture.max(2), picture.max(2) - picture.min(2)
+    bright, least = _extremes(picture)
+    chroma = bright - least
     kernel = np.ones((3, 3), np.uint8)
     even = cv2.dilate(bright, kernel) - cv2.erode(bright, kernel) < 8
-    found = (bright >= 200) & (chroma < 45) & even & (picture.min(2) < 254)  # 254 and up: never scanned
+    found = (bright >= 200) & (chroma < 45) & even & (least < 254)  # 254 and up: never scanned
     if found.sum() < 0.002 * bright.size:
         return np.full(3, 245.0), np.zeros_like(found)
     found &= bright >= np.percentile(bright[found], 75) - 8
@@ -157,10 +160,11 @@ def _noise(signal: UInt8[np.ndarray, " pixels"]) -> float:
     return float(middle + 4 * 1.48 * np.median(np.abs(signal - middle)))
 
 
+def _extremes(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The greatest and the least channel; NumPy is slow along so short an axis."""
+    red, green, blue = cv2.split(picture)
+    return cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
+
+
 def _odd(width: float) -> int:
     return min(max(1, round(width)) | 1, 255)
-
-
-def _disc(diameter: float) -> np.ndarray:
-    side = max(1, round(diameter)) | 1
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))

@@ -77,7 +77,9 @@ def test_clam_reads_features(tmp_path: Path) -> None:
     write(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r") as file:  # as its dataset and its heatmaps do
         features, coords = torch.from_numpy(file["features"][:]), file["coords"][:]
-    assert features.dtype == torch.float32 and features.shape == (len(GRID), 6) and coords.shape == (len(GRID), 2)
+    assert features.dtype == torch.float32
+    assert features.shape == (len(GRID), 6)
+    assert coords.shape == (len(GRID), 2)
     export_pt(tmp_path / "a.h5", tmp_path / "a.pt")
     torch.testing.assert_close(torch.load(tmp_path / "a.pt", weights_only=True), features)
 
@@ -92,7 +94,8 @@ def test_clam_reads_patches_of_the_right_field(tmp_path: Path) -> None:
             downsample = SLIDE.levels[attributes["patch_level"]].downsample
             assert attributes["patch_size"] * downsample == grid.side
             assert tuple(attributes["downsample"]) == (downsample, downsample)
-            assert len(attributes["level_dim"]) == 2 and attributes["name"] == "slide 1"
+            assert len(attributes["level_dim"]) == 2
+            assert attributes["name"] == "slide 1"
     write_grid(tmp_path / "odd.h5", odd, slide=SLIDE)
     with h5py.File(tmp_path / "odd.h5", "r") as file:
         assert "patch_level" not in file["coords"].attrs  # CLAM would read another field
@@ -121,7 +124,8 @@ def test_bags_read_them_without_a_copy(tmp_path: Path) -> None:
     bag = H5Features(str(tmp_path / "a.h5"))
     assert torch.equal(bag.read(), torch.from_numpy(VALUES))
     coordinates = bag.coordinates()
-    assert coordinates is not None and np.array_equal(coordinates.numpy(), GRID.coordinates)
+    assert coordinates is not None
+    assert np.array_equal(coordinates.numpy(), GRID.coordinates)
 
 
 @pytest.mark.parametrize("layout", ["trident", "clam"])

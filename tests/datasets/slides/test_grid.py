@@ -51,12 +51,14 @@ def test_a_patch_has_its_microns_on_every_scanner(mpp: float) -> None:
 def test_pieces_share_one_lattice() -> None:
     pieces = shapely.MultiPolygon([shapely.box(10, 10, 130, 130), shapely.box(133, 20, 300, 300)])
     grid = build_grid(slide(), pieces, patch=64)
-    assert (grid.coordinates % 64 == 0).all() and len(np.unique(grid.coordinates, axis=0)) == len(grid)
+    assert (grid.coordinates % 64 == 0).all()
+    assert len(np.unique(grid.coordinates, axis=0)) == len(grid)
 
 
 def test_patches_over_the_edge_are_kept_and_measured_whole() -> None:
     grid = build_grid(slide(), shapely.box(-500, -500, 9999, 9999), patch=100, least_tissue=0.0)
-    assert len(grid) == 7 * 6 and grid.tissue[-1] == pytest.approx(0.4 * 0.6)
+    assert len(grid) == 7 * 6
+    assert grid.tissue[-1] == pytest.approx(0.4 * 0.6)
 
 
 def test_the_lattice_starts_at_the_scanned_part_or_at_its_tile() -> None:
