@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -60,13 +61,18 @@ class FlatSlide:
 
 def tissue_slide(width: int = 1200, height: int = 900, **named: object) -> FlatSlide:
     """White, with a round piece of pink and violet noise in the middle."""
+    return FlatSlide(_tissue(width, height), **named)
+
+
+@cache
+def _tissue(width: int, height: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width]
     pixels = np.full((height, width, 3), 244, np.uint8)
     inside = ((x - width / 2) / (0.42 * width)) ** 2 + ((y - height / 2) / (0.42 * height)) ** 2 < 1
     stain = rng.integers(0, 60, (height // 12 + 1, width // 12 + 1, 1)).repeat(12, 0).repeat(12, 1)[:height, :width]
     pixels[inside] = (np.array([[[215, 150, 195]]]) - stain * np.array([[[1.2, 1.6, 0.7]]])).astype(np.uint8)[inside]
-    return FlatSlide(pixels, **named)
+    return pixels
 
 
 def whole_grid(slide: FlatSlide, side: int = 60, step: int | None = None, mpp: float = 0.5) -> Grid:

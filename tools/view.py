@@ -12,7 +12,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from .settings import ViewSettings
 
@@ -102,7 +102,7 @@ def find_file(folder: Path, address: str) -> Path | None:
         True
     """
     try:
-        names = [unquote(name, errors="strict") for name in urlsplit(address).path.split("/")]
+        names = [unquote(name, errors="strict") for name in _path_of(address).split("/")]
         names = [name for name in names if name not in ("", ".")]
         if any(name == ".." or name.startswith(".") or set(name) & set("/\\\0") for name in names):
             return None
@@ -116,6 +116,10 @@ def find_file(folder: Path, address: str) -> Path | None:
         return path if path.is_file() and path.is_relative_to(root) else None
     except (OSError, ValueError, RuntimeError):
         return None
+
+
+def _path_of(address: str) -> str:
+    return address.partition("#")[0].partition("?")[0]
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -140,8 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = find_file(self.root, self.path)
         if path is None:
             return self._refuse(HTTPStatus.NOT_FOUND)
-        address = urlsplit(self.path).path
-        if path.name in _STARTS and not address.endswith(path.name):  # links of a page start from its own address
+        if path.name in _STARTS and not _path_of(self.path).endswith(".html"):  # a page's links start from its address
             below = "/".join(quote(part) for part in path.relative_to(self.root).parts)
             self.send_response(HTTPStatus.FOUND)
             self.send_header("Location", f"/{below}")

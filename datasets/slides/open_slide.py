@@ -52,6 +52,8 @@ def open_slide(
     file = Path(path)
     if not file.exists():
         raise UnreadableSlideError(str(path), "there is no such file")
+    if not file.is_file() and not file.is_dir():
+        raise UnreadableSlideError(str(path), "it is neither a file nor a folder")
     if file.is_file() and file.stat().st_size == 0:
         raise UnreadableSlideError(str(path), "the file is empty")
     if reader != "auto":
@@ -61,16 +63,31 @@ def open_slide(
     reasons = []
     if _is_tiff(file):
         try:
-            slide = TiffSlide(path, mpp=mpp)
-            return _the_better(slide, path, mpp)
+            return _the_better(TiffSlide(path, mpp=mpp), path, mpp)
         except UnreadableSlideError as error:
             reasons.append(error.reason)
     for other in ("openslide", "image"):
         try:
-            return _READERS[other](path, mpp=mpp)
-        except UnreadableSlideError as error:
+            slide = _READERS[other](path, mpp=mpp)
+            if _is_tiff(file):
+                _try(slide)
+            return slide
+        except (UnreadableSlideError, UnreadableTileError) as error:
             reasons.append(error.reason)
-    raise UnreadableSlideError(str(path), _what_it_is(file) or "; ".join(dict.fromkeys(reasons)))
+    telling = [reason for reason in reasons if not reason.endswith("does not know its format")]
+    raise UnreadableSlideError(str(path), _what_it_is(file) or "; ".join(telling or reasons))
+
+
+def _try(slide: Slide) -> None:
+    """Read from the middle and from a corner: TIFF opens that holds floating point numbers or is cut off.
+
+    Raises:
+        UnreadableTileError: neither can be read.
+    """
+    try:
+        slide.read(slide.levels[0].width // 2, slide.levels[0].height // 2, 1, 1)
+    except UnreadableTileError:
+        slide.read(0, 0, 1, 1)
 
 
 def _the_better(slide: TiffSlide, path: str | Path, mpp: float | None) -> Slide:
@@ -104,6 +121,9 @@ def _what_it_is(file: Path) -> str:
         start = opened.read(4096)
     if _is_tiff(file):
         return ""
+    folder = file.with_suffix("")
+    if file.suffix.lower() == ".mrxs" and not folder.is_dir():
+        return f"the folder {folder.name} with its data is missing beside it"
     if not start.strip(b"\0"):
         return "it begins with zeros only, as a download that was broken off"
     if start.startswith(b"version https://git-lfs"):

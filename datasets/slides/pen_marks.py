@@ -2,7 +2,7 @@
 
 Pens differ from stained tissue in hue or saturation, and their strokes are wide and even: what an opening of 40 microns
 leaves of such colours is ink, nuclei and blood cells do not survive it. From there a mark grows into paler ink of its
-hue beside it.
+hue beside it. The border of a scan is grey without texture and reaches the picture's edge.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class Marks:
 class _Ink:
     """Hues in degrees, from one to another clockwise; least saturation (0-255) of ink and of its pale border."""
 
-    hues: tuple[float, float]
+    hues: tuple[int, int]
     saturation: int
     border: int
-    value: tuple[int, int] = (40, 255)
+    least_value: int = 40
 
 
 # Haematoxylin is 230-280 degrees and paler, DAB 15-40, eosin 320-350, blood to 355 below a saturation of 180.
 _INKS = {
-    "blue": _Ink((195, 248), 135, 45),
-    "green": _Ink((75, 180), 70, 25),
-    "red": _Ink((352, 12), 185, 90, (110, 255)),
+    "blue": _Ink((195, 246), 115, 30),
+    "green": _Ink((75, 180), 70, 15),
+    "red": _Ink((352, 12), 185, 20, least_value=110),
 }
 
 
@@ -71,22 +71,22 @@ def find_marks(picture: UInt8[np.ndarray, "height width 3"], spacing_um: float) 
     for ink in _INKS.values():
         first, last = ink.hues
         hues = (degrees >= first) & (degrees <= last) if first < last else (degrees >= first) | (degrees <= last)
-        seed = hues & (saturation >= ink.saturation) & (value >= ink.value[0]) & (value <= ink.value[1])
+        seed = hues & (saturation >= ink.saturation) & (value >= ink.least_value)
         pen |= _grow(seed, hues & (saturation >= ink.border), stroke, halo)
     black = (value < 75) & (chroma < 35)
     dark = _grow(black, (value < 200) & (chroma < 25), stroke, halo)
-    edge = _touches_border(dark | _flat_grey(value, chroma, spacing_um))
+    grey = _grow(_even_grey(value, chroma, stroke), (value < 232) & (chroma < 12), stroke, halo)
+    edge = _touches_border(dark | grey)
     pure = _open(value < 8, stroke)  # what was never scanned, wherever it is
     return Marks(pen=pen | (dark & ~edge & ~pure), edge=edge | pure)
 
 
-def _flat_grey(
-    value: UInt8[np.ndarray, "height width"], chroma: UInt8[np.ndarray, "height width"], spacing_um: float
+def _even_grey(
+    value: UInt8[np.ndarray, "height width"], chroma: UInt8[np.ndarray, "height width"], stroke: np.ndarray
 ) -> Bool[np.ndarray, "height width"]:
-    """Grey without any texture, as no tissue is."""
-    disc = _disc(_STROKE_UM / spacing_um)
-    even = (cv2.dilate(value, disc) - cv2.erode(value, disc)) < 12
-    return _open((value < 225) & (chroma < 12) & even, disc)
+    """Grey without any texture, as no tissue is; it may fade."""
+    texture = np.abs(cv2.Laplacian(cv2.blur(value, (3, 3)), cv2.CV_16S, borderType=cv2.BORDER_REPLICATE))
+    return (value < 225) & (chroma < 12) & (cv2.dilate(texture, stroke) < 8)
 
 
 def _touches_border(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
@@ -104,7 +104,17 @@ def _grow(
     if not core.any():
         return core
     near = cv2.dilate(core.astype(np.uint8), halo).astype(bool)
-    return core | (near & (seed | into))
+    # No speckles of the tissue beside it, which has the hue of ink here and there.
+    grown = _open(core | (near & (seed | into)), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)))
+    closed = cv2.morphologyEx(grown.astype(np.uint8), cv2.MORPH_CLOSE, stroke)
+    return core | _reached(closed.astype(bool), core)
+
+
+def _reached(mask: Bool[np.ndarray, "height width"], core: Bool[np.ndarray, "height width"]) -> np.ndarray:
+    """The parts of a mask that hold some of the core."""
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
+    found = np.unique(labels[core])
+    return mask & np.isin(labels, found[found > 0])
 
 
 def _open(mask: Bool[np.ndarray, "height width"], disc: np.ndarray) -> Bool[np.ndarray, "height width"]:

@@ -8,6 +8,7 @@ readers of Aperio and generic tiled TIFF (openslide.org/formats), and the OME-TI
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -51,12 +52,13 @@ class TiffSlide:
             with tifffile.TiffFile(self.path) as tiff:
                 self.vendor, pages = _pyramid(tiff)
                 self._tiles = [read_tiles(page) for page in pages]
+                _refuse_cut_off(tiff, self._tiles)
                 found = _resolution(self.vendor, pages[0])
         except OSError as error:
             raise UnreadableSlideError(self.path, error.strerror or str(error)) from error
-        except (tifffile.TiffFileError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
-            # tifffile's parser ends in any of these where a directory is damaged
-            raise UnreadableSlideError(self.path, str(error)) from error
+        except Exception as error:  # tifffile ends in whatever a damaged directory leads it to
+            reason = str(error) if isinstance(error, ValueError) else f"its directory is damaged ({error})"
+            raise UnreadableSlideError(self.path, reason) from error
         self.mpp, self.objective = mpp if mpp is not None else found[0], found[1]
         sizes = [(each.width, each.height) for each in self._tiles]
         self.levels: Sequence[Level] = [
@@ -202,6 +204,25 @@ def _pyramid(tiff: Any) -> tuple[str, list[Any]]:
         return "ome-tiff", _by_size([first, *(first.pages or [])])
     pages = [page for page in tiff.pages if page.is_tiled and (page.index == 0 or page.subfiletype & 1)]
     return "generic-tiff", _by_size([*pages, *(first.pages or [])])
+
+
+def _refuse_cut_off(tiff: Any, levels: list[TiffTiles]) -> None:
+    """Refuse a file that ends before its tiles or before its last directory.
+
+    Raises:
+        ValueError: it does.
+    """
+    size, form = tiff.filehandle.size, tiff.tiff
+    beyond = sum(int((each.offsets + each.counts > size).sum()) for each in levels)
+    if beyond:
+        raise ValueError(f"it is cut off: {beyond} of its {sum(len(each.counts) for each in levels)} tiles are missing")
+    last = tiff.pages[-1]
+    tiff.filehandle.seek(last.offset)
+    (tags,) = struct.unpack(form.tagnoformat, tiff.filehandle.read(form.tagnosize))
+    tiff.filehandle.seek(last.offset + form.tagnosize + tags * form.tagsize)
+    (following,) = struct.unpack(form.offsetformat, tiff.filehandle.read(form.offsetsize))
+    if following >= size:
+        raise ValueError("it is cut off: its last pictures are missing")
 
 
 def _by_size(pages: list[Any]) -> list[Any]:

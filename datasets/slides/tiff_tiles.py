@@ -148,13 +148,10 @@ def read_tiles(page: Any) -> TiffTiles:
 
 
 def _to_rgb(pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
-    """RGB of ITU-R BT.601 YCbCr in the fixed-point arithmetic of libjpeg, which OpenSlide uses for JPEG 2000, too."""
-    centred = np.arange(256, dtype=np.int64) - 128
-    half = 1 << 15
-    red = (round(1.402 * 65536) * centred + half) >> 16
-    blue = (round(1.772 * 65536) * centred + half) >> 16
-    green_blue, green_red = -round(0.344136286 * 65536) * centred + half, -round(0.714136286 * 65536) * centred
+    """RGB of ITU-R BT.601 YCbCr; what is added to each channel is rounded once, as OpenSlide's tables have it."""
+    centred = np.arange(256) - 128
+    red, blue = (np.rint(factor * centred).astype(np.int16) for factor in (1.402, 1.772))
+    green = np.floor(-0.34414 * centred[:, None] - 0.71414 * centred + 0.5).astype(np.int16)  # Cb Cr
     light, cb, cr = np.moveaxis(pixels, -1, 0)
-    light = light.astype(np.int64)
-    channels = [light + red[cr], light + ((green_blue[cb] + green_red[cr]) >> 16), light + blue[cb]]
-    return np.stack(channels, axis=-1).clip(0, 255).astype(np.uint8)
+    channels = np.stack([red[cr], green[cb, cr], blue[cb]], axis=-1)
+    return (light[..., None] + channels).clip(0, 255).astype(np.uint8)

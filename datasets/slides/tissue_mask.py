@@ -21,6 +21,10 @@ from jaxtyping import Bool, Float, UInt8
 __all__ = ["PRESETS", "TissueOptions", "clean_mask", "tissue_mask"]
 
 
+#: Of the glass; above this it is rather pale tissue.
+_MOST_NOISE = 16.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class TissueOptions:
     """What counts as tissue.
@@ -84,7 +88,7 @@ def tissue_mask(
     """
     if ignore is not None and ignore.any():
         picture = np.where(ignore[..., None], np.uint8(255), picture)
-    glass, noise = _glass(picture)
+    glass, empty = _glass(picture)
     gain = glass.max() / glass
     balanced = np.minimum(picture * gain.astype(np.float32), 255)
     bright = balanced.max(2)
@@ -93,14 +97,16 @@ def tissue_mask(
     width = _odd(options.median_um / spacing_um)
     if width > 1:
         signal = cv2.medianBlur(signal, width)
-    weak = signal >= max(options.weak, min(noise, options.strong / 2))
+    # Where the glass itself strays further than the weak threshold, both thresholds are raised.
+    raised = max(0.0, min(_noise(signal[empty]), _MOST_NOISE) - options.weak)
+    weak, strong = signal >= options.weak + raised, signal >= options.strong + raised
     if ignore is not None:
         weak &= ~ignore
     closed = cv2.morphologyEx(weak.astype(np.uint8), cv2.MORPH_CLOSE, _disc(options.close_um / spacing_um))
     if ignore is not None:
         closed[ignore] = 0
     _, labels = cv2.connectedComponents(closed, connectivity=8)
-    pieces = np.unique(labels[(signal >= options.strong) & (closed > 0)])
+    pieces = np.unique(labels[strong & (closed > 0)])
     return np.isin(labels, pieces) & (closed > 0)
 
 
@@ -129,19 +135,26 @@ def _small(
     return small[labels] if count > 1 else np.zeros_like(mask)
 
 
-def _glass(picture: UInt8[np.ndarray, "height width 3"]) -> tuple[Float[np.ndarray, "3"], float]:
-    """Colour of the empty glass, and how far its own colour strays; a usual white where there is no glass."""
+def _glass(
+    picture: UInt8[np.ndarray, "height width 3"],
+) -> tuple[Float[np.ndarray, "3"], Bool[np.ndarray, "height width"]]:
+    """Colour of the empty glass, and where it is; a usual white where there is none."""
     bright, chroma = picture.max(2), picture.max(2) - picture.min(2)
     kernel = np.ones((3, 3), np.uint8)
     even = cv2.dilate(bright, kernel) - cv2.erode(bright, kernel) < 8
-    found = picture[(bright >= 200) & (chroma < 45) & even & (picture.min(2) < 254)]  # 254 and up: never scanned
-    if len(found) < 0.002 * bright.size:
-        return np.full(3, 245.0), 0.0
-    brightness = found.max(1)
-    found = found[brightness >= np.percentile(brightness, 75) - 8]
-    glass = np.median(found, axis=0)
-    strayed = np.abs(found - glass).max(1)
-    return np.maximum(glass, 1.0), float(3 * np.median(strayed))
+    found = (bright >= 200) & (chroma < 45) & even & (picture.min(2) < 254)  # 254 and up: never scanned
+    if found.sum() < 0.002 * bright.size:
+        return np.full(3, 245.0), np.zeros_like(found)
+    found &= bright >= np.percentile(bright[found], 75) - 8
+    return np.maximum(np.median(picture[found], axis=0), 1.0).astype(np.float64), found
+
+
+def _noise(signal: UInt8[np.ndarray, " pixels"]) -> float:
+    """How far the signal of empty glass reaches."""
+    if not signal.size:
+        return 0.0
+    middle = np.median(signal)
+    return float(middle + 4 * 1.48 * np.median(np.abs(signal - middle)))
 
 
 def _odd(width: float) -> int:

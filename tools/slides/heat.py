@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -97,9 +98,12 @@ class Scale:
         return painted
 
 
+@cache
 def palette() -> UInt8[np.ndarray, "256 4"]:
     """The colours of all scales, from blue to red: turbo without its dark ends, which look like stained tissue."""
-    return colormaps["turbo"](np.linspace(0.1, 0.92, 256), bytes=True)
+    colours = colormaps["turbo"](np.linspace(0.1, 0.92, 256), bytes=True)
+    colours.flags.writeable = False
+    return colours
 
 
 def scale_of(kind: Literal["attention", "probability"], scale: ScaleName) -> Scale:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from ...datasets.slides.grid import Grid
 from ...datasets.slides.slide import Slide, UnreadableTileError
+from ...whole_files import whole_file
 from .contact_sheet import write_contact_sheet
 from .heat import SCALES, Heat, scale_of
-from .heatmap import draw_heatmap
+from .heatmap import draw_heatmap, paint_over
 from .lattice import lay_out
 from .overlay_tiff import write_overlay
 from .patch_scores import write_score_table, write_score_tiles
@@ -22,8 +25,12 @@ from .scaled import read_scaled
 
 __all__ = ["picture_of", "write_heat_files"]
 
-#: Rows of a picture that are read at once.
+#: Side of the parts in which a picture is read; a part that is damaged stays white.
 _STRIP = 256
+#: Longer side of the small picture in the report.
+_PREVIEW_PX = 320
+_OVERLAY_PX = 8192
+_QUALITY = 85
 
 
 def picture_of(slide: Slide, longest_px: int) -> tuple[UInt8[np.ndarray, "height width 3"], float]:
@@ -65,9 +72,9 @@ def write_heat_files(
     longest_px: int = 1536,
     top: int = 12,
     opacity: float = 0.5,
-    overlay: int = 8,
+    overlay: int | None = None,
 ) -> dict[str, str]:
-    """Write OUT/heatmaps/ID_*.png, .csv, .geojson and .tiff, and OUT/top/ID.jpg.
+    """Write OUT/heatmaps/ID_*.png, _preview.jpg, .csv, .geojson and .tiff, and OUT/top/ID.jpg.
 
     Args:
         out: the folder of results.
@@ -80,10 +87,10 @@ def write_heat_files(
         longest_px: longer side of the pictures.
         top: patches of the contact sheet; 0 writes none.
         opacity: of the heatmap on the slide, 0-1.
-        overlay: downsample of the TIFF; 0 writes none.
+        overlay: downsample of the TIFF; 0 writes none, and by default its longer side has 8192 pixels at most.
 
     Returns:
-        Name -> path within OUT: heatmap_absolute, heatmap_percentile, scores, tiles, overlay, top.
+        Name -> path within OUT: heatmap_absolute, heatmap_percentile, preview, scores, tiles, overlay, top.
 
     Raises:
         ValueError: no heat, or no patch, or not one value a patch; or the id names no file.
@@ -99,11 +106,19 @@ def write_heat_files(
         lattice = lay_out(grid, main.on(scale))
         words: dict[str, Any] = {"regions": regions, "opacity": opacity, "title": title or slide_id}
         draw_heatmap(out / files[f"heatmap_{scale}"], picture, downsample, lattice, scale_of(main.kind, scale), **words)
+    files["preview"] = f"heatmaps/{slide_id}_preview.jpg"
+    lattice, scale_shown = lay_out(grid, main.on("absolute")), scale_of(main.kind, "absolute")
+    preview = Image.fromarray(paint_over(picture, downsample, lattice, scale_shown, opacity))
+    preview.thumbnail((_PREVIEW_PX, _PREVIEW_PX), reducing_gap=3.0)
+    with whole_file(out / files["preview"]) as partial:
+        preview.save(partial, "JPEG", quality=_QUALITY)
     write_score_table(out / files["scores"], grid, heats)
     write_score_tiles(out / files["tiles"], slide_id, grid, heats)
+    if overlay is None:
+        longest = max(slide.levels[0].width, slide.levels[0].height)
+        overlay = 2 ** max(0, math.ceil(math.log2(longest / _OVERLAY_PX)))
     if overlay:
         files["overlay"] = f"heatmaps/{slide_id}.tiff"
-        lattice, scale_shown = lay_out(grid, main.on("absolute")), scale_of(main.kind, "absolute")
         write_overlay(out / files["overlay"], slide, lattice, scale_shown, downsample=overlay, opacity=opacity)
     if top:
         files["top"] = f"top/{slide_id}.jpg"

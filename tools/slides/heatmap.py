@@ -55,9 +55,15 @@ def paint_over(
     if not 0 <= opacity <= 1:
         raise ValueError(f"the heatmap is to cover {opacity:g} of the slide; give an opacity between 0 and 1")
     height, width = picture.shape[:2]
-    painted = scale.paint(lattice.at((np.arange(width) + 0.5) * downsample, (np.arange(height) + 0.5) * downsample))
-    share = (opacity * (painted[..., 3:] > 0)).astype(np.float32)
-    return (picture * (1 - share) + painted[..., :3] * share + 0.5).astype(np.uint8)
+    values = lattice.at((np.arange(width) + 0.5) * downsample, (np.arange(height) + 0.5) * downsample)
+    covered = np.isfinite(values)
+    over = picture.copy()
+    if covered.any():
+        colours = scale.paint(values[None, covered])[0, :, :3]
+        over[covered] = (picture[covered] * np.float32(1 - opacity) + colours * np.float32(opacity) + 0.5).astype(
+            np.uint8
+        )
+    return over
 
 
 def draw_heatmap(
@@ -115,7 +121,7 @@ def _colour_bar(sheet: Image.Image, pen: ImageDraw.ImageDraw, font: Any, scale: 
     colours = np.repeat(scale.paint(values[None])[..., :3], _BAR, axis=0)
     sheet.paste(Image.fromarray(colours), (left, top))
     for value, words in scale.ticks.items():
-        x = left + float(scale.share(np.array(value))) * (right - left - 1)
+        x = left + float(scale.share(np.array([value]))[0]) * (right - left - 1)
         pen.line([(x, top + _BAR), (x, top + _BAR + 4)], "black")
         half = pen.textlength(words, font) / 2
         pen.text((math.floor(min(max(x - half, left), right - 2 * half)), top + _BAR + 4), words, "black", font)

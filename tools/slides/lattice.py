@@ -82,7 +82,7 @@ def lay_out(grid: Grid, values: Float[np.ndarray, " patches"]) -> Lattice:
     extent = int((places.max(axis=0) - corner).max()) + grid.side
     cell = max(cell, extent / _MOST_CELLS)
     first = (places[known] - corner) / cell  # in cells
-    width, height = np.ceil((places.max(axis=0) - corner + grid.side) / cell - 1e-6).astype(int)
+    width, height = np.ceil((places.max(axis=0) - corner + grid.side) / cell - 1e-6).astype(int).tolist()
     total, weight = np.zeros((height, width)), np.zeros((height, width))
     reach = int(np.ceil(grid.side / cell - 1e-6)) + (not regular or cell != grid.step)
     for down in range(reach):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ...whole_files import write_atomically
 from .strict_json import strict_json
@@ -19,6 +19,7 @@ Status = Literal["done", "empty", "failed", "unfinished"]
 
 #: Bytes of a name that a file system takes, less what is put behind it.
 _LONGEST_ID = 200
+_MAPPINGS = ("probabilities", "spread", "seconds", "files")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +56,8 @@ class SlideResult:
     warnings: tuple[str, ...] = ()
     label: str | None = None
     truth: str | None = None
-    probabilities: Mapping[str, float] = field(default_factory=dict)
-    spread: Mapping[str, float] = field(default_factory=dict)
+    probabilities: Mapping[str, float | None] = field(default_factory=dict)
+    spread: Mapping[str, float | None] = field(default_factory=dict)
     width: int = 0
     height: int = 0
     mpp: float | None = None
@@ -66,7 +67,7 @@ class SlideResult:
     tissue: float | None = None
     patches: int = 0
     damaged: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float | None] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -118,16 +119,16 @@ def read_result(path: Path) -> SlideResult:
     Raises:
         ValueError: the file holds something else; it is named.
     """
-    names = {one.name for one in dataclasses.fields(SlideResult)}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        result = SlideResult(**{key: value for key, value in entries.items() if key in names})
-    except (ValueError, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} does not hold the result of a slide ({error}); delete it and run again") from error
-    wrong = _first_wrong(result)
+        wrong = _first_wrong(entries)
+    except ValueError as error:
+        wrong = str(error)
     if wrong:
         raise ValueError(f"{path} does not hold the result of a slide ({wrong}); delete it and run again")
-    return dataclasses.replace(result, warnings=tuple(result.warnings))
+    names = {one.name for one in dataclasses.fields(SlideResult)}
+    known = {key: value for key, value in entries.items() if key in names}
+    return SlideResult(**known | {"warnings": tuple(known.get("warnings", ()))})
 
 
 def read_results(out: Path) -> list[SlideResult]:
@@ -145,19 +146,34 @@ def read_results(out: Path) -> list[SlideResult]:
     return results
 
 
-def _first_wrong(result: SlideResult) -> str:
-    """What has another type than it should, as far as the pages depend on it."""
+def _first_wrong(entries: Any) -> str:
+    """What is missing or has another type than it should, as far as the pages depend on it; else nothing."""
+    if not isinstance(entries, dict):
+        return "it is no object of JSON"
+    for name in ("id", "path"):
+        if name not in entries:
+            return f"it has no {name}"
+    number: tuple[type, ...] = (int, float, type(None))
     for names, kinds in (
-        (("id", "path", "reason", "vendor", "reader"), str),
-        (("label", "truth"), str | None),
-        (("width", "height", "patches", "damaged"), int),
-        (("mpp", "objective", "tissue"), float | int | None),
-        (("warnings",), list | tuple),
-        (("probabilities", "spread", "seconds", "files"), Mapping),
+        (("id", "path", "reason", "vendor", "reader"), (str,)),
+        (("label", "truth"), (str, type(None))),
+        (("width", "height", "patches", "damaged"), (int,)),
+        (("mpp", "objective", "tissue"), number),
+        (("warnings",), (list,)),
+        (_MAPPINGS, (dict,)),
     ):
         for name in names:
-            if not isinstance(getattr(result, name), kinds):
-                return f"its {name} is {getattr(result, name)!r}"
-    if result.status not in get_args(Status):
-        return f"its status is {result.status!r}"
+            if name in entries and not isinstance(entries[name], kinds):
+                return f"its {name} is {entries[name]!r}"
+    parts = [
+        (name, value, (str,) if name == "files" else number)
+        for name in _MAPPINGS
+        for value in entries.get(name, {}).values()
+    ]
+    parts += [("warnings", words, (str,)) for words in entries.get("warnings", [])]
+    for name, value, allowed in parts:
+        if not isinstance(value, allowed):
+            return f"its {name} hold {value!r}"
+    if entries.get("status", "unfinished") not in get_args(Status):
+        return f"its status is {entries['status']!r}"
     return ""

@@ -55,7 +55,6 @@ def draw_canvas(
     from bokeh.embed import json_item
     from bokeh.models import (
         ColumnDataSource,
-        ImageURL,
         LinearColorMapper,
         PanTool,
         Range1d,
@@ -66,14 +65,14 @@ def draw_canvas(
 
     left, upper, wide, high = bounds
     wheel = WheelZoomTool(zoom_on_axis=False)
-    plot = figure(
+    plot: Any = figure(  # Bokeh's own types know fewer options than its figures take
         name="slide",
         tools=[PanTool(), wheel],
         active_scroll=wheel,
         toolbar_location=None,
         sizing_mode="stretch_both",
-        x_range=Range1d(left, left + wide),
-        y_range=Range1d(-upper - high, -upper),
+        x_range=Range1d(start=left, end=left + wide),
+        y_range=Range1d(start=-upper - high, end=-upper),
         min_border=0,
         outline_line_color=None,
         background_fill_color="white",
@@ -93,12 +92,11 @@ def draw_canvas(
         wrap_around=False,
     )
     plot.add_tile(source, name="tiles")
-    corners = {key: [patch[key] + shift for patch in top] for key, shift in (("x", 0), ("y", 0))}
     patches = ColumnDataSource(
         {
             "file": [patch["file"] for patch in top],
-            "x": corners["x"],
-            "y": [-y for y in corners["y"]],
+            "x": [patch["x"] for patch in top],
+            "y": [-patch["y"] for patch in top],
             "side": [patch["side"] for patch in top],
             "right": [patch["x"] + patch["side"] for patch in top],
             "bottom": [-patch["y"] - patch["side"] for patch in top],
@@ -106,8 +104,7 @@ def draw_canvas(
         }
     )
     if top:
-        pictures = ImageURL(url="file", x="x", y="y", w="side", h="side", anchor="top_left")
-        plot.add_glyph(patches, pictures, name="pictures")
+        plot.image_url("file", "x", "y", "side", "side", anchor="top_left", source=patches, name="pictures")
     if lattice is not None:
         rows, columns = lattice.values.shape
         plot.image(
@@ -148,4 +145,4 @@ def draw_canvas(
             background_fill_alpha=0.8,
             padding=2,
         )
-    return json_item(plot)
+    return dict(json_item(plot))

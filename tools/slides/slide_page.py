@@ -94,17 +94,19 @@ def _fill(
     top: int,
     notes: Sequence[str],
 ) -> None:
-    heats = heats if grid is not None and len(grid) else ()
     pyramid = write_tiles(folder / "tiles", slide, longest_px)
     Image.fromarray(picture_of(slide, _OVERVIEW_PX)[0]).save(folder / "overview.jpg", "JPEG", quality=_QUALITY)
     width, height = slide.levels[0].width, slide.levels[0].height
     rings = outlines(regions, max(1.0, pyramid.downsample))
-    lattice, maps = None, []
-    for heat in heats:
-        laid = {scale: lay_out(grid, heat.on(scale)) for scale in SCALES}
-        lattice = lattice or laid["absolute"]
-        maps.append(_map(heat, laid))
-    shown = _top(folder, slide, grid, heats[0], top) if heats else []
+    lattice: Lattice | None = None
+    maps: list[dict[str, Any]] = []
+    shown: list[dict[str, Any]] = []
+    if grid is not None and len(grid) and heats:
+        for heat in heats:
+            laid = {scale: lay_out(grid, heat.on(scale)) for scale in SCALES}
+            lattice = lattice or laid["absolute"]
+            maps.append(_map(heat, laid))
+        shown = _top(folder, slide, grid, heats[0], top)
     figure, script = None, bokeh_script()
     if script is not None:
         figure = draw_canvas(width, height, slide.bounds, pyramid, lattice, rings, shown)
@@ -144,9 +146,9 @@ def _shape(lattice: Lattice | None) -> dict[str, Any] | None:
     return {"x": lattice.x, "y": lattice.y, "cell": lattice.cell, "rows": rows, "columns": columns}
 
 
-def _top(folder: Path, slide: Slide, grid: Any, heat: Heat, count: int) -> list[dict[str, Any]]:
+def _top(folder: Path, slide: Slide, grid: Grid, heat: Heat, count: int) -> list[dict[str, Any]]:
     """Write the patches with the highest scores at full resolution; those that are damaged are left out."""
-    shown = []
+    shown: list[dict[str, Any]] = []
     (folder / "top").mkdir()
     for place in top_patches(grid, heat.values, count):
         try:
