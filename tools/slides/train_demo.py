@@ -63,7 +63,8 @@ def save_encoder(model: Any, folder: Path) -> None:
     """A folder as timm's, in float16, with what an encoder has besides."""
     model.pretrained_cfg |= {"mean": (0.6,) * 3, "std": (0.25,) * 3, "input_size": (3, PATCH, PATCH)}
     model.pretrained_cfg |= {"interpolation": "bicubic", "crop_pct": 1.0, "num_classes": 0, "license": "apache-2.0"}
-    model.pretrained_cfg["classifier"] = None
+    model.pretrained_cfg |= {"classifier": None, "tag": "rendered_cohort", "paper_ids": None, "paper_name": None}
+    model.pretrained_cfg |= {"origin_url": None, "test_input_size": None, "test_crop_pct": None, "first_conv": "conv1"}
     timm.models.save_for_hf(model, str(folder), safe_serialization=True)
     file = folder / "model.safetensors"
     save_file(
@@ -119,6 +120,9 @@ def install(encoder: Path, trained: list[Path]) -> None:
         folder = Path(heads.__file__).parent / "embedded" / f"fold_{fold}"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source, folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["training"]["data"] = "rendered cohort"  # not where it was
+        (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
