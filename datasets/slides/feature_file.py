@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from ...whole_files import whole_file
 from ..bags.h5_features import H5Features, open_h5
 from .grid import Grid
-from .new_file import new_file
 from .patch_file import coordinate_attributes, grid_fingerprint, grid_of_attributes, write_coordinates
 from .reserved_rows import ReservedRows, create_reserved, reserve
 from .slide import Slide
@@ -68,7 +68,7 @@ def write_features(
     name = name or Path(slide.path).stem
     count = len(grid)
     came = np.zeros(count, bool)
-    with new_file(path) as place:
+    with whole_file(Path(path)) as place:
         reserve(place, count * (width * np.dtype(dtype).itemsize + 40) + (1 << 16))
         with h5py.File(place, "w") as file:
             features = create_reserved(file, "features", (count, width), dtype, _CHUNK_ROWS)
@@ -183,7 +183,7 @@ def export_pt(features: str | Path, path: str | Path) -> None:
         OSError: the file cannot be written.
     """
     tensor = H5Features(str(features)).read().float()
-    with new_file(path) as place:
+    with whole_file(Path(path)) as place:
         torch.save(tensor.clone(), place)
 
 

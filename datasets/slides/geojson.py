@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from .new_file import new_file
+from ...whole_files import whole_file
 from .shapes import merge, polygons, shapely
 
 __all__ = ["Region", "read_regions", "split_regions", "write_regions"]
@@ -128,7 +128,7 @@ def write_regions(path: str | Path, regions: Sequence[Region], *, namespace: str
                     "properties": properties,
                 }
             )
-    with new_file(path) as place:
+    with whole_file(Path(path)) as place:
         place.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
 
 

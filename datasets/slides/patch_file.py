@@ -19,9 +19,9 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 
+from ...whole_files import whole_file
 from ..bags.h5_features import open_h5
 from .grid import Grid
-from .new_file import new_file
 from .reserved_rows import reserve
 from .slide import Slide
 
@@ -52,7 +52,7 @@ def write_grid(
     if layout == "clam":
         attributes |= {"patch_size": grid.side, "patch_level": 0, "downsample": (1.0, 1.0)}
         attributes |= {"level_dim": (grid.width, grid.height), "downsampled_level_dim": (grid.width, grid.height)}
-    with new_file(path) as place:
+    with whole_file(Path(path)) as place:
         reserve(place, len(grid) * 20 + (1 << 16))
         with h5py.File(place, "w") as file:
             write_coordinates(file, grid, attributes)

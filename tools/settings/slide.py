@@ -37,7 +37,8 @@ class SlideSettings:
         also: also write features as .pt, as CLAM has them.
         precision: number format of the features in the files.
         top: patches with the highest attention that are shown.
-        overlay: downsample of the pyramidal TIFF with the heatmap; 0 writes none.
+        overlay: downsample of the pyramidal TIFF with the heatmap; 0 writes none, and by default its longer side has
+            8192 pixels at most.
         pages: write a page for each slide to zoom into.
         page_px: longest side of what a page shows.
         batch_size: patches in one pass of the encoder; halved where memory does not suffice.
@@ -72,7 +73,7 @@ class SlideSettings:
     also: Literal["none", "pt"] = "none"
     precision: Literal["float32", "float16"] = "float32"
     top: int = 12
-    overlay: int = 8
+    overlay: int | None = None
     pages: bool = True
     page_px: int = 8192
     batch_size: int = 64

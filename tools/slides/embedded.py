@@ -1,11 +1,17 @@
-"""The slides that come along."""
+"""The slides that come along, and what must be said of what was made to show the job."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["embedded_slides"]
+__all__ = ["DEMONSTRATION", "embedded_slides"]
+
+#: Said wherever the embedded encoder or head takes part.
+DEMONSTRATION = (
+    "A demonstration and no diagnosis: the embedded encoder and head were trained on slides rendered from a few "
+    "real stain textures, and know nothing of disease."
+)
 
 
 def embedded_slides() -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -78,10 +79,18 @@ def load_instruments(settings: SlideSettings) -> Instruments:
         mpp=settings.mpp or (made_for.mpp if made_for else 0.5),
         encoder=encoder,
         encoder_key=key,
-        encoder_folder="features_" + re.sub(r"[^\w.-]+", "-", settings.encoder.strip("/")).strip("-"),
+        encoder_folder=f"features_{_short(settings.encoder)}",
         ensemble=ensemble,
         segmenter=load_segmenter(settings.segmenter, trust=settings.trust) if settings.segmenter else None,
     )
+
+
+def _short(encoder: str) -> str:
+    """What a folder of its features is called; of a folder that `regard train` left, the name of the run."""
+    folder = Path(encoder).resolve()
+    if folder.is_dir():
+        encoder = folder.parent.name if folder.name == "model" else folder.name
+    return re.sub(r"[^\w.-]+", "-", encoder).strip("-")
 
 
 def _device(name: str | None) -> torch.device:

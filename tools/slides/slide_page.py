@@ -67,11 +67,10 @@ def write_slide_page(
         ValueError: the id names no folder, or the length is less than a tile.
     """
     target = out / "pages" / check_id(result.id)
-    partial = target.with_name(f".{uuid4().hex}{PARTIAL}")
+    partial, before = (target.with_name(f".{result.id}.{uuid4().hex}{PARTIAL}") for _ in range(2))
     partial.mkdir(parents=True)
     try:
         _fill(out, partial, result, slide, grid, heats, regions, longest_px, top, notes)
-        before = target.with_name(f".{uuid4().hex}{PARTIAL}")
         if target.exists():
             target.replace(before)
         partial.replace(target)

@@ -16,17 +16,12 @@ from rich.table import Table
 
 from ...whole_files import write_atomically
 from ..settings import SlideSettings
+from .embedded import DEMONSTRATION
 from .plan import SlideTask
 from .result import SlideResult, read_results
 from .slide_report import write_report
 
 __all__ = ["finish", "is_well"]
-
-#: Said wherever something small that was made to show the job takes part.
-DEMONSTRATION = (
-    "A demonstration and no diagnosis: the embedded encoder and head were trained on slides rendered from a few "
-    "real stain textures, and know nothing of disease."
-)
 
 
 def is_well(result: SlideResult) -> bool:
@@ -95,7 +90,7 @@ def _print(results: Sequence[SlideResult], out: Path, embedded: bool) -> None:
         sure = f" (spread {spread:.3f})" if spread else ""
         said = f"{result.label} {result.probabilities[result.label]:.3f}{sure}" if result.label else ""
         told = "; ".join([result.reason, *result.warnings]).strip("; ")
-        took = f"{sum(result.seconds.values()):.1f}"
+        took = f"{sum(result.seconds[name] or 0 for name in result.seconds):.1f}"
         table.add_row(escape(result.id), result.status, escape(said), f"{result.patches:,}", took, escape(told))
     console = Console()
     console.print(table)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+import shutil
 import sys
 import time
 import traceback
@@ -31,6 +33,7 @@ from ...datasets.slides.tissue import find_tissue
 from ...whole_files import PARTIAL, whole_file, write_atomically
 from ..progress import progress
 from ..settings import SlideSettings
+from .embedded import DEMONSTRATION
 from .ensemble import Ensemble
 from .heat import Heat
 from .heat_files import write_heat_files
@@ -105,10 +108,13 @@ class SlideWork:
 
     def _clear(self) -> None:
         """Remove what a killed run left unfinished; the lock says that nobody is at it."""
-        for folder in ("thumbnails", "tissue", "patches", "slides", "stages", "heatmaps", "top"):
-            for path in (self.out / folder).glob(f".*{PARTIAL}*"):
-                if path.name.startswith(f".{self.task.id}"):
-                    path.unlink(missing_ok=True)
+        kinds = ("", *(f"_{name}" for name in ("absolute", "percentile", "preview")))
+        ours = "|".join(re.escape(f".{self.task.id}{kind}") for kind in kinds)
+        name = re.compile(rf"({ours})(\.\w+)?\.[0-9a-f]+{re.escape(PARTIAL)}(\.\w+)?")
+        for folder in [*self.out.glob("*"), *self.out.glob("features_*/*")]:
+            for path in folder.glob(f".*{PARTIAL}*"):
+                if name.fullmatch(path.name):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def _open(self) -> None:
         path = Path(self.task.path)
@@ -256,7 +262,7 @@ class SlideWork:
             seconds = {name: took for name, took in self.ledger.seconds().items() if took}
             self.result = replace(self.result, seconds=seconds)
             write_result(self.out, self.result)
-            self.ledger.note("run", self.token, seconds=0)
+            self.ledger.note("run", self.token, seconds=0.0)
             sys.stderr.write(f"{self.task.id}: {self.result.status}{f', {r}' if (r := self.result.reason) else ''}\n")
         finally:
             with suppress(AttributeError):  # it was never opened
@@ -285,7 +291,7 @@ class SlideWork:
         tensor = self.features.parent.with_name("pt_files") / f"{self.task.id}.pt"
         if not self.ledger.done("export", self.features_key):
             export_pt(self.features, tensor)
-            self.ledger.note("export", self.features_key, unhashed=[tensor], seconds=0)
+            self.ledger.note("export", self.features_key, unhashed=[tensor], seconds=0.0)
         self._files(tensor=tensor)
 
     def _predict(self, ensemble: Ensemble) -> None:
@@ -331,20 +337,16 @@ class SlideWork:
         self.result = replace(self.result, status="done", files={**self.result.files, **files})  # as the page shows it
         kept = [self.out / name for name in files.values()]
         if settings.pages:
-            longest = settings.page_px
-            page = write_slide_page(
-                self.out,
-                self.result,
-                self.slide,
-                grid,
-                heats,
-                regions=self.regions,
-                longest_px=longest,
-                top=settings.top,
-            )
-            files |= {"page": page}
-            kept.append(self.out / page)
+            files["page"] = self._write_page(grid, heats)
+            kept.append(self.out / files["page"])
         self.ledger.note("heatmap", key, kept, seconds=time.monotonic() - begun, value=files)
+
+    def _write_page(self, grid: Grid, heats: Sequence[Heat]) -> str:
+        settings = self.settings
+        options: dict[str, Any] = {"longest_px": settings.page_px, "top": settings.top}
+        if "embedded" in (settings.encoder, *settings.head):
+            options["notes"] = [DEMONSTRATION]
+        return write_slide_page(self.out, self.result, self.slide, grid, heats, regions=self.regions, **options)
 
     def _tell_of_the_error(self) -> None:
         error = self.error
@@ -379,7 +381,7 @@ def attempted(settings: SlideSettings, task: SlideTask, token: str) -> bool:
 def note_failure(settings: SlideSettings, task: SlideTask, token: str, reason: str) -> None:
     """Write down that a slide failed in a process that cannot tell by itself."""
     write_result(Path(settings.out), SlideResult(id=task.id, path=task.path, status="failed", reason=reason))
-    _ledger(Path(settings.out), task).note("run", token, seconds=0)
+    _ledger(Path(settings.out), task).note("run", token, seconds=0.0)
 
 
 def _ledger(out: Path, task: SlideTask) -> Ledger:

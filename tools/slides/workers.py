@@ -6,6 +6,7 @@ process that dies leaves its slide to the others, or to the next run.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ def work_through(settings: SlideSettings, tasks: Sequence[SlideTask], token: str
         tasks: the slides.
         token: name of the run; a slide that was tried under it is left alone.
     """
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a slide is told in its result
     work_on([SlideWork(task, settings, _instruments(settings), token) for task in tasks])
 
 
