@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 
 from ...datasets.slides.grid import Grid
 from ...datasets.slides.slide import Slide, UnreadableTileError
-from ...whole_files import whole_file
+from ...whole_files import write_atomically
+from .encoded import encoded
 from .heat import Heat
 from .letters import letters
 from .scaled import read_scaled
@@ -101,8 +102,7 @@ def write_contact_sheet(
         for rank, (place, _) in enumerate(pictures, start=1)
     ]
     sheet = _sheet([picture for _, picture in pictures], captions, columns, side_px)
-    with whole_file(path) as partial:
-        sheet.save(partial, "JPEG", quality=_QUALITY)
+    write_atomically(path, encoded(sheet, "JPEG", _QUALITY))
     return [place for place, _ in pictures]
 
 

@@ -13,8 +13,9 @@ from PIL import Image
 
 from ...datasets.slides.grid import Grid
 from ...datasets.slides.slide import Slide, UnreadableTileError
-from ...whole_files import whole_file
+from ...whole_files import write_atomically
 from .contact_sheet import write_contact_sheet
+from .encoded import encoded
 from .heat import SCALES, Heat, scale_of
 from .heatmap import draw_heatmap, paint_over
 from .lattice import lay_out
@@ -110,8 +111,7 @@ def write_heat_files(
     lattice, scale_shown = lay_out(grid, main.on("absolute")), scale_of(main.kind, "absolute")
     preview = Image.fromarray(paint_over(picture, downsample, lattice, scale_shown, opacity))
     preview.thumbnail((_PREVIEW_PX, _PREVIEW_PX), reducing_gap=3.0)
-    with whole_file(out / files["preview"]) as partial:
-        preview.save(partial, "JPEG", quality=_QUALITY)
+    write_atomically(out / files["preview"], encoded(preview, "JPEG", _QUALITY))
     write_score_table(out / files["scores"], grid, heats)
     write_score_tiles(out / files["tiles"], slide_id, grid, heats)
     if overlay is None:

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from ...whole_files import whole_file
+from ...whole_files import write_atomically
+from .encoded import encoded
 from .heat import Scale
 from .lattice import Lattice
 from .letters import letters
@@ -107,8 +108,7 @@ def draw_heatmap(
             title = title[:-2].rstrip("\N{HORIZONTAL ELLIPSIS}") + "\N{HORIZONTAL ELLIPSIS}"
         pen.text((_MARGIN, _MARGIN // 2), title, "black", font)
     _colour_bar(sheet, pen, font, scale, head + over.height + _MARGIN)
-    with whole_file(path) as partial:
-        sheet.save(partial, "PNG")
+    write_atomically(path, encoded(sheet, "PNG"))
 
 
 def _colour_bar(sheet: Image.Image, pen: ImageDraw.ImageDraw, font: Any, scale: Scale, top: int) -> None:

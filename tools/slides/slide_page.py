@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from PIL import Image
-
 from ...datasets.slides.grid import Grid
 from ...datasets.slides.slide import Slide, UnreadableTileError
 from ...whole_files import PARTIAL, write_atomically
 from .contact_sheet import read_patch, top_patches
+from .encoded import encoded
 from .heat import SCALES, Heat, palette, scale_of
 from .heat_files import picture_of
 from .heatmap import outlines
@@ -94,7 +93,7 @@ def _fill(
     notes: Sequence[str],
 ) -> None:
     pyramid = write_tiles(folder / "tiles", slide, longest_px)
-    Image.fromarray(picture_of(slide, _OVERVIEW_PX)[0]).save(folder / "overview.jpg", "JPEG", quality=_QUALITY)
+    (folder / "overview.jpg").write_bytes(encoded(picture_of(slide, _OVERVIEW_PX)[0], "JPEG", _QUALITY))
     width, height = slide.levels[0].width, slide.levels[0].height
     rings = outlines(regions, max(1.0, pyramid.downsample))
     lattice: Lattice | None = None
@@ -155,7 +154,7 @@ def _top(folder: Path, slide: Slide, grid: Grid, heat: Heat, count: int) -> list
         except UnreadableTileError:
             continue
         rank = len(shown) + 1
-        Image.fromarray(pixels).save(folder / "top" / f"{rank}.jpg", "JPEG", quality=_QUALITY)
+        (folder / "top" / f"{rank}.jpg").write_bytes(encoded(pixels, "JPEG", _QUALITY))
         x, y = grid.coordinates[place].tolist()
         value = heat.on("absolute")[place]
         score = f"{value:.3g}\N{MULTIPLICATION SIGN}" if heat.kind == "attention" else f"{value:.2f}"

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ...datasets.slides.slide import Slide, UnreadableTileError
+from .encoded import encoded
 
 __all__ = ["TILE", "TilePyramid", "best_level", "write_tiles"]
 
@@ -102,7 +103,7 @@ def write_tiles(folder: Path, slide: Slide, longest_px: int = 8192) -> TilePyram
             return None
         path = folder / str(zoom) / f"{column}_{row}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        tile.save(path, "JPEG", quality=_QUALITY)
+        path.write_bytes(encoded(tile, "JPEG", _QUALITY))
         pyramid.tiles.append((zoom, column, row))
         return tile
 

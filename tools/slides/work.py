@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 
 from ...datasets.slides.feature_file import check_features, export_pt, read_features, write_features
 from ...datasets.slides.geojson import read_regions, split_regions, write_regions
@@ -30,10 +29,11 @@ from ...datasets.slides.patches import PatchReader
 from ...datasets.slides.slide import Slide
 from ...datasets.slides.thumbnail import thumbnail
 from ...datasets.slides.tissue import find_tissue
-from ...whole_files import PARTIAL, whole_file, write_atomically
+from ...whole_files import PARTIAL, write_atomically
 from ..progress import progress
 from ..settings import SlideSettings
 from .embedded import DEMONSTRATION
+from .encoded import encoded
 from .ensemble import Ensemble
 from .heat import Heat
 from .heat_files import write_heat_files
@@ -150,8 +150,8 @@ class SlideWork:
                 exclude=exclude,
             )
             pictures = self._file("thumbnails", ".jpg"), self._file("tissue", ".jpg")
-            _save_jpeg(pictures[0], picture)
-            _save_jpeg(pictures[1], found.picture(picture))
+            write_atomically(pictures[0], encoded(picture, "JPEG"))
+            write_atomically(pictures[1], encoded(found.picture(picture), "JPEG"))
             write_regions(file, found.to_geojson(), namespace=self.task.id)
             value = {"share": found.share, "pen": found.pen, "edge": found.edge}
             self.ledger.note("tissue", key, [*pictures, file], seconds=time.monotonic() - begun, value=value)
@@ -386,8 +386,3 @@ def note_failure(settings: SlideSettings, task: SlideTask, token: str, reason: s
 
 def _ledger(out: Path, task: SlideTask) -> Ledger:
     return Ledger(out / "stages" / f"{task.id}.json", out)
-
-
-def _save_jpeg(file: Path, pixels: UInt8[np.ndarray, "height width 3"]) -> None:
-    with whole_file(file) as partial:
-        Image.fromarray(pixels).save(partial, quality=85)
