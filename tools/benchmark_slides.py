@@ -251,10 +251,7 @@ def _memory(path: Path) -> dict[str, Any]:
 
 
 def _read_huge(path: Path, corners: list[tuple[int, int]], out: Any) -> None:
-    import resource  # Windows has none
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_bytes()
     slide = open_slide(path)
     thumbnail(slide, 2048)
     places = np.array(corners) + 100
@@ -262,4 +259,15 @@ def _read_huge(path: Path, corners: list[tuple[int, int]], out: Any) -> None:
     grid = Grid(places, np.ones(len(places)), **spacing, width=_HUGE, height=_HUGE)  # type: ignore[arg-type]
     for _ in PatchReader(slide, grid):
         pass
-    out.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit)
+    out.put(_peak_bytes() - before)
+
+
+def _peak_bytes() -> int:
+    """Most that this process ever held."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where `getrusage` counts what the parent process held, too
+        found = [line.split() for line in status.read_text(encoding="ascii").splitlines()]
+        return next(1024 * int(line[1]) for line in found if line[0] == "VmHWM:")
+    import resource  # Windows has none
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
