@@ -127,10 +127,11 @@ def find_heads(names: Sequence[str]) -> list[Path]:
             raise ValueError(
                 f"no trained head is in --head {name}; give the --out of a finished regard train with bags"
             )
-        kinds = sorted({str(head.parents[1].relative_to(place)) for head in heads if head.parents[1] != place})
-        if len(kinds) > 1 and name != "embedded":
+        folds = [head.parent if head.name == "model" else head for head in heads]
+        kinds = sorted({fold.parent for fold in folds})
+        if len(kinds) > 1:
             raise ValueError(
-                f"--head {name} holds heads of {len(kinds)} kinds ({', '.join(kinds)}); give one: {place / kinds[0]}"
+                f"--head {name} holds heads of {len(kinds)} kinds; give one of {', '.join(str(kind) for kind in kinds)}"
             )
         found += heads
     return found
