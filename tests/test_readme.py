@@ -6,7 +6,9 @@ import gzip
 import json
 import re
 import shlex
+from http.server import ThreadingHTTPServer
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ import timm
 import torch
 from jobs import run, train
 from PIL import Image
+from slide_drill import write_instruments
+from slide_drill import write_slides as write_whole_slides
 from slide_folder import write_slides
 
 import regard.vision  # noqa: F401  (makes our models known to timm)
@@ -111,8 +115,17 @@ def build_coco(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
+def test_a_command_of_the_readme_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, job, *words = shlex.split(command)
+    if job == "slide":
+        assert run(job, *words_for_slides(words, folder)) == 0
+        return
+    if job == "view":
+        monkeypatch.setattr(ThreadingHTTPServer, "serve_forever", lambda server: None)
+        (folder / words[0]).mkdir(parents=True)
+        (folder / words[0] / "report.html").write_text("")
+        assert run(job, *words, "--port", "0") == 0
+        return
     if job == "convert":
         weights = timm.create_model("van_b0").state_dict()
         torch.save({"state_dict": weights}, folder / "van_tiny_754.pth.tar")
@@ -141,6 +154,17 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
         assert run(job, *words, *small) == 1  # of 500 images 3 are there
     else:
         assert run(job, *words, *small) == 0
+
+
+def words_for_slides(words: list[str], folder: Path) -> list[str]:
+    """A command on slides with a tiny encoder and tiny heads in the place of those that are downloaded or trained."""
+    if not words:
+        return ["--pages", "false"]
+    write_whole_slides(folder / "slides", bad=False)
+    given = write_instruments(folder)
+    tiny = dict(zip(given[::2], given[1::2], strict=True))
+    small = [tiny.get(before, word) for before, word in pairwise(["", *words])]
+    return [*small, *([] if "--patch" in small else ["--patch", "32"]), "--pages", "false"]
 
 
 @pytest.mark.parametrize("example", blocks("python"), ids=range(len(blocks("python"))))
