@@ -9,9 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import imagecodecs
 import numpy as np
 from jaxtyping import Int, UInt8
+
+try:
+    import imagecodecs
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError('slides need imagecodecs, which is not installed; pip install "regard[wsi]"') from error
 
 __all__ = ["TiffTiles", "read_tiles"]
 
