@@ -54,10 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append(_judge(heads, features, file.with_name(f"{file.stem}_mask.png")))
     found = _summary(rows)
     found["patch auc of mean colour alone"] = _colour(write_slides(chosen.out / "train", "train", 16), files)
-    real = [EMBEDDED_SLIDE, *write_real(chosen.out / "real", "test")]
-    found["real slide, and its bands that no training saw"] = [
-        _judge(heads, features, None) for features in encode(real, encoder, chosen.out / "real_features")
-    ]
+    real = encode([EMBEDDED_SLIDE], encoder, chosen.out / "real_features")
+    real += encode(write_real(chosen.out / "real", "test"), encoder, chosen.out / "real_features", preset="biopsy")
+    found["real slide, and its bands that no training saw"] = [_judge(heads, features, None) for features in real]
     text = json.dumps({**found, "slides of the test": rows}, indent=1)
     write_atomically(chosen.out / "demo.json", text)
     print(json.dumps(found, indent=1))

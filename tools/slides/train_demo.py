@@ -53,8 +53,9 @@ def main(arguments: list[str] | None = None) -> int:
         patches = torch.from_numpy(np.concatenate([batch for file in files for batch in patches_of(file)]))
         sys.stderr.write(f"{len(patches):,} patches of {len(files)} slides  ({time.monotonic() - begun:.0f} s)\n")
         save_encoder(train_encoder(patches, steps=chosen.steps, seed=chosen.seed), folder)
-    files += write_real(chosen.out / "train", "train")
-    encode(files, build_encoder(str(folder)), chosen.out / "features")
+    encoder = build_encoder(str(folder))
+    encode(files, encoder, chosen.out / "features")
+    encode(write_real(chosen.out / "train", "train"), encoder, chosen.out / "features", preset="biopsy")
     trained = train_heads(chosen.out, chosen.seed)
     if chosen.install:
         install(folder, trained)
