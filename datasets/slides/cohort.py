@@ -23,10 +23,10 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from .textures import PIECE, STAINS, Part, Textures, load_textures, stained
+from .textures import PIECE, STAINS, Part, Textures, amounts_of, load_textures, real_bands, stained
 from .write_slide import write_slide
 
-__all__ = ["MASK_STEP", "RenderedSlide", "render_slide", "write_cohort"]
+__all__ = ["MASK_STEP", "RenderedSlide", "render_slide", "write_cohort", "write_real"]
 
 #: Microns per pixel of rendered slides.
 MPP = 0.5
@@ -120,10 +120,42 @@ def write_cohort(folder: str | Path, part: Part, count: int, *, first: int = 0) 
             Image.fromarray(slide.mask()).save(mask)
             write_slide(file, slide.pixels, mpp=MPP, objective=20.0, levels=(1, 4))
         yield file
-    names = sorted(file.stem for file in target.glob(f"{part}_*.svs"))
-    rows = [(name, name, "lesion" if int(name.rpartition("_")[2]) % 2 else "normal") for name in names]
-    with (target / "labels.csv").open("w", newline="", encoding="utf-8") as table:
-        csv.writer(table).writerows([("slide_id", "case_id", "label"), *rows])
+    _write_labels(target)
+
+
+def write_real(folder: str | Path, part: Part) -> list[Path]:
+    """Write the bands of the real slide that belong to a part as slides of their own, which are normal.
+
+    They are in the training because rendered tissue, laid from small pieces, is not all that tissue looks like.
+
+    Args:
+        folder: as of `write_cohort`; labels.csv is completed.
+        part: train or test.
+
+    Returns:
+        Four files at most; a band with little tissue is left out.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    files = []
+    for number, pixels in enumerate(real_bands(part)):
+        if (amounts_of(pixels).sum(-1) > 0.25).mean() < 0.2:
+            continue
+        files.append(target / f"{part}_real_{number}.svs")
+        if not files[-1].is_file():
+            write_slide(files[-1], pixels, mpp=MPP, objective=20.0, levels=(1, 4))
+    _write_labels(target)
+    return files
+
+
+def _write_labels(folder: Path) -> None:
+    """labels.csv of all slides that are there: of the rendered ones the odd have lesions."""
+    rows = [("slide_id", "case_id", "label")]
+    for name in sorted(file.stem for file in folder.glob("*.svs")):
+        lesion = "real" not in name and int(name.rpartition("_")[2]) % 2
+        rows.append((name, name, "lesion" if lesion else "normal"))
+    with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as table:
+        csv.writer(table).writerows(rows)
 
 
 def _smooth(random: np.random.Generator, rows: int, columns: int, grain: int) -> Float[np.ndarray, "rows columns"]:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from .open_slide import open_slide
 
-__all__ = ["EMBEDDED_SLIDE", "STAINS", "Textures", "amounts_of", "load_textures", "stained"]
+__all__ = ["EMBEDDED_SLIDE", "STAINS", "Textures", "amounts_of", "load_textures", "real_bands", "stained"]
 
 Part = Literal["train", "test"]
 
@@ -81,12 +81,7 @@ def load_textures(part: Part) -> Textures:
     Args:
         part: train or test. Of the slide every other one of eight bands, of the picture its left 60 % or the rest.
     """
-    with closing(open_slide(EMBEDDED_SLIDE)) as slide:
-        level = slide.levels[0]
-        pixels = slide.read(0, 0, level.width, level.height)
-    band = level.height // _BANDS
-    wanted = range(0 if part == "train" else 1, _BANDS, 2)
-    tissue = np.concatenate([_pieces(pixels[one * band : (one + 1) * band], PIECE // 4) for one in wanted])
+    tissue = np.concatenate([_pieces(band, PIECE // 4) for band in real_bands(part)])
     tissue = tissue[np.argsort(tissue[..., 0].mean((1, 2)), kind="stable")]
     with Image.open(_EMBEDDED / "dense_nuclei.jpg") as picture:
         nuclei = np.asarray(picture.convert("RGB"))
@@ -97,6 +92,15 @@ def load_textures(part: Part) -> Textures:
     mean, std = lesion.mean((0, 1, 2)), lesion.std((0, 1, 2))
     lesion = (lesion - mean) / std * tissue.std((0, 1, 2)) + tissue.mean((0, 1, 2))
     return Textures(tissue, np.clip(lesion, 0, None))
+
+
+def real_bands(part: Part) -> list[UInt8[np.ndarray, "height width 3"]]:
+    """The bands of the embedded slide that a part may use, from the top; there are four, of 370 rows each."""
+    with closing(open_slide(EMBEDDED_SLIDE)) as slide:
+        level = slide.levels[0]
+        pixels = slide.read(0, 0, level.width, level.height)
+    height = level.height // _BANDS
+    return [pixels[one * height : (one + 1) * height] for one in range(0 if part == "train" else 1, _BANDS, 2)]
 
 
 def _pieces(pixels: UInt8[np.ndarray, "height width 3"], step: int) -> Float[np.ndarray, "pieces side side 2"]:

@@ -44,13 +44,14 @@ def patches_of(file: Path) -> Iterator[UInt8[np.ndarray, "batch side side 3"]]:
             yield pixels
 
 
-def encode(files: list[Path], encoder: PatchEncoder, folder: Path) -> list[Path]:
+def encode(files: list[Path], encoder: PatchEncoder, folder: Path, *, preset: str = "resection") -> list[Path]:
     """Features of slides, one H5 file each.
 
     Args:
         files: the slides.
         encoder: makes them.
         folder: where to.
+        preset: of the tissue; biopsy for small pieces.
     """
     made_from = {"encoder": encoder_fingerprint(encoder)}
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ def encode(files: list[Path], encoder: PatchEncoder, folder: Path) -> list[Path]
     for file in files:
         target = folder / f"{file.stem}.h5"
         with closing(open_slide(file)) as slide:
-            grid = _grid(slide)
+            grid = _grid(slide, preset)
             made: dict[str, Any] = {"encoder": encoder.name, "width": encoder.dim, "made_from": made_from}
             write_features(target, _features(encoder, slide, grid), grid, slide=slide, **made)
         written.append(target)
@@ -71,6 +72,6 @@ def _features(encoder: PatchEncoder, slide: Slide, grid: Grid) -> Iterator[tuple
             yield np.asarray(places), encoder(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
 
 
-def _grid(slide: Slide) -> Grid:
+def _grid(slide: Slide, preset: str = "resection") -> Grid:
     """As `regard slide` lays it for this encoder."""
-    return build_grid(slide, find_tissue(slide, preset="resection"), patch=PATCH, mpp=0.5, least_tissue=0.25)
+    return build_grid(slide, find_tissue(slide, preset=preset), patch=PATCH, mpp=0.5, least_tissue=0.25)

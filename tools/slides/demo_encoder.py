@@ -24,12 +24,15 @@ ARCHITECTURE: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (24, 48, 96,
 _SIDE = 80
 
 
-def train_encoder(patches: UInt8[Tensor, "patches side side 3"], *, steps: int, seed: int = 0) -> nn.Module:
+def train_encoder(
+    patches: UInt8[Tensor, "patches side side 3"], *, steps: int, batch: int = 128, seed: int = 0
+) -> nn.Module:
     """Train the encoder from nothing.
 
     Args:
         patches: all that there are.
-        steps: of 128 patches each.
+        steps: how many.
+        batch: patches in a step.
         seed: of the weights, the order and the views.
 
     Returns:
@@ -45,7 +48,7 @@ def train_encoder(patches: UInt8[Tensor, "patches side side 3"], *, steps: int, 
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 20) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        chosen = patches[torch.randint(len(patches), (128,))].permute(0, 3, 1, 2).float() / 255
+        chosen = patches[torch.randint(len(patches), (batch,))].permute(0, 3, 1, 2).float() / 255
         loss = contrast(projection(model(torch.cat([views(chosen), views(chosen)]))))
         optimizer.zero_grad()
         loss.backward()

@@ -1,7 +1,8 @@
 """Makes the embedded encoder and the embedded heads: `python -m regard.tools.slides.train_demo --out DIR [--install]`.
 
 The encoder learns without labels from the patches of rendered slides, the heads (ACMIL, one for each of five folds)
-from the labels of these slides alone. `measure_demo` says what they are worth on slides of other texture.
+from nothing but the labels of these slides and of bands of the real slide, which are normal. `measure_demo` says what
+they are worth on slides of other texture.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ... import heads, vision
-from ...datasets.slides.cohort import render_slide
+from ...datasets.slides.cohort import render_slide, write_real
 from ...datasets.slides.textures import EMBEDDED_SLIDE
 from ...datasets.slides.write_slide import write_slide
 from ...vision.encoders import build_encoder
@@ -36,7 +37,7 @@ HEAD = {"width": 48, "hidden": 32, "top": 5}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make all of it; slides that are there are kept."""
+    """Make all of it; slides and an encoder that are there are kept."""
     parser = argparse.ArgumentParser(prog="python -m regard.tools.slides.train_demo", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of slides, features and models")
     parser.add_argument("--slides", type=int, default=60, help="how many slides are rendered for training")
@@ -47,11 +48,14 @@ def main(arguments: list[str] | None = None) -> int:
     begun = time.monotonic()
     torch.set_num_threads(1)
     files = write_slides(chosen.out / "train", "train", chosen.slides)
-    patches = torch.from_numpy(np.concatenate([batch for file in files for batch in patches_of(file)]))
-    sys.stderr.write(f"{len(patches):,} patches of {len(files)} slides  ({time.monotonic() - begun:.0f} s)\n")
     folder = chosen.out / "encoder"
-    save_encoder(train_encoder(patches, steps=chosen.steps, seed=chosen.seed), folder)
-    encode(files, build_encoder(str(folder)), chosen.out / "features")
+    if not (folder / "config.json").is_file():
+        patches = torch.from_numpy(np.concatenate([batch for file in files for batch in patches_of(file)]))
+        sys.stderr.write(f"{len(patches):,} patches of {len(files)} slides  ({time.monotonic() - begun:.0f} s)\n")
+        save_encoder(train_encoder(patches, steps=chosen.steps, seed=chosen.seed), folder)
+    encoder = build_encoder(str(folder))
+    encode(files, encoder, chosen.out / "features")
+    encode(write_real(chosen.out / "train", "train"), encoder, chosen.out / "features", preset="biopsy")
     trained = train_heads(chosen.out, chosen.seed)
     if chosen.install:
         install(folder, trained)
@@ -117,7 +121,7 @@ def install(encoder: Path, trained: list[Path]) -> None:
         shutil.copyfile(encoder / name, target / name)
     write_rendered()
     for fold, source in enumerate(trained):
-        folder = Path(heads.__file__).parent / "embedded" / f"fold_{fold}"
+        folder = Path(heads.__file__).parent / "embedded" / "acmil" / f"fold_{fold}"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(source, folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

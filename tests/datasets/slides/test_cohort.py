@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regard.datasets.slides.cohort import render_slide, write_cohort
+from regard.datasets.slides.cohort import render_slide, write_cohort, write_real
 from regard.datasets.slides.open_slide import open_slide
 from regard.datasets.slides.textures import EMBEDDED_SLIDE, amounts_of, load_textures, stained
 from regard.datasets.slides.tissue import find_tissue
@@ -75,6 +75,12 @@ def test_a_cohort_is_pyramids_with_masks_and_labels_and_what_is_there_is_kept(
     assert files[0].stat().st_mtime_ns == before
     labels = (tmp_path / "labels.csv").read_text().split()
     assert labels == ["slide_id,case_id,label", "test_000,test_000,normal", "test_001,test_001,lesion"]
+
+
+def test_bands_of_the_real_slide_are_normal(tmp_path: Path) -> None:
+    files = write_real(tmp_path, "test")
+    assert [file.name for file in files] == [f"test_real_{number}.svs" for number in (1, 2, 3)]  # 0 is almost empty
+    assert (tmp_path / "labels.csv").read_text().count("normal") == 3
 
 
 @pytest.mark.parametrize("size", [(504, 512), (515, 512)])

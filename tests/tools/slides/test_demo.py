@@ -58,7 +58,7 @@ def test_views_are_turned_and_stained_and_contrast_knows_pairs() -> None:
 def test_an_encoder_is_trained_saved_and_read_again(tmp_path: Path) -> None:
     torch.manual_seed(0)
     patches = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
-    model = demo_encoder.train_encoder(patches, steps=1)
+    model = demo_encoder.train_encoder(patches, steps=1, batch=4)
     train_demo.save_encoder(model, tmp_path / "encoder")
     encoder = build_encoder(str(tmp_path / "encoder"))
     assert (encoder.name, encoder.size, encoder.patch) == ("embedded", 128, 128)

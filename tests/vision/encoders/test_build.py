@@ -318,7 +318,7 @@ def test_a_hub_that_refuses_is_explained(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("uni3", {}, r"no encoder is called 'uni3'; did you mean 'uni'\? Known: resnet50, uni,"),
+        ("uni3", {}, r"no encoder is called 'uni3'; did you mean 'uni'\? Known: embedded, resnet50, uni,"),
         ("timm:vit_nothing", {}, "no model is called 'vit_nothing'"),
         ("hf:/nowhere", {}, r"cannot load the encoder hf:/nowhere"),
         ("hf:x/y", {"weights": "file"}, "has weights of its own"),
