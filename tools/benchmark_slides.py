@@ -11,12 +11,10 @@ to a thumbnail, and 2000 patches read.
 from __future__ import annotations
 
 import multiprocessing
-import queue
 import statistics
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from ..datasets.slides.thumbnail import thumbnail
 from ..datasets.slides.write_slide import write_slide
 from .measure import interleaved, quartiles, spread
 from .settings import BenchmarkSettings
+from .slides.read_ahead import ReadAhead
 
 __all__ = ["lines", "measure", "texture"]
 
@@ -189,8 +188,8 @@ def _encoding(path: Path, side: int, settings: BenchmarkSettings) -> dict[str, A
         return network(planes.sub_(255 * _MEAN[:, None, None]).div_(255 * _STD[:, None, None]))
 
     def ours() -> Tensor:
-        with torch.inference_mode():
-            read = [(places, encode(pixels)) for places, pixels in _ahead(PatchReader(open_slide(path), grid))]
+        with torch.inference_mode(), ReadAhead(PatchReader(open_slide(path), grid), waiting=2) as batches:
+            read = [(places, encode(pixels)) for places, pixels in batches]
         places, features = zip(*read, strict=True)
         return torch.cat(features)[np.concatenate(places).argsort()]
 
@@ -205,23 +204,6 @@ def _encoding(path: Path, side: int, settings: BenchmarkSettings) -> dict[str, A
         if not torch.allclose(once(), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
             raise ValueError(f"{who} and ours give different features")
     return _row(side, f"encode, {_ENCODER}", passes, len(grid), settings.repeats)
-
-
-def _ahead(items: Iterable[Any], most: int = 2) -> Iterator[Any]:
-    """The items, made in a thread of its own, up to `most` ahead."""
-    made: queue.Queue[Any] = queue.Queue(most)
-    end = object()
-
-    def make() -> None:
-        try:
-            for item in items:
-                made.put(item)
-        finally:
-            made.put(end)
-
-    threading.Thread(target=make, daemon=True).start()
-    while (item := made.get()) is not end:
-        yield item
 
 
 def _row(side: int, what: str, passes: dict[str, Callable[[], Any]], count: int, repeats: int) -> dict[str, Any]:
