@@ -134,6 +134,12 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(undisturbed: Path, words: l
     assert results(tmp_path / "out") == results(undisturbed)
 
 
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="no folder here that nobody can write to")
+def test_a_folder_that_cannot_be_written_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("slide", *words, "--out", "/sys/kernel/regard") == 2
+    assert "/sys/kernel/regard" in capsys.readouterr().err
+
+
 def test_several_processes_give_the_results_of_one(undisturbed: Path, words: list[str], tmp_path: Path) -> None:
     process = start(["slide", *words, "--out", tmp_path / "out", "--workers", "2"])
     _, told = process.communicate()
