@@ -1,0 +1,192 @@
+"""Pairs of crops to learn from, and whole pairs to measure on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..images import UnreadableImageError
+from ..loader import Draw
+from .bicubic import Degradation, to_bits
+from .pictures import Picture, as_floats, read_pair
+from .resize import resize
+
+__all__ = ["TrainingCrops", "WholePictures", "turn"]
+
+
+class TrainingCrops(Dataset[Any]):
+    """Crops of the same place of a spoilt and of a good picture, flipped and turned together by chance.
+
+    What a crop is depends on the seed of its `Draw` alone.
+
+    Args:
+        pictures: good ones, that `degradation` spoils; or pairs of a good and a spoilt one.
+        count: crops of an epoch.
+        patch_px: side of the spoilt crop.
+        scale: sides of the good crop over those of the spoilt one.
+        degradation: what spoils; None for pairs.
+        shrink: factors, above 0 and at most 1, by one of which a good picture is shrunk before, drawn anew each time:
+            more and sharper crops from few pictures, as Real-ESRGAN does. Not for pairs.
+        recolour: whether the channels are shuffled in half of the crops, for few pictures.
+        channels: 3 for colour, 1 for grey (the mean of BT.601).
+        keep: pictures that stay decoded in memory; 0 decodes for every crop.
+
+    Raises:
+        ValueError: there are no pictures, or options do not go together.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture] | Sequence[tuple[Picture, Picture]],
+        *,
+        count: int,
+        patch_px: int,
+        scale: int,
+        degradation: Degradation | None = None,
+        shrink: Sequence[float] = (1.0,),
+        recolour: bool = False,
+        channels: int = 3,
+        keep: int = 64,
+    ) -> None:
+        if not pictures:
+            raise ValueError("there are no pictures to learn from")
+        if count < 1 or patch_px < 1:
+            raise ValueError(f"count {count} and patch_px {patch_px} must be positive")
+        if not shrink or not all(0 < factor <= 1 for factor in shrink):
+            raise ValueError(f"shrink {list(shrink)} must be factors above 0 and at most 1")
+        if degradation is None and tuple(shrink) != (1.0,):
+            raise ValueError("pairs cannot be shrunk together; leave out shrink, or give good pictures alone")
+        if degradation is not None and degradation.scale != scale:
+            raise ValueError(f"the degradation shrinks by {degradation.scale}, the network enlarges by {scale}")
+        self.pictures, self.count, self.patch_px, self.scale = pictures, count, patch_px, scale
+        self.degradation, self.shrink, self.recolour, self.channels = degradation, shrink, recolour, channels
+        self._read = functools.lru_cache(keep)(self._decode) if keep else self._decode
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, draw: Draw | int) -> Any:
+        """A spoilt and a good crop, float in 0-1, channels first; or the error of an unreadable picture."""
+        rng = np.random.default_rng(draw.seed if isinstance(draw, Draw) else draw)
+        place = int(rng.integers(len(self.pictures)))
+        try:
+            good, bad = self._read(place, float(rng.choice(self.shrink)))
+            low, high = self._crop(good, bad, self._name(place), rng)
+        except UnreadableImageError as error:
+            return error
+        flips, order = rng.integers(2, size=3), np.arange(3)
+        if self.recolour and rng.random() < 0.5:
+            order = rng.permutation(3)
+        return tuple(_as_tensor(turn(part, *flips)[..., order], self.channels) for part in (low, high))
+
+    def _name(self, place: int) -> str:
+        picture = self.pictures[place]
+        return picture.name if isinstance(picture, Picture) else picture[0].name
+
+    def _decode(self, place: int, factor: float) -> tuple[np.ndarray, np.ndarray | None]:
+        picture = self.pictures[place]
+        if not isinstance(picture, Picture):
+            return read_pair(*picture, self.scale)
+        pixels = picture.read()
+        if factor < 1:
+            top = np.iinfo(pixels.dtype).max
+            pixels = (to_bits(resize(as_floats(pixels), factor)) * top).round().astype(pixels.dtype)
+        return pixels, None
+
+    def _crop(
+        self, good: np.ndarray, bad: np.ndarray | None, name: str, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        scale, side = self.scale, self.patch_px
+        height, width = good.shape[0] // scale, good.shape[1] // scale
+        if min(height, width) < side:
+            raise UnreadableImageError(
+                name, f"its {width * scale} x {height * scale} pixels are less than a crop of {side * scale}; "
+                "take it away, or choose a smaller patch_px"
+            )
+        top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
+        place = tuple(slice(start * scale, (start + side) * scale) for start in (top, left))
+        if bad is not None:
+            return as_floats(bad[top : top + side, left : left + side]), as_floats(good[place])
+        assert self.degradation is not None
+        margin = self.degradation.margin // scale
+        starts = [max(0, start - margin) for start in (top, left)]
+        stops = [min(length, start + side + margin) for start, length in ((top, height), (left, width))]
+        wide = tuple(slice(start * scale, stop * scale) for start, stop in zip(starts, stops, strict=True))
+        spoilt = self.degradation(as_floats(good[wide]), rng)
+        row, column = top - starts[0], left - starts[1]
+        return spoilt[row : row + side, column : column + side], as_floats(good[place])
+
+
+class WholePictures(Dataset[Any]):
+    """Whole spoilt and good pictures; what is by chance in spoiling is seeded by the place of the picture.
+
+    Args:
+        pictures: good ones, that `degradation` spoils; or pairs of a good and a spoilt one.
+        scale: sides of the good pictures over those of the spoilt ones.
+        degradation: what spoils; None for pairs.
+        channels: 3 for colour, 1 for grey.
+        seed: of chance.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture] | Sequence[tuple[Picture, Picture]],
+        *,
+        scale: int,
+        degradation: Degradation | None = None,
+        channels: int = 3,
+        seed: int = 0,
+    ) -> None:
+        self.pictures, self.scale, self.degradation = pictures, scale, degradation
+        self.channels, self.seed = channels, seed
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def name(self, place: int) -> str:
+        """What the picture is called in tables."""
+        picture = self.pictures[place]
+        return picture.name if isinstance(picture, Picture) else picture[0].name
+
+    def __getitem__(self, place: int) -> Any:
+        """A spoilt and a good picture, float in 0-1, channels first; or the error of an unreadable one."""
+        picture = self.pictures[place]
+        try:
+            if not isinstance(picture, Picture):
+                good, bad = (as_floats(part) for part in read_pair(*picture, self.scale))
+            else:
+                good = as_floats(picture.read())
+                height, width = (length // self.scale * self.scale for length in good.shape[:2])
+                if not height or not width:
+                    raise UnreadableImageError(picture.name, f"it is smaller than {self.scale} pixels")
+                good = good[:height, :width]
+                assert self.degradation is not None
+                bad = self.degradation(good, np.random.default_rng([self.seed, place]))
+        except UnreadableImageError as error:
+            return error
+        return _as_tensor(bad, self.channels), _as_tensor(good, self.channels)
+
+
+def turn(
+    image: Shaped[np.ndarray, "height width channels"], across: bool | np.integer, down: bool | np.integer,
+    swap: bool | np.integer,
+) -> Shaped[np.ndarray, "new_height new_width channels"]:
+    """Flip left and right, flip top and bottom, and swap rows and columns: together the eight turns of a square."""
+    if across:
+        image = image[:, ::-1]
+    if down:
+        image = image[::-1]
+    return image.swapaxes(0, 1) if swap else image
+
+
+def _as_tensor(image: np.ndarray, channels: int) -> Float[Tensor, "channels height width"]:
+    if channels == 1:
+        image = image @ np.array([[0.299], [0.587], [0.114]], image.dtype)
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))
