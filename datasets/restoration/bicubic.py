@@ -20,6 +20,7 @@ class Degradation(Protocol):
         scale: sides of what goes in over those of what comes out.
         margin: pixels of the good picture, a multiple of `scale`, that may change what becomes of a pixel. A crop is
             spoilt with as many pixels around it, so that it is what it would be in the whole picture.
+        grid: a crop that is spoilt begins at a multiple of this many pixels of the good picture.
     """
 
     @property
@@ -29,6 +30,11 @@ class Degradation(Protocol):
 
     @property
     def margin(self) -> int:
+        """See the class."""
+        ...
+
+    @property
+    def grid(self) -> int:
         """See the class."""
         ...
 
@@ -68,6 +74,9 @@ class Bicubic:
 
     scale: int = 2
     bits: int = 8
+
+    #: The step at which a crop may begin.
+    grid = 1
 
     def __post_init__(self) -> None:
         if self.scale < 2 or self.scale != int(self.scale):

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from ..images import UnreadableImageError
 from ..loader import Draw
 from .bicubic import Degradation, to_bits
-from .pictures import Picture, as_floats, read_pair
+from .pictures import Picture, as_floats, read_pair, to_grey
 from .resize import resize
 
 __all__ = ["TrainingCrops", "WholePictures", "turn"]
@@ -35,7 +35,7 @@ class TrainingCrops(Dataset[Any]):
         shrink: factors, above 0 and at most 1, by one of which a good picture is shrunk before, drawn anew each time:
             more and sharper crops from few pictures, as Real-ESRGAN does. Not for pairs.
         recolour: whether the channels are shuffled in half of the crops, for few pictures.
-        channels: 3 for colour, 1 for grey (the mean of BT.601).
+        channels: 3 for colour, 1 for grey.
         keep: pictures that stay decoded in memory; 0 decodes for every crop.
 
     Raises:
@@ -81,10 +81,10 @@ class TrainingCrops(Dataset[Any]):
             low, high = self._crop(good, bad, self._name(place), rng)
         except UnreadableImageError as error:
             return error
-        flips, order = rng.integers(2, size=3), np.arange(3)
+        flips, order = rng.integers(2, size=3), np.arange(self.channels)
         if self.recolour and rng.random() < 0.5:
-            order = rng.permutation(3)
-        return tuple(_as_tensor(turn(part, *flips)[..., order], self.channels) for part in (low, high))
+            order = rng.permutation(self.channels)
+        return tuple(_as_tensor(turn(part, *flips)[..., order]) for part in (low, high))
 
     def _name(self, place: int) -> str:
         picture = self.pictures[place]
@@ -93,8 +93,9 @@ class TrainingCrops(Dataset[Any]):
     def _decode(self, place: int, factor: float) -> tuple[np.ndarray, np.ndarray | None]:
         picture = self.pictures[place]
         if not isinstance(picture, Picture):
-            return read_pair(*picture, self.scale)
-        pixels = picture.read()
+            good, bad = read_pair(*picture, self.scale)
+            return (good, bad) if self.channels == 3 else (to_grey(good), to_grey(bad))
+        pixels = picture.read() if self.channels == 3 else to_grey(picture.read())
         if factor < 1:
             top = np.iinfo(pixels.dtype).max
             pixels = (to_bits(resize(as_floats(pixels), factor)) * top).round().astype(pixels.dtype)
@@ -116,7 +117,8 @@ class TrainingCrops(Dataset[Any]):
             return as_floats(bad[top : top + side, left : left + side]), as_floats(good[place])
         assert self.degradation is not None
         margin = self.degradation.margin // scale
-        starts = [max(0, start - margin) for start in (top, left)]
+        step = max(1, self.degradation.grid // scale)
+        starts = [max(0, start - margin) // step * step for start in (top, left)]
         stops = [min(length, start + side + margin) for start, length in ((top, height), (left, width))]
         wide = tuple(slice(start * scale, stop * scale) for start, stop in zip(starts, stops, strict=True))
         spoilt = self.degradation(as_floats(good[wide]), rng)
@@ -160,9 +162,11 @@ class WholePictures(Dataset[Any]):
         picture = self.pictures[place]
         try:
             if not isinstance(picture, Picture):
-                good, bad = (as_floats(part) for part in read_pair(*picture, self.scale))
+                parts = read_pair(*picture, self.scale)
+                good, bad = (as_floats(part if self.channels == 3 else to_grey(part)) for part in parts)
             else:
-                good = as_floats(picture.read())
+                pixels = picture.read()
+                good = as_floats(pixels if self.channels == 3 else to_grey(pixels))
                 height, width = (length // self.scale * self.scale for length in good.shape[:2])
                 if not height or not width:
                     raise UnreadableImageError(picture.name, f"it is smaller than {self.scale} pixels")
@@ -171,7 +175,7 @@ class WholePictures(Dataset[Any]):
                 bad = self.degradation(good, np.random.default_rng([self.seed, place]))
         except UnreadableImageError as error:
             return error
-        return _as_tensor(bad, self.channels), _as_tensor(good, self.channels)
+        return _as_tensor(bad), _as_tensor(good)
 
 
 def turn(
@@ -186,7 +190,5 @@ def turn(
     return image.swapaxes(0, 1) if swap else image
 
 
-def _as_tensor(image: np.ndarray, channels: int) -> Float[Tensor, "channels height width"]:
-    if channels == 1:
-        image = image @ np.array([[0.299], [0.587], [0.114]], image.dtype)
+def _as_tensor(image: np.ndarray) -> Float[Tensor, "channels height width"]:
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))

@@ -7,12 +7,22 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from .albumentations_degradation import Albumentations
 from .bicubic import Bicubic, Degradation
+from .jpeg import Jpeg
+from .noise import Noise
+from .real_world import RealWorld
 
 __all__ = ["DEGRADATIONS", "build_degradation"]
 
 #: Name in settings -> what spoils a picture.
-DEGRADATIONS: dict[str, type[Any]] = {"bicubic": Bicubic}
+DEGRADATIONS: dict[str, type[Any]] = {
+    "bicubic": Bicubic,
+    "noise": Noise,
+    "jpeg": Jpeg,
+    "real_world": RealWorld,
+    "albumentations": Albumentations,
+}
 
 
 def build_degradation(name: str, scale: int, options: Mapping[str, Any] | None = None) -> Degradation:
@@ -39,4 +49,7 @@ def build_degradation(name: str, scale: int, options: Mapping[str, Any] | None =
     for option in options or {}:
         if option not in known:
             raise ValueError(f"degradation {name} has no option {option!r}; it has {', '.join(known)}")
-    return cls(scale=scale, **(options or {}))
+    try:
+        return cls(scale=scale, **(options or {}))
+    except TypeError as error:
+        raise ValueError(f"degradation {name} does not take {dict(options or {})}: {error}") from error

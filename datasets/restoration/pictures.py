@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ from PIL import Image
 from ..images import UnreadableImageError, image_suffixes, read_image
 from .photographs import HELD_OUT, PHOTOGRAPHS, TRAINING, photograph
 
-__all__ = ["Picture", "as_floats", "open_pictures", "pair_up", "read_pixels"]
+__all__ = ["Picture", "as_floats", "open_pictures", "pair_up", "read_pair", "read_pixels", "to_grey"]
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,12 @@ class Picture:
     Attributes:
         name: what it is called in tables.
         read: gives its pixels, 8 or 16 bits, (height, width, 3).
+        stamp: tells this state of a file from all others; None for what is no file.
     """
 
     name: str
     read: Callable[[], np.ndarray]
+    stamp: str | None = None
 
 
 def read_pixels(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "height width 3"]:
@@ -83,6 +86,17 @@ def as_floats(pixels: Shaped[np.ndarray, "height width channels"]) -> Float[np.n
     return pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
 
 
+def to_grey(pixels: Shaped[np.ndarray, "height width 3"]) -> Shaped[np.ndarray, "height width 1"]:
+    """The luma of BT.601, rounded for whole numbers.
+
+    Example:
+        >>> to_grey(np.array([[[255, 0, 0]]], np.uint8)).tolist()
+        [[[76]]]
+    """
+    grey = pixels @ np.array([[0.299], [0.587], [0.114]])
+    return (grey if np.issubdtype(pixels.dtype, np.floating) else np.rint(grey)).astype(pixels.dtype)
+
+
 def open_pictures(source: str, part: Literal["train", "test"] = "train") -> list[Picture]:
     """The pictures that a word means.
 
@@ -106,20 +120,22 @@ def open_pictures(source: str, part: Literal["train", "test"] = "train") -> list
             unknown = [name for name in names if name not in PHOTOGRAPHS]
             if unknown:
                 raise ValueError(f"no photograph is called {unknown[0]!r}; there are {', '.join(PHOTOGRAPHS)}")
-        return [Picture(name, lambda name=name: photograph(name)) for name in names]  # type: ignore[misc]
+        return [Picture(name, partial(photograph, name)) for name in names]
     folder = Path(source)
     if folder.is_file():
-        return [Picture(folder.name, lambda: read_pixels(folder))]
+        return [_of_file(folder, folder.name)]
     if not folder.is_dir():
         raise ValueError(f"{source} is neither a folder of pictures nor a picture nor the word photographs")
     suffixes = image_suffixes()
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not paths:
         raise ValueError(f"no pictures are in {folder} or its folders; a picture ends in .png, .jpg, .tif, ...")
-    return [
-        Picture(path.relative_to(folder).as_posix(), lambda path=path: read_pixels(path))  # type: ignore[misc]
-        for path in paths
-    ]
+    return [_of_file(path, path.relative_to(folder).as_posix()) for path in paths]
+
+
+def _of_file(path: Path, name: str) -> Picture:
+    state = path.stat()
+    return Picture(name, partial(read_pixels, path), f"{path.resolve()} {state.st_mtime_ns} {state.st_size}")
 
 
 def pair_up(high: Sequence[Picture], low: Sequence[Picture], scale: int) -> list[tuple[Picture, Picture]]:
