@@ -22,6 +22,7 @@ from timm.layers import calculate_drop_path_rates, trunc_normal_
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
+from ..attention.windows import frugal
 from .hat_layers import ResidualHybridAttentionGroup, checkpoint_filter_fn
 
 __all__ = ["HAT", "KEYS", "PAPER", "PSNR", "TOP1", "checkpoint_filter_fn", "deduce", "reflect", "start_from"]
@@ -55,6 +56,12 @@ _MEAN = (0.4488, 0.4371, 0.4040)
 
 #: Channels before a picture is put together.
 _LAST = 64
+
+#: How far, in features, the convolutions that put it together reach: 1 before, and less than 1 + 1/2 + ... + 1 after.
+_REACH = 4
+
+#: Numbers between these convolutions that are there at a time without gradients: 16 MB of float32.
+STRIP = 2**22
 
 
 class HAT(nn.Module):
@@ -195,7 +202,10 @@ class HAT(nn.Module):
         shallow = self.conv_first((x - self.mean) * self.img_range)
         tokens = self.patch_embed["norm"](shallow.permute(0, 2, 3, 1))  # batch height width dim
         tokens = checkpoint_seq(self.layers, tokens) if self.grad_checkpointing else self.layers(tokens)
-        return self.conv_after_body(self.norm(tokens).permute(0, 3, 1, 2)) + shallow
+        features = self.conv_after_body(self.norm(tokens).permute(0, 3, 1, 2))
+        return (
+            features.add_(shallow) if frugal() and "weight" in self.conv_after_body._parameters else features + shallow
+        )
 
     def forward(
         self, x: Float[Tensor, "batch channels height width"]
@@ -210,11 +220,23 @@ class HAT(nn.Module):
         """
         height, width = x.shape[2:]
         padded = reflect(x, -height % self.window_size, -width % self.window_size)
-        features = self.forward_features(padded)
+        features = self.forward_features(padded)[:, :, : height + _REACH, : width + _REACH]
+        lines = max(16, STRIP // (features.shape[0] * _LAST * self.scale**2 * features.shape[3]))
+        if not frugal() or lines >= height:
+            return self._compose(features, x)
+        picture = x.new_empty(*x.shape[:2], height * self.scale, width * self.scale)
+        for first in range(0, height, lines):
+            above, stop = min(first, _REACH), min(first + lines, height)
+            strip = self._compose(features[:, :, first - above : stop + _REACH], x[:, :, first - above : stop])
+            picture[:, :, first * self.scale : stop * self.scale] = strip[:, :, above * self.scale :]
+        return picture
+
+    def _compose(self, features: Tensor, x: Tensor) -> Tensor:
+        """The picture that features make; they may reach beyond that of `x` at the bottom and right."""
         if self.scale == 1:
-            return padded[:, :, :height, :width] + self.conv_last(features)[:, :, :height, :width] / self.img_range
+            return x + self.conv_last(features)[:, :, : x.shape[2], : x.shape[3]] / self.img_range
         picture = self.conv_last(self.upsample(self.conv_before_upsample(features)))
-        return (picture / self.img_range + self.mean)[:, :, : height * self.scale, : width * self.scale]
+        return picture[:, :, : x.shape[2] * self.scale, : x.shape[3] * self.scale] / self.img_range + self.mean
 
 
 def _upsampling(factor: int) -> tuple[nn.Module, nn.Module]:

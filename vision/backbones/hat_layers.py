@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..attention.hat import ChannelAttentionBlock, WindowAttention
 from ..attention.hat_overlap import OverlappingCrossAttention
+from ..attention.windows import frugal
 
 __all__ = [
     "HybridAttentionLayer",
@@ -23,6 +24,9 @@ __all__ = [
     "ResidualHybridAttentionGroup",
     "checkpoint_filter_fn",
 ]
+
+#: Numbers of a map that an MLP takes at a time without gradients: 4 MB of float32.
+PIECE = 2**20
 
 
 class HybridAttentionLayer(nn.Module):
@@ -78,6 +82,10 @@ class HybridAttentionLayer(nn.Module):
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         """Mix positions and channels."""
         normed = self.norm1(x)
+        if frugal() and not self.training:
+            mixed = self.attn(normed, shift=self.shift)
+            mixed.add_(self.conv_block(normed), alpha=self.conv_scale).add_(x)
+            return _add_in_pieces(mixed, self.norm2, self.mlp)
         x = x + self.drop_path(self.attn(normed, shift=self.shift)) + self.conv_scale * self.conv_block(normed)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -111,6 +119,8 @@ class OverlappingCrossAttentionLayer(OverlappingCrossAttention):
         context: Float[Tensor, "batch context dim"] | None = None,
     ) -> Float[Tensor, "batch height width dim"]:
         """Attend to the larger windows, then transform every position."""
+        if frugal():
+            return _add_in_pieces(super().forward(self.norm1(x), context).add_(x), self.norm2, self.mlp)
         x = x + super().forward(self.norm1(x), context)
         return x + self.mlp(self.norm2(x))
 
@@ -173,7 +183,16 @@ class ResidualHybridAttentionGroup(nn.Module):
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         """Mix positions and channels."""
         mixed = self.residual_group["overlap_attn"](self.residual_group["blocks"](x))
-        return x + self.conv(mixed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        mixed = self.conv(mixed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return mixed.add_(x) if frugal() and not isinstance(self.conv, nn.Identity) else x + mixed
+
+
+def _add_in_pieces(x: Tensor, norm: nn.Module, mlp: nn.Module) -> Tensor:
+    """`x + mlp(norm(x))` in place, some tokens at a time: the hidden layer of an MLP is wider than the map."""
+    tokens = x.flatten(0, 2)
+    for piece in tokens.split(max(1, PIECE // x.shape[3])):
+        piece.add_(mlp(norm(piece)))
+    return tokens.view(x.shape)
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
