@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from regard.vision.attention.hat import HybridAttention
 from regard.vision.attention.hat_overlap import OverlappingCrossAttention
-from regard.vision.backbones.hat import (
+from regard.vision.backbones.hat_layers import (
     HybridAttentionLayer,
     OverlappingCrossAttentionLayer,
     ResidualHybridAttentionGroup,
