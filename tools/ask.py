@@ -22,8 +22,8 @@ from transformers.utils import logging
 
 from ..datasets import read_image
 from ..mllm import LVLM, Answer, describe, parse_interventions
+from ..whole_files import write_atomically
 from .attention_pictures import Row, changed_words, draw_attention, words_seen
-from .files import write_atomically
 from .settings import AskSettings
 
 __all__ = ["open_image", "quiet_loading", "run"]

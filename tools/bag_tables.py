@@ -18,8 +18,8 @@ from ..heads.comparison import ScoredBags, bootstrap_means, class_scores, paired
 from ..heads.metrics import SCORES
 from ..heads.survival import survival_loss
 from ..mllm.statistics import holm
+from ..whole_files import write_atomically
 from .bag_pictures import draw_heads
-from .files import write_atomically
 from .settings import TrainSettings
 
 __all__ = ["print_tables", "summarise", "write_tables"]

@@ -22,8 +22,8 @@ from torch import Tensor
 from .. import __version__
 from ..vision import checkpoints
 from ..vision.downloads import check_sha256, sha256_of
+from ..whole_files import write_atomically
 from .export import export
-from .files import write_atomically
 from .sandbox import extract
 from .settings import ConvertSettings
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +18,6 @@ from typing import Any
 
 import yaml
 from PIL import Image
-from rich.progress import Progress
 
 from ..mllm import LVLM, describe, parse_interventions
 from ..mllm.arm import Arm, arm_file_name
@@ -28,11 +25,12 @@ from ..mllm.edit import Intervention
 from ..mllm.evaluation import Decoding, LeftOut, answer_samples
 from ..mllm.loading import model_revision, model_source
 from ..mllm.sample_file import SampleFile, write_samples
+from ..whole_files import write_atomically
 from .ask import quiet_loading
 from .evaluation_pictures import draw_pictures
-from .files import write_atomically
 from .lvlm_benchmarks import LONGEST, LONGEST_DESCRIPTION, Pictures, options_of, parse_benchmark, pictures_of
 from .lvlm_costs import cost_table, measure_costs
+from .progress import progress
 from .scene_benchmarks import SCENE_BENCHMARKS
 from .score import finish
 from .settings import EvaluateSettings
@@ -47,7 +45,6 @@ FIXES = [
 _BATCH = 8
 _EMBEDDED_BATCH = 100
 _COST_TOKENS = 16
-_LINE_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def _answer(
             )
             for method in methods
         }
-        with _progress(one.name, len(one.samples), len(arms)) as step:
+        with progress(f"{one.name}: questions, {len(arms)} arms", len(one.samples)) as step:
             left_out = answer_samples(
                 lvlm,
                 one.samples,
@@ -247,24 +244,3 @@ def _measure(
         tokens = max(2, min(_COST_TOKENS, longest))
         costs = measure_costs(lvlm.model, prompts, arms, tokens)
         write_atomically(path, json.dumps(cost_table(costs, tokens, str(lvlm.model.device)), indent=1))
-
-
-@contextmanager
-def _progress(name: str, samples: int, arms: int) -> Iterator[Any]:
-    """A bar on a terminal, elsewhere a line now and then."""
-    what = f"{name}: questions, {arms} arms"
-    if sys.stderr.isatty():
-        with Progress(transient=True) as bar:
-            task = bar.add_task(what, total=samples)
-            yield lambda count: bar.advance(task, count)
-        return
-    done, last = 0, time.monotonic()
-
-    def step(count: int) -> None:
-        nonlocal done, last
-        done += count
-        if time.monotonic() - last > _LINE_SECONDS:
-            last = time.monotonic()
-            sys.stderr.write(f"{what}: {done} of {samples}\n")
-
-    yield step

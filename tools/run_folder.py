@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
-from .files import write_atomically
+from ..whole_files import write_atomically
 from .settings import TrainSettings
 
 __all__ = ["finished", "first_process", "open_folder"]

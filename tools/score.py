@@ -26,7 +26,7 @@ from ..mllm.benchmarks.mmhal import read_judgements, write_for_judge
 from ..mllm.benchmarks.reading import read_answer_file
 from ..mllm.sample_file import SampleFile, write_samples
 from ..mllm.score_tables import score
-from .files import write_atomically
+from ..whole_files import write_atomically
 from .lvlm_benchmarks import KNOWN, build, options_of, parse_benchmark
 from .report import build_report
 from .report_data import report_data

@@ -25,11 +25,11 @@ from ..heads.metrics import SCORES
 from ..heads.survival import intervals_of, survival_cuts
 from ..heads.trained_head import TrainedHead, load_trained_head, save_trained_head
 from ..heads.training import BagTrainer
+from ..whole_files import write_atomically
 from .bag_loading import measure_loader, train_loader
 from .bag_plan import Run, World, check, open_worlds, plan, try_heads
 from .bag_selection import Selection
 from .bag_tables import print_tables, summarise, write_tables
-from .files import write_atomically
 from .run_folder import finished, first_process, open_folder
 from .settings import BagSettings, TrainSettings
 from .training import (

@@ -27,7 +27,7 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from transformers.utils import logging
 
 from ..datasets.scene_words import build_processor
-from .files import write_atomically
+from ..whole_files import write_atomically
 from .scene_exam import examine
 from .scene_lvlm import build_scene_lvlm
 from .scene_training import STAGES, teach

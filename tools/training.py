@@ -23,7 +23,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from .files import write_atomically
+from ..whole_files import write_atomically
 
 __all__ = [
     "BestCheckpoint",

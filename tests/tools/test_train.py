@@ -340,5 +340,5 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     assert "the previous one is as it was" in said
     assert "Traceback" not in said
     assert (tmp_path / "last.ckpt").read_bytes() == before
-    assert not list(tmp_path.glob("*.partial"))
+    assert not list(tmp_path.rglob("*.partial*"))
     assert SafeCheckpointIO().load_checkpoint(tmp_path / "last.ckpt").keys() == state.keys()

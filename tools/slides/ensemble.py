@@ -1,0 +1,122 @@
+"""Trained heads that vote on a slide: those of the folds of one training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ...heads.trained_head import TrainedHead, load_trained_head
+from .ledger import file_digest
+
+__all__ = ["Ensemble", "Prediction", "find_heads"]
+
+_BAGS = 1024
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the heads say of a slide.
+
+    Attributes:
+        probabilities: of the classes (for survival: of being past each interval), the mean over the heads.
+        spread: standard deviation over the heads; zero for one head.
+        attention: weight of every patch, which sums to one, the mean over the heads; None if they have no attention.
+        alone: what the heads say of each patch as if it were all of the slide, the mean over the heads.
+    """
+
+    probabilities: Float[Tensor, " classes"]
+    spread: Float[Tensor, " classes"]
+    attention: Float[Tensor, " patches"] | None
+    alone: Float[Tensor, "patches classes"]
+
+
+class Ensemble:
+    """Heads of one kind that were trained on different parts of the same data.
+
+    Args:
+        folders: of the heads, as `regard.heads.save_trained_head` writes them.
+        device: where they compute.
+        trust: import heads from the packages that their folders name.
+
+    Raises:
+        ValueError: they do not go together, or a folder is no trained head.
+    """
+
+    def __init__(self, folders: Sequence[Path], device: torch.device, *, trust: bool = False) -> None:
+        self.heads: list[TrainedHead] = [load_trained_head(folder, trust=trust).to(device) for folder in folders]
+        first = self.heads[0]
+        for folder, head in zip(folders, self.heads, strict=True):
+            for name in ("classes", "dim_in", "task", "encoder"):
+                if getattr(head, name) != getattr(first, name):
+                    raise ValueError(
+                        f"the heads in {folders[0]} and {folder} cannot vote together: their {name} are "
+                        f"{getattr(first, name)} and {getattr(head, name)}; give heads of one training"
+                    )
+        self.classes, self.task, self.encoder, self.dim_in = first.classes, first.task, first.encoder, first.dim_in
+        self.device = device
+        parts = [file_digest(file) for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+        self.fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+    @torch.inference_mode()
+    def predict(self, features: Float[Tensor, "patches dim"]) -> Prediction:
+        """The vote on the patches of a slide.
+
+        Raises:
+            ValueError: there are no patches, or they have another width.
+        """
+        bag = features.float().to(self.device)
+        each, alone, maps = [], [], []
+        for head in self.heads:
+            output = head(bag)
+            each.append(head.probabilities(output.logits))
+            if output.attention is not None:
+                maps.append(output.heat().float())
+            patches = [head(part[:, None]).logits for part in bag.split(_BAGS)]
+            alone.append(head.probabilities(torch.cat(patches)))
+        votes = torch.stack(each)
+        return Prediction(
+            probabilities=votes.mean(dim=0).cpu(),
+            spread=(votes.std(dim=0) if len(votes) > 1 else torch.zeros_like(votes[0])).cpu(),
+            attention=torch.stack(maps).mean(dim=0).cpu() if maps else None,
+            alone=torch.stack(alone).mean(dim=0).cpu(),
+        )
+
+
+def find_heads(names: Sequence[str]) -> list[Path]:
+    """Folders of trained heads: those named, or all folds of a training.
+
+    Args:
+        names: "embedded", the folder of a head, or the output folder of `regard train` with bags.
+
+    Raises:
+        ValueError: there is no head, or there are several kinds of them.
+    """
+    found: list[Path] = []
+    for name in names:
+        place = Path(name)
+        if name == "embedded":
+            place = Path(str(files("regard.heads") / "embedded"))
+        if not place.is_dir():
+            raise ValueError(f"--head {name} is not there; give embedded, a trained head, or the --out of regard train")
+        if (place / "config.json").is_file():
+            found.append(place)
+            continue
+        heads = sorted(file.parent for file in place.glob("**/config.json") if ".partial" not in str(file))
+        if not heads:
+            raise ValueError(
+                f"no trained head is in --head {name}; give the --out of a finished regard train with bags"
+            )
+        kinds = sorted({str(head.parents[1].relative_to(place)) for head in heads if head.parents[1] != place})
+        if len(kinds) > 1 and name != "embedded":
+            raise ValueError(
+                f"--head {name} holds heads of {len(kinds)} kinds ({', '.join(kinds)}); give one: {place / kinds[0]}"
+            )
+        found += heads
+    return found
