@@ -45,11 +45,13 @@ def start_as_interpolation(model: nn.Module) -> None:
         return
     pairs = torch.arange(2 * colours)
     first, before = model.conv_first, model.conv_before_upsample[0]
+    assert isinstance(before, nn.Conv2d)
     for conv in (first, before):
         conv.weight[: len(pairs)] = 0
         conv.bias[: len(pairs)] = 0
-    model.conv_after_body.weight.mul_(_QUIET)
-    nn.init.zeros_(model.conv_after_body.bias)
+    if isinstance(model.conv_after_body, nn.Conv2d):
+        model.conv_after_body.weight.mul_(_QUIET)
+        nn.init.zeros_(model.conv_after_body.bias)
     taps = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])
     phases = torch.stack([torch.outer(down, right) for down in taps for right in taps])  # 4 3 3
     for conv in (module for module in model.upsample if isinstance(module, nn.Conv2d)):

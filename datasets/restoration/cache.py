@@ -21,20 +21,22 @@ def cached(picture: Picture, folder: str | Path) -> Picture:
     time. Several processes may fill it together: a file is there whole or not at all.
 
     Args:
-        picture: the picture; one without a `stamp` stays as it is.
+        picture: the picture; one without a file stays as it is.
         folder: is made when the first picture is read.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as place:
-        ...     kept = cached(Picture("a", lambda: np.ones((2, 2, 3), np.uint8), "file a of today"), place)
+        ...     kept = cached(Picture("a", lambda: np.ones((2, 2, 3), np.uint8), Path(place)), f"{place}/cache")
         ...     first, second = kept.read(), kept.read()
         >>> int(second.sum()), type(second).__name__
         (12, 'memmap')
     """
-    if picture.stamp is None:
+    if picture.path is None:
         return picture
-    path = Path(folder, hashlib.sha256(picture.stamp.encode()).hexdigest()[:24] + ".npy")
+    state = picture.path.stat()
+    stamp = f"{picture.path.resolve()} {state.st_mtime_ns} {state.st_size}"
+    path = Path(folder, hashlib.sha256(stamp.encode()).hexdigest()[:24] + ".npy")
 
     def read() -> np.ndarray:
         if not path.is_file():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +33,8 @@ class TrainingCrops(Dataset[Any]):
         degradation: what spoils; None for pairs.
         shrink: factors, above 0 and at most 1, by one of which a good picture is shrunk before, drawn anew each time:
             more and sharper crops from few pictures, as Real-ESRGAN does. Not for pairs.
+        enlarge: whether a picture smaller than a crop is enlarged to it, as the authors do with ImageNet; otherwise it is
+            an error. Not for pairs.
         recolour: whether the channels are shuffled in half of the crops, for few pictures.
         channels: 3 for colour, 1 for grey.
         keep: pictures that stay decoded in memory; 0 decodes for every crop.
@@ -51,6 +52,7 @@ class TrainingCrops(Dataset[Any]):
         scale: int,
         degradation: Degradation | None = None,
         shrink: Sequence[float] = (1.0,),
+        enlarge: bool = False,
         recolour: bool = False,
         channels: int = 3,
         keep: int = 64,
@@ -61,13 +63,15 @@ class TrainingCrops(Dataset[Any]):
             raise ValueError(f"count {count} and patch_px {patch_px} must be positive")
         if not shrink or not all(0 < factor <= 1 for factor in shrink):
             raise ValueError(f"shrink {list(shrink)} must be factors above 0 and at most 1")
-        if degradation is None and tuple(shrink) != (1.0,):
-            raise ValueError("pairs cannot be shrunk together; leave out shrink, or give good pictures alone")
+        if degradation is None and (tuple(shrink) != (1.0,) or enlarge):
+            raise ValueError("pairs cannot be resized; leave out shrink and enlarge, or give good pictures alone")
         if degradation is not None and degradation.scale != scale:
             raise ValueError(f"the degradation shrinks by {degradation.scale}, the network enlarges by {scale}")
         self.pictures, self.count, self.patch_px, self.scale = pictures, count, patch_px, scale
-        self.degradation, self.shrink, self.recolour, self.channels = degradation, shrink, recolour, channels
-        self._read = functools.lru_cache(keep)(self._decode) if keep else self._decode
+        self.degradation, self.shrink, self.enlarge = degradation, shrink, enlarge
+        self.recolour, self.channels = recolour, channels
+        self.keep = keep
+        self._kept: dict[tuple[int, float], tuple[np.ndarray, np.ndarray | None]] = {}
 
     def __len__(self) -> int:
         return self.count
@@ -90,13 +94,25 @@ class TrainingCrops(Dataset[Any]):
         picture = self.pictures[place]
         return picture.name if isinstance(picture, Picture) else picture[0].name
 
+    def _read(self, place: int, factor: float) -> tuple[np.ndarray, np.ndarray | None]:
+        """The good picture, and the spoilt one of a pair; the one that was asked for longest ago makes room."""
+        found = self._kept.pop((place, factor), None)
+        found = self._decode(place, factor) if found is None else found
+        if self.keep:
+            self._kept[place, factor] = found
+        if len(self._kept) > self.keep:
+            self._kept.pop(next(iter(self._kept)))
+        return found
+
     def _decode(self, place: int, factor: float) -> tuple[np.ndarray, np.ndarray | None]:
         picture = self.pictures[place]
         if not isinstance(picture, Picture):
             good, bad = read_pair(*picture, self.scale)
             return (good, bad) if self.channels == 3 else (to_grey(good), to_grey(bad))
         pixels = picture.read() if self.channels == 3 else to_grey(picture.read())
-        if factor < 1:
+        if self.enlarge:
+            factor = max(factor, self.patch_px * self.scale / min(pixels.shape[:2]))
+        if factor != 1:
             top = np.iinfo(pixels.dtype).max
             pixels = (to_bits(resize(as_floats(pixels), factor)) * top).round().astype(pixels.dtype)
         return pixels, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,9 +12,10 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from ..loader import EpochOrder, EvenShard, ImageLoader, TrainLoader
+from .cache import cached
 from .crops import TrainingCrops, WholePictures
 from .degradations import build_degradation
-from .pictures import Picture, open_pictures, pair_up
+from .pictures import Picture, check_sides, open_pictures, pair_up
 
 __all__ = ["RestorationData"]
 
@@ -40,6 +42,7 @@ class RestorationData(LightningDataModule):
         channels: 3 for colour, 1 for grey.
         shrink: see `TrainingCrops`.
         recolour: see `TrainingCrops`.
+        enlarge: see `TrainingCrops`.
         keep: decoded pictures that every worker keeps in memory.
         cache: folder in which decoded pictures are kept as files; they are read from there in parts, quickly.
         workers: processes that read, for each device; 0 reads in the main process. Default: a share of the cores.
@@ -77,6 +80,7 @@ class RestorationData(LightningDataModule):
         channels: int = 3,
         shrink: Sequence[float] = (1.0,),
         recolour: bool = False,
+        enlarge: bool = False,
         keep: int = 64,
         cache: str | None = None,
         workers: int | None = None,
@@ -96,7 +100,7 @@ class RestorationData(LightningDataModule):
         self.common: dict[str, Any] = {"scale": scale, "channels": channels}
         self.crops: dict[str, Any] = {
             **{"count": crops, "patch_px": patch_px, "keep": keep},
-            **{"shrink": tuple(shrink), "recolour": recolour},
+            **{"shrink": tuple(shrink), "recolour": recolour, "enlarge": enlarge},
         }
         self.training: Pictures = []
         self.measuring: Pictures = []
@@ -122,6 +126,9 @@ class RestorationData(LightningDataModule):
             measuring = [picture for place, picture in enumerate(training) if place in held]  # type: ignore[assignment]
             training = [picture for place, picture in enumerate(training) if place not in held]  # type: ignore[assignment]
         self.training, self.measuring = training, measuring
+        if not self.crops["enlarge"]:
+            good = [one if isinstance(one, Picture) else one[0] for one in training]
+            check_sides(good, math.ceil(self.crops["patch_px"] * self.common["scale"] / min(self.crops["shrink"])))
 
     def _open(self, source: str, low: str | None, part: Any) -> Pictures:
         pictures = open_pictures(source, part)
@@ -134,8 +141,6 @@ class RestorationData(LightningDataModule):
     def _kept(self, pictures: Sequence[Picture]) -> list[Picture]:
         if self.cache is None:
             return list(pictures)
-        from .cache import cached
-
         return [cached(picture, self.cache) for picture in pictures]
 
     @property

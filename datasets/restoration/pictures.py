@@ -17,7 +17,16 @@ from PIL import Image
 from ..images import UnreadableImageError, image_suffixes, read_image
 from .photographs import HELD_OUT, PHOTOGRAPHS, TRAINING, photograph
 
-__all__ = ["Picture", "as_floats", "open_pictures", "pair_up", "read_pair", "read_pixels", "to_grey"]
+__all__ = [
+    "Picture",
+    "as_floats",
+    "check_sides",
+    "open_pictures",
+    "pair_up",
+    "read_pair",
+    "read_pixels",
+    "to_grey",
+]
 
 
 @dataclass(frozen=True)
@@ -27,12 +36,12 @@ class Picture:
     Attributes:
         name: what it is called in tables.
         read: gives its pixels, 8 or 16 bits, (height, width, 3).
-        stamp: tells this state of a file from all others; None for what is no file.
+        path: the file; None for what is none.
     """
 
     name: str
     read: Callable[[], np.ndarray]
-    stamp: str | None = None
+    path: Path | None = None
 
 
 def read_pixels(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "height width 3"]:
@@ -123,19 +132,43 @@ def open_pictures(source: str, part: Literal["train", "test"] = "train") -> list
         return [Picture(name, partial(photograph, name)) for name in names]
     folder = Path(source)
     if folder.is_file():
-        return [_of_file(folder, folder.name)]
+        return [Picture(folder.name, partial(read_pixels, folder), folder)]
     if not folder.is_dir():
         raise ValueError(f"{source} is neither a folder of pictures nor a picture nor the word photographs")
     suffixes = image_suffixes()
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not paths:
         raise ValueError(f"no pictures are in {folder} or its folders; a picture ends in .png, .jpg, .tif, ...")
-    return [_of_file(path, path.relative_to(folder).as_posix()) for path in paths]
+    return [Picture(path.relative_to(folder).as_posix(), partial(read_pixels, path), path) for path in paths]
 
 
-def _of_file(path: Path, name: str) -> Picture:
-    state = path.stat()
-    return Picture(name, partial(read_pixels, path), f"{path.resolve()} {state.st_mtime_ns} {state.st_size}")
+def check_sides(pictures: Sequence[Picture], least: int) -> None:
+    """See that files can be opened and have enough pixels, by their headers; the first 10,000 of them.
+
+    Args:
+        pictures: those without a file are passed over.
+        least: least width and height in pixels.
+
+    Raises:
+        ValueError: some are not images or too small; up to three are named.
+    """
+    wrong = []
+    for picture in pictures[:10_000]:
+        if picture.path is None:
+            continue
+        try:
+            with Image.open(picture.path) as image:
+                width, height = image.size
+        except Exception as error:  # on damaged files the readers of Pillow raise nearly anything
+            wrong.append(f"{picture.name} (no image: {error})")
+            continue
+        if min(width, height) < least:
+            wrong.append(f"{picture.name} ({width} x {height})")
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {len(pictures)} pictures cannot be used, their sides must have {least} pixels: "
+            f"{', '.join(wrong[:3])}. Take them away, or choose smaller crops"
+        )
 
 
 def pair_up(high: Sequence[Picture], low: Sequence[Picture], scale: int) -> list[tuple[Picture, Picture]]:

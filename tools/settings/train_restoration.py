@@ -24,6 +24,7 @@ class RestorationSettings:
         patch_px: side of the spoilt crops.
         crops: crops of an epoch; `epochs` counts in these.
         shrink: factors by one of which a picture is shrunk before it is cropped; for few pictures.
+        enlarge: enlarge pictures smaller than a crop instead of stopping, as the authors do with ImageNet.
         recolour: shuffle the colours of half of the crops; for few pictures.
         loss: l1, or charbonnier.
         halve_at: shares of the run, 0-1, after which the rate is halved, as the authors do; [] for optimizer.schedule.
@@ -41,6 +42,7 @@ class RestorationSettings:
     patch_px: int = 64
     crops: int = 16_000
     shrink: list[float] = field(default_factory=lambda: [1.0])
+    enlarge: bool = False
     recolour: bool = False
     loss: Literal["l1", "charbonnier"] = "l1"
     halve_at: list[float] = field(default_factory=lambda: [0.5, 0.8, 0.9, 0.95])
