@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..datasets.restoration import HELD_OUT, WholePictures, build_degradation, open_pictures
 from ..vision.restorers import DEFAULT, load_restorer
+from ..whole_files import write_atomically
 from .evaluate_restoration import plainly, print_gains, restore_and_measure
-from .files import write_atomically
 from .restoration_pictures import draw_comparison
 from .settings import DemoSettings
 

@@ -56,7 +56,7 @@ def draw_comparison(
         f"truth: {truth.shape[1]} x {truth.shape[0]}",
     )
     figure = Figure(figsize=(4 + 3 * 4, 3 * len(details) + 0.6), layout="constrained")
-    whole, table = figure.subfigures(1, 2, width_ratios=(1, 3))
+    whole, table = np.ravel(figure.subfigures(1, 2, width_ratios=(1, 3)))
     axes = whole.subplots()
     axes.imshow(truth)
     axes.set_axis_off()

@@ -30,8 +30,8 @@ from ..vision.backbones.hat import start_from
 from ..vision.checkpoints import read_weights
 from ..vision.restoration import MEASURES, ImageRestorer
 from ..vision.restoration_start import start_as_interpolation
+from ..whole_files import write_atomically
 from .export import export
-from .files import write_atomically
 from .restoration_pictures import draw_restoration_curves
 from .run_folder import finished, first_process, open_folder
 from .settings import TrainSettings
@@ -170,7 +170,8 @@ def build_restorer(settings: TrainSettings) -> nn.Module:
 
 def build_data(settings: TrainSettings, model: nn.Module) -> RestorationData:
     """The data module of `settings` for a network."""
-    chosen = asdict(settings.restoration)  # type: ignore[call-overload]
+    assert settings.restoration is not None
+    chosen = asdict(settings.restoration)
     for own in ("loss", "halve_at", "start"):
         chosen.pop(own)
     return RestorationData(
@@ -190,7 +191,9 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()} for row in rows)
+    writer.writerows(
+        {key: f"{value:.4f}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
+    )
     return file.getvalue()
 
 

@@ -33,8 +33,8 @@ class TrainingCrops(Dataset[Any]):
         degradation: what spoils; None for pairs.
         shrink: factors, above 0 and at most 1, by one of which a good picture is shrunk before, drawn anew each time:
             more and sharper crops from few pictures, as Real-ESRGAN does. Not for pairs.
-        enlarge: whether a picture smaller than a crop is enlarged to it, as the authors do with ImageNet; otherwise it is
-            an error. Not for pairs.
+        enlarge: whether a picture smaller than a crop is enlarged to it, as the authors do with ImageNet; otherwise it
+            is an error. Not for pairs.
         recolour: whether the channels are shuffled in half of the crops, for few pictures.
         channels: 3 for colour, 1 for grey.
         keep: pictures that stay decoded in memory; 0 decodes for every crop.
@@ -124,8 +124,9 @@ class TrainingCrops(Dataset[Any]):
         height, width = good.shape[0] // scale, good.shape[1] // scale
         if min(height, width) < side:
             raise UnreadableImageError(
-                name, f"its {width * scale} x {height * scale} pixels are less than a crop of {side * scale}; "
-                "take it away, or choose a smaller patch_px"
+                name,
+                f"its {width * scale} x {height * scale} pixels are less than a crop of {side * scale}; "
+                "take it away, or choose a smaller patch_px",
             )
         top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
         place = tuple(slice(start * scale, (start + side) * scale) for start in (top, left))
@@ -195,7 +196,9 @@ class WholePictures(Dataset[Any]):
 
 
 def turn(
-    image: Shaped[np.ndarray, "height width channels"], across: bool | np.integer, down: bool | np.integer,
+    image: Shaped[np.ndarray, "height width channels"],
+    across: bool | np.integer,
+    down: bool | np.integer,
     swap: bool | np.integer,
 ) -> Shaped[np.ndarray, "new_height new_width channels"]:
     """Flip left and right, flip top and bottom, and swap rows and columns: together the eight turns of a square."""

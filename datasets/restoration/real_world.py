@@ -155,9 +155,9 @@ class RealWorld:
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:
     """Lists, which YAML has, as tuples, and the options of a blur as one."""
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    if isinstance(plain.get("blur"), dict):
-        plain["blur"] = Blur(**_tuples(plain["blur"]))
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    if isinstance(options.get("blur"), dict):
+        plain["blur"] = Blur(**_tuples(options["blur"]))
     return plain
 
 
