@@ -13,7 +13,7 @@ from PIL import Image
 from ..albumentations_list import AlbumentationsList
 from ..loader import own_random
 from .bicubic import to_bits
-from .resize import resize
+from .imresize import resize
 
 __all__ = ["Albumentations"]
 

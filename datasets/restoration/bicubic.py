@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
-from .resize import resize
+from .imresize import resize
 
 __all__ = ["Bicubic", "Degradation", "to_bits"]
 

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from ..images import UnreadableImageError
 from ..loader import Draw
 from .bicubic import Degradation, to_bits
+from .imresize import resize
 from .pictures import Picture, as_floats, read_pair, to_grey
-from .resize import resize
 
 __all__ = ["TrainingCrops", "WholePictures", "turn"]
 
