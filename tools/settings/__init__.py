@@ -9,6 +9,7 @@ from .evaluate import BuildPopeSettings, EvaluateSettings, ScoreSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
 from .train_bags import AemSettings, BagSettings, HeadSettings
 from .train_lvlm import TrainLvlmSettings
+from .train_restoration import RestorationSettings
 
 __all__ = [
     "AemSettings",
@@ -26,6 +27,7 @@ __all__ = [
     "ImageSettings",
     "ListSettings",
     "OptimizerSettings",
+    "RestorationSettings",
     "ScoreSettings",
     "SinksSettings",
     "TrainLvlmSettings",
