@@ -30,6 +30,7 @@ from ..vision.backbones.hat import start_from
 from ..vision.checkpoints import read_weights
 from ..vision.restoration import MEASURES, ImageRestorer
 from ..vision.restoration_start import start_as_interpolation
+from ..vision.restorers import find_restorer
 from ..whole_files import write_atomically
 from .export import export
 from .restoration_pictures import draw_restoration_curves
@@ -163,8 +164,8 @@ def build_restorer(settings: TrainSettings) -> nn.Module:
     if chosen.start == "interpolation":
         start_as_interpolation(model)
     elif chosen.start != "random":
-        file = Path(chosen.start)
-        start_from(model, read_weights(file / "model.safetensors" if file.is_dir() else file))
+        folder = find_restorer(chosen.start)
+        start_from(model, read_weights(chosen.start if folder is None else folder / "model.safetensors"))
     return model
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from .imresize import resize
 __all__ = ["Bicubic", "Degradation", "to_bits"]
 
 
+@runtime_checkable
 class Degradation(Protocol):
     """Spoils a picture.
 
