@@ -51,7 +51,7 @@ class TrainingCrops(Dataset[Any]):
         patch_px: int,
         scale: int,
         degradation: Degradation | None = None,
-        shrink: Sequence[float] = (1.0,),
+        shrink: Sequence[float | int] = (1.0,),
         enlarge: bool = False,
         recolour: bool = False,
         channels: int = 3,
@@ -85,7 +85,7 @@ class TrainingCrops(Dataset[Any]):
             low, high = self._crop(good, bad, self._name(place), rng)
         except UnreadableImageError as error:
             return error
-        flips, order = rng.integers(2, size=3), np.arange(self.channels)
+        flips, order = rng.integers(2, size=3).tolist(), np.arange(self.channels)
         if self.recolour and rng.random() < 0.5:
             order = rng.permutation(self.channels)
         return tuple(_as_tensor(turn(part, *flips)[..., order]) for part in (low, high))
@@ -196,10 +196,7 @@ class WholePictures(Dataset[Any]):
 
 
 def turn(
-    image: Shaped[np.ndarray, "height width channels"],
-    across: bool | np.integer,
-    down: bool | np.integer,
-    swap: bool | np.integer,
+    image: Shaped[np.ndarray, "height width channels"], across: int, down: int, swap: int
 ) -> Shaped[np.ndarray, "new_height new_width channels"]:
     """Flip left and right, flip top and bottom, and swap rows and columns: together the eight turns of a square."""
     if across:

@@ -44,10 +44,10 @@ class Round:
     blur: Blur = field(default_factory=Blur)
     blur_chance: float = 1.0
     resize_shares: tuple[float, float, float] = (0.2, 0.7, 0.1)
-    resize: tuple[float, float] = (0.15, 1.5)
+    resize: tuple[float | int, float | int] = (0.15, 1.5)
     gaussian_chance: float = 0.5
-    sigma: tuple[float, float] = (1.0, 30.0)
-    poisson: tuple[float, float] = (0.05, 3.0)
+    sigma: tuple[float | int, float | int] = (1.0, 30.0)
+    poisson: tuple[float | int, float | int] = (0.05, 3.0)
     grey_chance: float = 0.4
     quality: tuple[int, int] = (30, 95)
 

@@ -24,7 +24,9 @@ def naive(line: np.ndarray, new_length: int, scale: float) -> np.ndarray:
     return np.array(result)
 
 
-@pytest.mark.parametrize(("length", "scale"), [(16, 0.5), (17, 0.5), (9, 1 / 3), (12, 0.25), (7, 2.0), (5, 3.0), (2, 0.5)])
+@pytest.mark.parametrize(
+    ("length", "scale"), [(16, 0.5), (17, 0.5), (9, 1 / 3), (12, 0.25), (7, 2.0), (5, 3.0), (2, 0.5)]
+)
 def test_it_is_the_definition(length: int, scale: float) -> None:
     line = np.random.default_rng(length).random(length)
     found = resize(np.tile(line[:, None, None], (1, 4, 1)), size=(resized_length(length, scale), 4))

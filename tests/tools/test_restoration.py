@@ -1,0 +1,147 @@
+"""`regard train`, `evaluate` and `demo` for restoration."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from jobs import run
+
+from regard.datasets.restoration.photographs import photograph
+from regard.tools import train_restoration
+from regard.tools.recipes import read_recipe, recipes
+from regard.tools.settings import TrainSettings
+from regard.vision.restorers import load_restorer
+
+SMALL = {"dim": 8, "depths": [1], "num_heads": 2, "window_size": 8}
+
+TINY = [
+    *("--config", "photographs_x2", "--accelerator", "cpu", "--precision", "32-true", "--epochs", "2"),
+    *("--restoration.crops", "16", "--restoration.patch_px", "8", "--optimizer.warmup_epochs", "0"),
+    *(word for key, value in SMALL.items() for word in (f"--backbone.options.{key}", json.dumps(value))),
+]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("coffee", "cat", "rocket"):
+        assert cv2.imwrite(str(folder / f"{name}.png"), np.ascontiguousarray(photograph(name)[100:180, 100:190, ::-1]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert run("train", *TINY, "--data", photos, "--restoration.shrink", "[1.0]", "--out", out) == 0
+    return out
+
+
+def test_training_leaves_a_restorer_and_what_it_is_worth(trained: Path) -> None:
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["learnt_from"] == 2
+    assert [row["picture"] for row in summary["pictures"]] == ["cat.png"]
+    with (trained / "pictures.csv").open() as file:
+        assert float(next(csv.DictReader(file))["psnr_y"]) == pytest.approx(summary["metrics"]["psnr_y"], abs=1e-3)
+    assert load_restorer(str(trained)).scale == 2
+    assert (trained / "curves.png").stat().st_size > 5_000
+
+
+def test_a_stopped_run_goes_on_to_the_same_numbers(trained: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "out")
+    (tmp_path / "out/summary.json").unlink()
+    words = [*TINY, "--data", photos, "--restoration.shrink", "[1.0]", "--out", tmp_path / "out"]
+    assert run("train", *words) == 0
+    one, two = (json.loads((out / "summary.json").read_text()) for out in (trained, tmp_path / "out"))
+    assert one == two
+
+
+def test_evaluating_gives_what_training_gave(trained: Path, photos: Path, tmp_path: Path) -> None:
+    words = ["evaluate", "--model", trained, "--data", photos / "cat.png", "--device", "cpu", "--out", tmp_path / "out"]
+    assert run(*words) == 0
+    found = json.loads((tmp_path / "out/summary.json").read_text())["pictures"][0]
+    trained_row = json.loads((trained / "summary.json").read_text())["pictures"][0]
+    assert found["psnr_y"] == pytest.approx(trained_row["psnr_y"], abs=1e-3)
+
+
+def test_pairs_are_evaluated_and_a_broken_one_is_left_out(
+    trained: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    low = tmp_path / "low"
+    low.mkdir()
+    for file in photos.iterdir():
+        small = cv2.resize(cv2.imread(str(file)), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        assert cv2.imwrite(str(low / f"{file.stem}x2.png"), small)
+    (low / "catx2.png").write_bytes(b"broken")
+    words = ["evaluate", "--model", trained, "--data", photos, "--low", low, "--device", "cpu"]
+    assert run(*words, "--out", tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "gain (dB)" in said.out
+    assert "left out: cat.png" in said.err
+    assert len(json.loads((tmp_path / "out/summary.json").read_text())["pictures"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--backbone.name", "van_b0"], "restores no pictures"),
+        (["--data", "nowhere"], "neither a folder of pictures"),
+        (["--restoration.degradation", "noise"], "noise shrinks nothing"),
+        (["--restoration.patch_px", "500"], "choose smaller crops"),
+        (["--restoration.start", "nowhere.pth"], "no file of weights nowhere.pth"),
+        (["--backbone.attention", "van"], "keeps its own"),
+    ],
+)
+def test_wrong_settings_are_named(
+    words: list[str], said: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [] if words[0] == "--backbone.name" else TINY[2:]
+    given = ["--data", str(photos), *words] if "--data" not in words else words
+    options = [*TINY[:2], *options] if options else [*TINY[:2], "--backbone.options", "{}"]
+    assert run("train", *options, *given, "--out", tmp_path / "out") == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("restoration/")])
+def test_every_recipe_of_restoration_trains_for_a_step(name: str, photos: Path, trained: Path, tmp_path: Path) -> None:
+    settings = read_recipe(name, TrainSettings)
+    assert settings.restoration is not None
+    changes: dict[str, Any] = {"out": str(tmp_path / "out"), "epochs": 1, "limit_batches": 1, "accelerator": "cpu"}
+    changes |= {"optimizer.warmup_epochs": 0, "images.workers": 0, "batch_size": 2, "restoration.patch_px": 8}
+    changes |= {"restoration.crops": 4, "backbone.options": settings.backbone.options | SMALL}
+    changes |= {"images.val_fraction": 0.4, "data": str(photos), "precision": "32-true"}
+    if settings.restoration.cache:
+        changes["restoration.cache"] = str(tmp_path / "cache")
+    if "x4" in name and "real" not in name:
+        changes |= {"restoration.start": str(trained), "backbone.options": {**SMALL, "squeeze_factor": 12}}
+    elif settings.backbone.name.startswith("hat_s"):
+        changes["backbone.options"] = {**SMALL, "compress_ratio": 3}
+    assert train_restoration.run(read_recipe(name, TrainSettings, changes)) == 0
+    assert (tmp_path / "out/model/model.safetensors").exists()
+
+
+def test_the_embedded_restorer_beats_bicubic_on_photographs_it_never_saw(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--model", "hat_photo_x2", "--data", "photographs:cat", "--device", "cpu"]
+    assert run(*words, "--out", tmp_path / "out") == 0
+    means = json.loads((tmp_path / "out/summary.json").read_text())["metrics"]
+    assert means["psnr_y"] > means["plain_psnr_y"] + 1.0
+    assert means["ssim_y"] > means["plain_ssim_y"] + 0.02
+
+
+def test_the_demo_draws_and_takes_no_other_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("regard.tools.demo_restoration.DETAILS", {"cat": [(70, 150, 80)]})
+    assert run("demo", "restoration", "--out", tmp_path / "out") == 0
+    assert cv2.imread(str(tmp_path / "out/cat.png")) is not None
+    assert cv2.imread(str(tmp_path / "out/restored/cat.png")).shape == (300, 450, 3)
+    assert run("demo", "restoration", "--epochs", "3", "--out", tmp_path / "out") == 2
+    assert "takes --out alone" in capsys.readouterr().err
