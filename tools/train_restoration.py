@@ -71,26 +71,12 @@ def run(settings: TrainSettings) -> int:
 
 
 def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
-    chosen = settings.restoration
-    assert chosen is not None
     torch.manual_seed(settings.seed)
     model = build_restorer(settings)
     data = build_data(settings, model)
     data.setup()
     open_folder(settings)
-    optimizer = asdict(settings.optimizer)
-    clip_grad = optimizer.pop("clip_grad")
-    if optimizer.pop("layer_decay") is not None:
-        raise ValueError("--optimizer.layer_decay is for classifiers; leave it out")
-    restorer = ImageRestorer(
-        model,
-        loss=chosen.loss,
-        halve_at=chosen.halve_at,
-        optimizer=optimizer.pop("name"),
-        **optimizer,
-        compile=settings.compile,
-        grad_checkpointing=settings.grad_checkpointing,
-    )
+    restorer = build_module(settings, model)
     monitor = restorer.score
     best = BestCheckpoint(
         out, "best", monitor=monitor, mode="max", save_on_train_epoch_end=True, enable_version_counter=False
@@ -110,7 +96,7 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
         strategy=settings.strategy,
         precision=settings.precision,
         accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=clip_grad,
+        gradient_clip_val=settings.optimizer.clip_grad,
         limit_train_batches=settings.limit_batches,
         limit_val_batches=settings.limit_batches,
         limit_test_batches=settings.limit_batches,
@@ -167,6 +153,28 @@ def build_restorer(settings: TrainSettings) -> nn.Module:
         folder = find_restorer(chosen.start)
         start_from(model, read_weights(chosen.start if folder is None else folder / "model.safetensors"))
     return model
+
+
+def build_module(settings: TrainSettings, model: nn.Module) -> ImageRestorer:
+    """The Lightning module of `settings` around a network.
+
+    Raises:
+        ValueError: a setting is wrong, or of classifiers only.
+    """
+    assert settings.restoration is not None
+    optimizer = asdict(settings.optimizer)
+    optimizer.pop("clip_grad")
+    if optimizer.pop("layer_decay") is not None:
+        raise ValueError("--optimizer.layer_decay is for classifiers; leave it out")
+    return ImageRestorer(
+        model,
+        loss=settings.restoration.loss,
+        halve_at=settings.restoration.halve_at,
+        optimizer=optimizer.pop("name"),
+        **optimizer,
+        compile=settings.compile,
+        grad_checkpointing=settings.grad_checkpointing,
+    )
 
 
 def build_data(settings: TrainSettings, model: nn.Module) -> RestorationData:

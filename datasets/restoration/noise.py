@@ -1,7 +1,7 @@
 """Noise: Gaussian and Poisson, in colour or grey; and the denoising task of papers.
 
 Source: XPixelGroup/BasicSR `degradations`, as Wang et al. 2021, arXiv:2107.10833, use them; Chen et al. 2023,
-arXiv:2309.05239, section 4.3, for denoising (sigma 15, 25 and 50).
+arXiv:2309.05239, for denoising (sigma 15, 25 and 50).
 """
 
 from __future__ import annotations
