@@ -61,6 +61,7 @@ def run(settings: TrainSettings) -> int:
         ValueError: a setting or the data is wrong, or the output folder belongs to a run with other settings.
         OSError: the output folder cannot be written.
     """
+    check(settings)
     out = Path(settings.out)
     summary = finished(settings)
     if summary is None:
@@ -68,6 +69,23 @@ def run(settings: TrainSettings) -> int:
     if first_process():
         print_table(summary["pictures"], f"{out}: pictures not learnt from, weights of epoch {summary['best_epoch']}")
     return 0
+
+
+def check(settings: TrainSettings) -> None:
+    """See that nothing is set that only classifiers have.
+
+    Raises:
+        ValueError: something is; it is named.
+    """
+    plain = TrainSettings()
+    others = ("augmentation", "method", "method_options", "best_by", "channels_last")
+    given = next((name for name in others if getattr(settings, name) != getattr(plain, name)), None)
+    if given is None and settings.optimizer.layer_decay is not None:
+        given = "optimizer.layer_decay"
+    if given is None and settings.backbone.attention is not None:
+        given = "backbone.attention"
+    if given is not None:
+        raise ValueError(f"--{given} is for classifiers; a restorer has none of it, leave it out")
 
 
 def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
@@ -135,8 +153,6 @@ def build_restorer(settings: TrainSettings) -> nn.Module:
     """
     backbone, chosen = settings.backbone, settings.restoration
     assert chosen is not None
-    if backbone.attention is not None:
-        raise ValueError(f"--backbone.attention {backbone.attention} is for classifiers; a restorer keeps its own")
     try:
         model = create_model(
             backbone.name, pretrained=backbone.pretrained, weights=backbone.weights, **backbone.options
@@ -159,13 +175,12 @@ def build_module(settings: TrainSettings, model: nn.Module) -> ImageRestorer:
     """The Lightning module of `settings` around a network.
 
     Raises:
-        ValueError: a setting is wrong, or of classifiers only.
+        ValueError: a setting is wrong.
     """
     assert settings.restoration is not None
     optimizer = asdict(settings.optimizer)
     optimizer.pop("clip_grad")
-    if optimizer.pop("layer_decay") is not None:
-        raise ValueError("--optimizer.layer_decay is for classifiers; leave it out")
+    optimizer.pop("layer_decay")
     return ImageRestorer(
         model,
         loss=settings.restoration.loss,

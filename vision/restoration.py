@@ -50,7 +50,7 @@ class ImageRestorer(LightningModule):
         ValueError: an unknown loss, shares that are out of range or not in order, or a schedule that needs a metric.
 
     Example:
-        >>> import regard
+        >>> import torch, regard
         >>> tiny = {"dim": 12, "depths": (1,), "num_heads": 2}
         >>> restorer = ImageRestorer(regard.create_model("hat_tiny_x2", **tiny), lr=5e-4)
         >>> restorer(torch.rand(1, 3, 10, 14)).shape
@@ -89,7 +89,8 @@ class ImageRestorer(LightningModule):
             model.set_grad_checkpointing(True)  # type: ignore[operator]
         if compile:
             model.compile()
-        self.means = nn.ModuleDict({f"{stage}_{name}": MeanMetric() for stage in ("val", "test") for name in MEASURES})
+        names = [f"{stage}_{name}" for stage in ("val", "test") for name in MEASURES]
+        self.means = nn.ModuleDict({name: MeanMetric(nan_strategy="ignore") for name in names})
         self.rows: list[dict[str, float]] = []
 
     @property

@@ -167,15 +167,18 @@ class RestorationData(LightningDataModule):
         return TrainLoader(crops, sampler=order, batch_size=self.device_batch_size, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The whole pictures to measure on, each once, in order."""
-        pictures = self.measured()
+        """The whole pictures to measure on, each once over all processes; every process takes all if they are few."""
         world_size, rank = self._place()
-        shard = EvenShard(len(pictures), batch_size=1, world_size=world_size, rank=rank)
-        return ImageLoader(pictures, batch_sampler=shard, **self._loading())
+        return self._whole(world_size, rank) if len(self.measuring) >= world_size else self._whole(1, 0)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The same as for validation."""
-        return self.val_dataloader()
+        """The same, in order; every process takes all, so that each has the whole table."""
+        return self._whole(1, 0)
+
+    def _whole(self, world_size: int, rank: int) -> DataLoader[Any]:
+        pictures = self.measured()
+        shard = EvenShard(len(pictures), batch_size=1, world_size=world_size, rank=rank)
+        return ImageLoader(pictures, batch_sampler=shard, **self._loading())
 
     def measured(self) -> WholePictures:
         """What is measured on."""

@@ -69,7 +69,7 @@ def sinc_kernel(side: int, cutoff: float | int) -> Float[np.ndarray, "side side"
 
     Example:
         >>> round(float(sinc_kernel(7, 2.0)[3, 3]), 4)
-        0.2823
+        0.3925
     """
     if side < 1 or side % 2 == 0 or not 0 < cutoff <= np.pi:
         raise ValueError(f"side {side} must be odd, and cutoff {cutoff} above 0 and at most pi")

@@ -97,7 +97,7 @@ class Noise:
     Example:
         >>> flat = np.full((50, 50, 3), 0.5, np.float32)
         >>> round(float(Noise(sigma=25)(flat, np.random.default_rng(0)).std() * 255), 1)
-        25.0
+        24.7
     """
 
     sigma: float | int | Sequence[float | int] = 25

@@ -105,7 +105,8 @@ def test_pairs_are_evaluated_and_a_broken_one_is_left_out(
         (["--restoration.degradation", "noise"], "noise shrinks nothing"),
         (["--restoration.patch_px", "500"], "choose smaller crops"),
         (["--restoration.start", "nowhere.pth"], "no file of weights nowhere.pth"),
-        (["--backbone.attention", "van"], "keeps its own"),
+        (["--backbone.attention", "van"], "--backbone.attention is for classifiers"),
+        (["--augmentation.mixup", "0.5"], "--augmentation is for classifiers"),
     ],
 )
 def test_wrong_settings_are_named(
