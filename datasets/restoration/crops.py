@@ -124,8 +124,9 @@ class TrainingCrops(Dataset[Any]):
         height, width = good.shape[0] // scale, good.shape[1] // scale
         if min(height, width) < side:
             raise UnreadableImageError(
-                name, f"its {width * scale} x {height * scale} pixels are less than a crop of {side * scale}; "
-                "take it away, or choose a smaller patch_px"
+                name,
+                f"its {width * scale} x {height * scale} pixels are less than a crop of {side * scale}; "
+                "take it away, or choose a smaller patch_px",
             )
         top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
         place = tuple(slice(start * scale, (start + side) * scale) for start in (top, left))
@@ -195,7 +196,9 @@ class WholePictures(Dataset[Any]):
 
 
 def turn(
-    image: Shaped[np.ndarray, "height width channels"], across: bool | np.integer, down: bool | np.integer,
+    image: Shaped[np.ndarray, "height width channels"],
+    across: bool | np.integer,
+    down: bool | np.integer,
     swap: bool | np.integer,
 ) -> Shaped[np.ndarray, "new_height new_width channels"]:
     """Flip left and right, flip top and bottom, and swap rows and columns: together the eight turns of a square."""

@@ -105,7 +105,9 @@ class Blur:
 
     def __post_init__(self) -> None:
         if len(self.shares) != len(SHAPES) or abs(sum(self.shares) - 1) > 1e-6:
-            raise ValueError(f"shares {self.shares} must be {len(SHAPES)} numbers that add up to 1: {', '.join(SHAPES)}")
+            raise ValueError(
+                f"shares {self.shares} must be {len(SHAPES)} numbers that add up to 1: {', '.join(SHAPES)}"
+            )
 
     def draw(self, rng: np.random.Generator) -> Float[np.ndarray, "side side"]:
         """A kernel by chance."""

@@ -9,6 +9,7 @@ pads them, by reflection as the authors' tests do, and cuts the result.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import re
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from ..attention.windows import frugal
 from .hat_layers import ResidualHybridAttentionGroup, checkpoint_filter_fn
 
-__all__ = ["HAT", "KEYS", "PAPER", "PSNR", "TOP1", "checkpoint_filter_fn", "deduce", "reflect", "start_from"]
+__all__ = ["HAT", "KEYS", "PAPER", "PSNR", "TOP1", "checkpoint_filter_fn", "deduce", "named", "reflect", "start_from"]
 
 PAPER = "arXiv:2205.04437"
 
@@ -314,6 +315,27 @@ def deduce(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def named(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The registered network that is nearest to one with these arguments, and what it must be told.
+
+    Args:
+        options: as `deduce` finds them.
+
+    Example:
+        >>> model = HAT(scale=2, in_chans=1, dim=144, compress_ratio=24, squeeze_factor=24, depths=(6,) * 6)
+        >>> named(deduce(model.state_dict()))
+        ('hat_s_x2', {'in_chans': 1})
+    """
+    usual = {key: one.default for key, one in inspect.signature(HAT).parameters.items()}
+    scale = options["scale"] if options["scale"] in (1, 2, 3, 4) else 4
+    found = []
+    for size, own in _SIZES.items():
+        defaults = usual | own | {"scale": scale}
+        told = {key: value for key, value in options.items() if value != defaults[key]}
+        found.append((f"{size}_x{scale}", told))
+    return min(found, key=lambda pair: len(pair[1]))
+
+
 def start_from(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     """Give a network the weights of one for another scale, as the authors start x4 from x2.
 
@@ -421,6 +443,9 @@ def _create_hat(variant: str, pretrained: bool, settings: dict[str, Any], given:
 _SMALL: dict[str, Any] = {"dim": 144, "compress_ratio": 24, "squeeze_factor": 24}
 _LARGE: dict[str, Any] = {"depths": (6,) * 12}
 _TINY: dict[str, Any] = {"dim": 48, "depths": (4, 4, 4), "num_heads": 4, "window_size": 8, "squeeze_factor": 12}
+
+#: Size -> its arguments beside the scale.
+_SIZES: dict[str, dict[str, Any]] = {"hat": {}, "hat_s": _SMALL, "hat_l": _LARGE, "hat_tiny": _TINY}
 
 
 @register_model
