@@ -24,6 +24,9 @@ __all__ = ["PictureFile", "open_picture"]
 #: Most pixels of a picture; Pillow refuses twice its own figure too.
 MOST = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)
 
+#: EXIF tags of a TIFF that go along: words, makes, orientation, dates, and what is below them.
+_TOLD = (270, 271, 272, 274, 305, 306, 315, 33432, 34665, 34853)
+
 
 @dataclass(frozen=True)
 class PictureFile:
@@ -71,7 +74,7 @@ def open_picture(path: Path) -> PictureFile:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # cameras put a preview behind the photograph
                 raise ValueError(f"it has {frames} frames; save each as a picture of its own")
-            exif = image.info.get("exif") or (image.getexif().tobytes() or None)
+            exif = _exif(image)
             profile = image.info.get("icc_profile") or None
             if _has_16_bits(path, image):
                 return _deep(path, image, profile, exif)
@@ -82,6 +85,16 @@ def open_picture(path: Path) -> PictureFile:
         raise UnreadableImageError(str(path), "it is no picture, or of a kind that Pillow cannot read") from error
     except Exception as error:  # on damaged files the readers of Pillow raise nearly anything
         raise UnreadableImageError(str(path), str(error).partition("\n")[0] or type(error).__name__) from error
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    """What says something about the picture; a TIFF keeps how its pixels lie in the same place."""
+    with suppress(Exception):  # damaged EXIF data says nothing against the pixels
+        found = image.getexif()
+        for tag in set(found) - set(_TOLD) if image.format == "TIFF" else ():
+            del found[tag]
+        return (image.info.get("exif") or found.tobytes()) if found else None
+    return None
 
 
 def _has_16_bits(path: Path, image: Image.Image) -> bool:

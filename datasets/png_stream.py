@@ -81,7 +81,7 @@ def write_png(
                 np.subtract(raw[1:], raw[:-1], out=coded[1:, 1:])
                 np.subtract(raw[0], above, out=coded[0, 1:])
                 above = raw[-1].copy()
-                waiting.append(packer.compress(coded))
+                waiting.append(packer.compress(coded.data))
                 if sum(map(len, waiting)) >= _CHUNK:
                     _write(file, b"IDAT", b"".join(waiting))
                     waiting = []

@@ -74,8 +74,9 @@ def run(settings: RestoreSettings) -> int:
     kept = len(pairs) - len(missing)
     failed = [row for row in rows if "error" in row]
     if folder:
-        summary = {"restored": len(rows) - len(failed), "kept": kept, "failed": len(failed), "pictures": rows}
-        write_atomically(folder / "summary.json", json.dumps(summary, indent=1))
+        earlier = _earlier(folder, {str(result) for _, result in pairs} - {row["result"] for row in rows})
+        summary = {"restored": len(rows) - len(failed), "kept": kept, "failed": len(failed)}
+        write_atomically(folder / "summary.json", json.dumps(summary | {"pictures": [*earlier, *rows]}, indent=1))
     _print(rows, kept, settings)
     return 1 if failed else 0
 
@@ -160,8 +161,8 @@ def _pictures(source: str, out: Path) -> list[tuple[Path, Path]]:
         apart = [one for one in inside if out.resolve() == path.resolve() or out.resolve() not in one.resolve().parents]
         return [(one, one.relative_to(path)) for one in apart]
     if glob.has_magic(source):
-        paths = [Path(one) for one in sorted(glob.glob(source, recursive=True))]
-        return [(one, Path(one.name)) for one in paths if one.suffix.lower() in suffixes and one.is_file()]
+        found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        return [(one, Path(one.name)) for one in found if one.suffix.lower() in suffixes and one.is_file()]
     raise ValueError(f"there is no picture or folder {source}")
 
 
@@ -189,6 +190,15 @@ def _claim(folder: Path, settings: RestoreSettings) -> None:
             )
     versions = {"regard": __version__, "torch": torch.__version__}
     write_atomically(record, json.dumps({"settings": now, "versions": versions}, indent=1))
+
+
+def _earlier(folder: Path, results: set[str]) -> list[dict[str, Any]]:
+    """What an earlier summary says of results that were kept."""
+    try:
+        rows = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["pictures"]
+        return [row for row in rows if row["result"] in results]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def _is_done(picture: Path, result: Path) -> bool:

@@ -33,9 +33,6 @@ _SPARE = 0.2
 #: Pixels around a row that cubic interpolation looks at.
 _REACH = 4
 
-#: EXIF tags of a TIFF that do not say how its pixels lie: words, makes, orientation, dates, and what is below them.
-_KEPT = (270, 271, 272, 274, 305, 306, 315, 33432, 34665, 34853)
-
 
 @dataclass(frozen=True)
 class Restorer:
@@ -81,7 +78,7 @@ def restore_file(
     """
     picture = open_picture(source)
     scale: int = restorer.model.scale  # type: ignore[assignment]
-    height, width, channels = picture.pixels.shape
+    height, width = picture.pixels.shape[:2]
     size = width * scale, height * scale
     streamed = target.suffix.lower() == ".png"
     if not streamed:

@@ -97,7 +97,7 @@ def _restore_one(model: Any, pixels: np.ndarray) -> Float[Tensor, "channels heig
     weight = next(model.parameters())
     x = torch.from_numpy(pixels.astype(np.float32)).to(weight.device).permute(2, 0, 1) / np.iinfo(pixels.dtype).max
     batch = x.unsqueeze(1) if model.in_chans == 1 else x.unsqueeze(0).expand(1, model.in_chans, -1, -1)
-    with torch.inference_mode():
+    with torch.no_grad():
         restored = torch.cat([model(one.to(weight.dtype)) for one in batch.split(1)])
         restored = restored.squeeze(1) if model.in_chans == 1 else restored.squeeze(0)
         restored = restored.float().cpu()
@@ -171,7 +171,7 @@ def tile_cost(model: nn.Module, peak_bytes: Callable[[Callable[[], Any]], int]) 
     for windows in (2, 3) if given.window_size >= 16 else (4, 6):
         side = windows * given.window_size
         x = torch.rand(1, given.in_chans, side, side, device=weight.device, dtype=weight.dtype)
-        with torch.inference_mode():
+        with torch.no_grad():
             found.append((side**2, peak_bytes(lambda x=x: given(x))))  # type: ignore[misc]
     (few, low), (many, high) = found
     per_pixel = max(0.0, (high - low) / (many - few))

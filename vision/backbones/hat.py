@@ -13,7 +13,7 @@ import inspect
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,6 +99,7 @@ class HAT(nn.Module):
 
     #: timm asks for it; there is no head.
     num_classes = 0
+    mean: Tensor
 
     def __init__(
         self,
@@ -137,7 +138,7 @@ class HAT(nn.Module):
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
         self.conv_first = nn.Conv2d(in_chans, dim, 3, padding=1)
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(dim)})
-        rates = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
+        rates: Iterator[Any] = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
         layers = [
             ResidualHybridAttentionGroup(
                 dim,
@@ -435,7 +436,7 @@ def _create_hat(variant: str, pretrained: bool, settings: dict[str, Any], given:
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
-        kwargs_filter=("num_classes", "global_pool"),
+        kwargs_filter=("num_classes", "global_pool"),  # type: ignore[arg-type]
         **{**settings, **given},
     )
 
