@@ -79,7 +79,7 @@ def restore_strips(
             if column is not columns[0]:
                 part[:, :, :shared] *= ramp
             if column is not columns[-1]:
-                part[:, :, -shared:] *= 1 - ramp
+                part[:, :, part.shape[2] - shared :] *= 1 - ramp
             place += part
             step((row.stop - row.start) * (column.stop - column.start))
         if held is not None:
@@ -87,8 +87,9 @@ def restore_strips(
         if row is rows[-1]:
             yield strip
         else:
-            held = strip[:, -shared:] * (1 - ramp).unsqueeze(1)
-            yield strip[:, :-shared]
+            last = strip.shape[1] - shared
+            held = strip[:, last:] * (1 - ramp).unsqueeze(1)
+            yield strip[:, :last]
         del strip
 
 

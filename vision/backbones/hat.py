@@ -337,7 +337,7 @@ def named(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     return min(found, key=lambda pair: len(pair[1]))
 
 
-def start_from(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+def start_from(model: nn.Module, weights: Mapping[str, Any]) -> list[str]:
     """Give a network the weights of one for another scale, as the authors start x4 from x2.
 
     Args:
