@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from ..datasets.labelled_images import LabelledImages
 from ..vision import ImageClassifier
-from ..whole_files import write_atomically
 from ..vision.restorers import find_restorer
+from ..whole_files import write_atomically
 from . import evaluate_lvlms, evaluate_restoration
 from .settings import EvaluateSettings
 from .train import build_data, check_size, image_config, print_summary, write_tables

@@ -1,7 +1,7 @@
 """`regard evaluate` with a restorer: PSNR and SSIM of every picture of a folder, beside doing nothing clever.
 
-That is MATLAB's bicubic where pictures are enlarged, and the spoilt picture itself where they are not. The output folder
-holds settings.yaml, pictures.csv (a row a picture) and summary.json.
+That is MATLAB's bicubic where pictures are enlarged, and the spoilt picture itself where they are not. The output
+folder holds settings.yaml, pictures.csv (a row a picture) and summary.json.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..datasets.restoration.pictures import pair_up
 from ..vision.image_quality import measure
 from ..vision.restoration import MEASURES
 from ..vision.restorers import load_restorer
-from .files import write_atomically
+from ..whole_files import write_atomically
 from .settings import EvaluateSettings
 from .train_restoration import table_of
 
@@ -66,7 +66,8 @@ def run(settings: EvaluateSettings) -> int:
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    rows, unreadable = [], []
+    rows: list[dict[str, Any]] = []
+    unreadable: list[dict[str, str]] = []
     for place in range(min(len(pictures), settings.limit or len(pictures))):
         pair = pictures[place]
         if isinstance(pair, UnreadableImageError):
@@ -79,7 +80,7 @@ def run(settings: EvaluateSettings) -> int:
         sys.stderr.write(f"{place + 1}/{len(pictures)} {pictures.name(place)}: {said}\n")
     if not rows:
         raise ValueError(f"none of the {len(pictures)} pictures of {source} can be read: {unreadable[0]['reason']}")
-    means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name != "picture"}
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in list(rows[0])[1:]}
     summary = {"metrics": means, "pictures": rows, "unreadable": unreadable, "border_px": scale if scale > 1 else 0}
     write_atomically(out / "settings.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
     write_atomically(out / "pictures.csv", table_of(rows))

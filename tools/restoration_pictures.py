@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -56,7 +57,8 @@ def draw_comparison(
         f"truth: {truth.shape[1]} x {truth.shape[0]}",
     )
     figure = Figure(figsize=(4 + 3 * 4, 3 * len(details) + 0.6), layout="constrained")
-    whole, table = figure.subfigures(1, 2, width_ratios=(1, 3))
+    parts: Any = figure.subfigures(1, 2, width_ratios=(1, 3))
+    whole, table = parts
     axes = whole.subplots()
     axes.imshow(truth)
     axes.set_axis_off()

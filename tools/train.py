@@ -1,5 +1,6 @@
-"""`regard train`: an image classifier, from images on disk to an exported model folder; heads on bags: `train_bags`;
-restorers: `train_restoration`.
+"""`regard train`: an image classifier, from images on disk to an exported model folder.
+
+Heads on bags are in `train_bags`, restorers in `train_restoration`.
 
 The output folder holds settings.yaml, run.json (versions), metrics.csv (a row an epoch), last.ckpt and best.ckpt,
 curves.png, and when the run is done confusion.png, per_class.csv, summary.json and model/, the best weights as a

@@ -30,8 +30,9 @@ from ..vision.backbones.hat import start_from
 from ..vision.checkpoints import read_weights
 from ..vision.restoration import MEASURES, ImageRestorer
 from ..vision.restoration_start import start_as_interpolation
+from ..vision.restorers import find_restorer
+from ..whole_files import write_atomically
 from .export import export
-from .files import write_atomically
 from .restoration_pictures import draw_restoration_curves
 from .run_folder import finished, first_process, open_folder
 from .settings import TrainSettings
@@ -70,26 +71,12 @@ def run(settings: TrainSettings) -> int:
 
 
 def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
-    chosen = settings.restoration
-    assert chosen is not None
     torch.manual_seed(settings.seed)
     model = build_restorer(settings)
     data = build_data(settings, model)
     data.setup()
     open_folder(settings)
-    optimizer = asdict(settings.optimizer)
-    clip_grad = optimizer.pop("clip_grad")
-    if optimizer.pop("layer_decay") is not None:
-        raise ValueError("--optimizer.layer_decay is for classifiers; leave it out")
-    restorer = ImageRestorer(
-        model,
-        loss=chosen.loss,
-        halve_at=chosen.halve_at,
-        optimizer=optimizer.pop("name"),
-        **optimizer,
-        compile=settings.compile,
-        grad_checkpointing=settings.grad_checkpointing,
-    )
+    restorer = build_module(settings, model)
     monitor = restorer.score
     best = BestCheckpoint(
         out, "best", monitor=monitor, mode="max", save_on_train_epoch_end=True, enable_version_counter=False
@@ -109,7 +96,7 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
         strategy=settings.strategy,
         precision=settings.precision,
         accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=clip_grad,
+        gradient_clip_val=settings.optimizer.clip_grad,
         limit_train_batches=settings.limit_batches,
         limit_val_batches=settings.limit_batches,
         limit_test_batches=settings.limit_batches,
@@ -163,14 +150,37 @@ def build_restorer(settings: TrainSettings) -> nn.Module:
     if chosen.start == "interpolation":
         start_as_interpolation(model)
     elif chosen.start != "random":
-        file = Path(chosen.start)
-        start_from(model, read_weights(file / "model.safetensors" if file.is_dir() else file))
+        folder = find_restorer(chosen.start)
+        start_from(model, read_weights(chosen.start if folder is None else folder / "model.safetensors"))
     return model
+
+
+def build_module(settings: TrainSettings, model: nn.Module) -> ImageRestorer:
+    """The Lightning module of `settings` around a network.
+
+    Raises:
+        ValueError: a setting is wrong, or of classifiers only.
+    """
+    assert settings.restoration is not None
+    optimizer = asdict(settings.optimizer)
+    optimizer.pop("clip_grad")
+    if optimizer.pop("layer_decay") is not None:
+        raise ValueError("--optimizer.layer_decay is for classifiers; leave it out")
+    return ImageRestorer(
+        model,
+        loss=settings.restoration.loss,
+        halve_at=settings.restoration.halve_at,
+        optimizer=optimizer.pop("name"),
+        **optimizer,
+        compile=settings.compile,
+        grad_checkpointing=settings.grad_checkpointing,
+    )
 
 
 def build_data(settings: TrainSettings, model: nn.Module) -> RestorationData:
     """The data module of `settings` for a network."""
-    chosen = asdict(settings.restoration)  # type: ignore[call-overload]
+    assert settings.restoration is not None
+    chosen = asdict(settings.restoration)
     for own in ("loss", "halve_at", "start"):
         chosen.pop(own)
     return RestorationData(

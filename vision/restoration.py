@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from lightning.pytorch import LightningModule
 from timm.optim import create_optimizer_v2
@@ -64,14 +63,14 @@ class ImageRestorer(LightningModule):
         *,
         loss: Literal["l1", "charbonnier"] = "l1",
         optimizer: str = "adam",
-        lr: float = 2e-4,
-        weight_decay: float = 0.0,
-        momentum: float = 0.9,
-        halve_at: Sequence[float] = (0.5, 0.8, 0.9, 0.95),
+        lr: float | int = 2e-4,
+        weight_decay: float | int = 0.0,
+        momentum: float | int = 0.9,
+        halve_at: Sequence[float | int] = (0.5, 0.8, 0.9, 0.95),
         schedule: str = "cosine",
         warmup_epochs: int = 0,
-        warmup_lr: float = 1e-6,
-        min_lr: float = 1e-6,
+        warmup_lr: float | int = 1e-6,
+        min_lr: float | int = 1e-6,
         cooldown_epochs: int = 0,
         compile: bool = False,
         grad_checkpointing: bool = False,
@@ -147,14 +146,15 @@ class ImageRestorer(LightningModule):
         found = measure(restored, high, border=self.scale if self.scale > 1 else 0)
         for name, values in found.items():
             mean = self.means[f"{stage}_{name}"]
+            assert isinstance(mean, MeanMetric)
             mean.update(values.float())
-            self.log(f"{stage}_{name}", mean, on_step=False, on_epoch=True, batch_size=len(low))  # type: ignore[arg-type]
+            self.log(f"{stage}_{name}", mean, on_step=False, on_epoch=True, batch_size=len(low))
         return restored, found
 
     def configure_optimizers(self) -> Any:
         """The optimiser of timm and the schedule, stepped at every update."""
         chosen = self.hparams
-        betas = {"betas": (chosen["momentum"], 0.99)} if "adam" in chosen["optimizer"] else {}
+        betas: dict[str, Any] = {"betas": (chosen["momentum"], 0.99)} if "adam" in chosen["optimizer"] else {}
         optimizer = create_optimizer_v2(
             self.model,
             opt=chosen["optimizer"],

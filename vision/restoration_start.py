@@ -39,24 +39,20 @@ def start_as_interpolation(model: nn.Module) -> None:
         what = f"x{model.scale}" if isinstance(model, HAT) else type(model).__name__
         raise ValueError(f"start interpolation is for a HAT of scale 1, 2, 4 or 8, not for {what}; take random")
     colours = model.in_chans
-    model.conv_last.weight.mul_(_QUIET)
-    nn.init.zeros_(model.conv_last.bias)
+    _quieten(model.conv_last)
     if model.scale == 1:
         return
     pairs = torch.arange(2 * colours)
     first, before = model.conv_first, model.conv_before_upsample[0]
     assert isinstance(before, nn.Conv2d)
     for conv in (first, before):
-        conv.weight[: len(pairs)] = 0
-        conv.bias[: len(pairs)] = 0
+        _clear(conv, len(pairs))
     if isinstance(model.conv_after_body, nn.Conv2d):
-        model.conv_after_body.weight.mul_(_QUIET)
-        nn.init.zeros_(model.conv_after_body.bias)
+        _quieten(model.conv_after_body)
     taps = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]])
     phases = torch.stack([torch.outer(down, right) for down in taps for right in taps])  # 4 3 3
     for conv in (module for module in model.upsample if isinstance(module, nn.Conv2d)):
-        conv.weight[: 4 * len(pairs)] = 0
-        conv.bias[: 4 * len(pairs)] = 0
+        _clear(conv, 4 * len(pairs))
         for channel in pairs.tolist():
             conv.weight[4 * channel : 4 * channel + 4, channel] = phases
     model.conv_last.weight[:, : len(pairs)] = 0
@@ -65,3 +61,15 @@ def start_as_interpolation(model: nn.Module) -> None:
         for place, sign in ((colour, 1), (colours + colour, -1)):
             before.weight[place, colour, 1, 1] = sign
             model.conv_last.weight[colour, place, 1, 1] = sign / 1.01  # x and -x leave a leaky rectifier 1.01 x apart
+
+
+def _quieten(conv: nn.Conv2d) -> None:
+    conv.weight.mul_(_QUIET)
+    _clear(conv, 0)
+
+
+def _clear(conv: nn.Conv2d, channels: int) -> None:
+    """The first outputs give nothing any more; with none of them only the bias goes."""
+    assert conv.bias is not None
+    conv.weight[:channels] = 0
+    conv.bias[: channels or None] = 0

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from .data import RestorationData as RestorationData
     from .degradations import DEGRADATIONS as DEGRADATIONS
     from .degradations import build_degradation as build_degradation
+    from .imresize import resize as resize
     from .photographs import HELD_OUT as HELD_OUT
     from .photographs import PHOTOGRAPHS as PHOTOGRAPHS
     from .photographs import photograph as photograph
     from .pictures import open_pictures as open_pictures
-    from .resize import resize as resize
 
 # What users may touch -> its file.
 _FILES = {
@@ -33,7 +33,7 @@ _FILES = {
     "build_degradation": "degradations",
     "open_pictures": "pictures",
     "photograph": "photographs",
-    "resize": "resize",
+    "resize": "imresize",
 }
 
 __all__ = [

@@ -12,8 +12,8 @@ from PIL import Image
 
 from ..albumentations_list import AlbumentationsList
 from ..loader import own_random
-from .resize import resize
 from .bicubic import to_bits
+from .imresize import resize
 
 __all__ = ["Albumentations"]
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
-from .resize import resize
+from .imresize import resize
 
 __all__ = ["Bicubic", "Degradation", "to_bits"]
 
 
+@runtime_checkable
 class Degradation(Protocol):
     """Spoils a picture.
 

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from ..images import UnreadableImageError
 from ..loader import Draw
 from .bicubic import Degradation, to_bits
+from .imresize import resize
 from .pictures import Picture, as_floats, read_pair, to_grey
-from .resize import resize
 
 __all__ = ["TrainingCrops", "WholePictures", "turn"]
 
@@ -33,8 +33,8 @@ class TrainingCrops(Dataset[Any]):
         degradation: what spoils; None for pairs.
         shrink: factors, above 0 and at most 1, by one of which a good picture is shrunk before, drawn anew each time:
             more and sharper crops from few pictures, as Real-ESRGAN does. Not for pairs.
-        enlarge: whether a picture smaller than a crop is enlarged to it, as the authors do with ImageNet; otherwise it is
-            an error. Not for pairs.
+        enlarge: whether a picture smaller than a crop is enlarged to it, as the authors do with ImageNet; otherwise it
+            is an error. Not for pairs.
         recolour: whether the channels are shuffled in half of the crops, for few pictures.
         channels: 3 for colour, 1 for grey.
         keep: pictures that stay decoded in memory; 0 decodes for every crop.
@@ -51,7 +51,7 @@ class TrainingCrops(Dataset[Any]):
         patch_px: int,
         scale: int,
         degradation: Degradation | None = None,
-        shrink: Sequence[float] = (1.0,),
+        shrink: Sequence[float | int] = (1.0,),
         enlarge: bool = False,
         recolour: bool = False,
         channels: int = 3,
@@ -85,7 +85,7 @@ class TrainingCrops(Dataset[Any]):
             low, high = self._crop(good, bad, self._name(place), rng)
         except UnreadableImageError as error:
             return error
-        flips, order = rng.integers(2, size=3), np.arange(self.channels)
+        flips, order = rng.integers(2, size=3).tolist(), np.arange(self.channels)
         if self.recolour and rng.random() < 0.5:
             order = rng.permutation(self.channels)
         return tuple(_as_tensor(turn(part, *flips)[..., order]) for part in (low, high))
@@ -196,10 +196,7 @@ class WholePictures(Dataset[Any]):
 
 
 def turn(
-    image: Shaped[np.ndarray, "height width channels"],
-    across: bool | np.integer,
-    down: bool | np.integer,
-    swap: bool | np.integer,
+    image: Shaped[np.ndarray, "height width channels"], across: int, down: int, swap: int
 ) -> Shaped[np.ndarray, "new_height new_width channels"]:
     """Flip left and right, flip top and bottom, and swap rows and columns: together the eight turns of a square."""
     if across:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ def compress(
     pixels = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
     colour = pixels.shape[2] == 3
     _, written = cv2.imencode(".jpg", pixels[..., ::-1] if colour else pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    read = cv2.imdecode(written, cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE)
+    read: Any = cv2.imdecode(written, cv2.IMREAD_COLOR if colour else cv2.IMREAD_GRAYSCALE)
     read = read[..., ::-1] if colour else read[..., None]
     return read.astype(image.dtype) / 255
 

@@ -20,10 +20,10 @@ SHAPES = ("iso", "aniso", "generalised_iso", "generalised_aniso", "plateau_iso",
 
 def gaussian_kernel(
     side: int,
-    sigma: tuple[float, float],
-    angle: float = 0.0,
+    sigma: tuple[float | int, float | int],
+    angle: float | int = 0.0,
     *,
-    beta: float = 1.0,
+    beta: float | int = 1.0,
     plateau: bool = False,
 ) -> Float[np.ndarray, "side side"]:
     """A Gaussian, exp(-q / 2), or exp(-q^beta / 2), or the plateau 1 / (1 + q^beta), which adds up to 1.
@@ -57,7 +57,7 @@ def gaussian_kernel(
     return kernel / kernel.sum()
 
 
-def sinc_kernel(side: int, cutoff: float) -> Float[np.ndarray, "side side"]:
+def sinc_kernel(side: int, cutoff: float | int) -> Float[np.ndarray, "side side"]:
     """The ideal low pass in every direction, which rings and overshoots as sharpened and compressed pictures do.
 
     Args:
@@ -98,7 +98,7 @@ class Blur:
 
     sides: tuple[int, ...] = (7, 9, 11, 13, 15, 17, 19, 21)
     shares: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
-    sigma: tuple[float, float] = (0.2, 3.0)
+    sigma: tuple[float | int, float | int] = (0.2, 3.0)
     generalised: tuple[float, float] = (0.5, 4.0)
     plateau: tuple[float, float] = (1.0, 2.0)
     sinc: float = 0.1

@@ -1,7 +1,7 @@
 """Noise: Gaussian and Poisson, in colour or grey; and the denoising task of papers.
 
 Source: XPixelGroup/BasicSR `degradations`, as Wang et al. 2021, arXiv:2107.10833, use them; Chen et al. 2023,
-arXiv:2309.05239, section 4.3, for denoising (sigma 15, 25 and 50).
+arXiv:2309.05239, for denoising (sigma 15, 25 and 50).
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from jaxtyping import Float
 __all__ = ["Noise", "gaussian_noise", "poisson_noise", "span"]
 
 
-def span(name: str, value: float | Sequence[float], least: float, most: float) -> tuple[float, float]:
+def span(
+    name: str, value: float | Sequence[float | int] | int, least: float | int, most: float | int
+) -> tuple[float, float]:
     """A number or a pair as a range.
 
     Args:
@@ -38,7 +40,11 @@ def span(name: str, value: float | Sequence[float], least: float, most: float) -
 
 
 def gaussian_noise(
-    image: Float[np.ndarray, "height width channels"], sigma: float, rng: np.random.Generator, *, grey: bool = False
+    image: Float[np.ndarray, "height width channels"],
+    sigma: float | int,
+    rng: np.random.Generator,
+    *,
+    grey: bool = False,
 ) -> Float[np.ndarray, "height width channels"]:
     """Add Gaussian noise; nothing is clipped.
 
@@ -53,7 +59,11 @@ def gaussian_noise(
 
 
 def poisson_noise(
-    image: Float[np.ndarray, "height width channels"], strength: float, rng: np.random.Generator, *, grey: bool = False
+    image: Float[np.ndarray, "height width channels"],
+    strength: float | int,
+    rng: np.random.Generator,
+    *,
+    grey: bool = False,
 ) -> Float[np.ndarray, "height width channels"]:
     """Add what counting light would: of `n` levels each is a count, where n is the power of 2 that holds the image's.
 
@@ -90,7 +100,7 @@ class Noise:
         25.0
     """
 
-    sigma: float | Sequence[float] = 25.0
+    sigma: float | int | Sequence[float | int] = 25
     grey: bool = False
     scale: int = 1
 

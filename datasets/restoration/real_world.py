@@ -44,10 +44,10 @@ class Round:
     blur: Blur = field(default_factory=Blur)
     blur_chance: float = 1.0
     resize_shares: tuple[float, float, float] = (0.2, 0.7, 0.1)
-    resize: tuple[float, float] = (0.15, 1.5)
+    resize: tuple[float | int, float | int] = (0.15, 1.5)
     gaussian_chance: float = 0.5
-    sigma: tuple[float, float] = (1.0, 30.0)
-    poisson: tuple[float, float] = (0.05, 3.0)
+    sigma: tuple[float | int, float | int] = (1.0, 30.0)
+    poisson: tuple[float | int, float | int] = (0.05, 3.0)
     grey_chance: float = 0.4
     quality: tuple[int, int] = (30, 95)
 
@@ -155,9 +155,9 @@ class RealWorld:
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:
     """Lists, which YAML has, as tuples, and the options of a blur as one."""
-    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    if isinstance(plain.get("blur"), dict):
-        plain["blur"] = Blur(**_tuples(plain["blur"]))
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    if isinstance(options.get("blur"), dict):
+        plain["blur"] = Blur(**_tuples(options["blur"]))
     return plain
 
 

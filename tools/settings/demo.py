@@ -10,8 +10,7 @@ __all__ = ["DemoSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class DemoSettings:
-    """Train a small ViT with a swapped attention beside its softmax twin; or `demo mil`, five heads on bags; or
-    `demo restoration`, photographs restored by the embedded network.
+    """Train a small ViT beside its softmax twin; or `demo mil`, heads on bags; or `demo restoration`, photographs.
 
     Attributes:
         what: digits; mil for multiple-instance heads on real tissue and on rendered bags; or restoration, which doubles

@@ -43,7 +43,8 @@ class EvaluateSettings:
         shard: I/N answers part I (from 1) of N only, for array jobs; `regard score OUT` joins the parts.
         engine: local answers in this process; ray hands shards to workers of a Ray cluster, or of this machine.
         workers: shards for ray.
-        device: for a vision-language model or a restorer, cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is one.
+        device: for a vision-language model or a restorer, cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is
+            one.
         dtype: type of the weights of a vision-language model, as in `regard ask`.
         split: part of the data that a classifier is measured on.
         low: for a restorer, folder of the spoilt partners of `data`; null spoils its pictures.

@@ -28,8 +28,8 @@ class RestorationSettings:
         recolour: shuffle the colours of half of the crops; for few pictures.
         loss: l1, or charbonnier.
         halve_at: shares of the run, 0-1, after which the rate is halved, as the authors do; [] for optimizer.schedule.
-        start: random; interpolation, a network that enlarges as bilinear interpolation does; or a file or exported
-            folder of the same network for another scale (x4 starts from x2).
+        start: random; interpolation, a network that enlarges as bilinear interpolation does; or a file, an exported
+            folder or an embedded restorer, the same network for another scale (x4 starts from x2).
         cache: folder that keeps decoded pictures, for many large ones.
         keep: decoded pictures that each worker keeps in memory.
     """

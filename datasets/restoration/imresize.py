@@ -32,7 +32,7 @@ def cubic(distance: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))
 
 
-def resized_length(length: int, scale: float) -> int:
+def resized_length(length: int, scale: float | int) -> int:
     """Length of an axis after resizing, as MATLAB rounds it: up.
 
     Example:
@@ -44,7 +44,7 @@ def resized_length(length: int, scale: float) -> int:
 
 @lru_cache(maxsize=256)
 def contributions(
-    length: int, new_length: int, scale: float
+    length: int, new_length: int, scale: float | int
 ) -> tuple[Float[np.ndarray, "new taps"], Int[np.ndarray, "new taps"]]:
     """For every pixel of a resized axis the weights of old pixels, which add up to 1, and which pixels they are.
 
@@ -73,7 +73,7 @@ def contributions(
 
 def resize(
     image: Float[np.ndarray, "height width *channels"],
-    scale: float | None = None,
+    scale: float | int | None = None,
     *,
     size: tuple[int, int] | None = None,
 ) -> Float[np.ndarray, "new_height new_width *channels"]:
