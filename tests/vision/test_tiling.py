@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,8 @@ def test_tiles_fade_without_a_seam() -> None:
     model.forward = lambda x: (x.mean() + 0 * x).repeat_interleave(2, 2).repeat_interleave(2, 3)
     ramp = np.linspace(0, 255, 96).astype(np.uint8)
     picture = np.repeat(np.repeat(ramp[None, :, None], 40, 0), 3, 2)
-    restored = torch.cat(list(restore_strips(model, picture, tile=32, overlap=16)), dim=1)
+    strips = restore_strips(model, picture, tile=32, overlap=16)
+    restored = torch.cat(list(strips), dim=1)
     assert restored.diff(dim=2).abs().max() < 0.05
     hard = torch.cat(list(restore_strips(model, picture, tile=32, overlap=0)), dim=1)
     assert hard.diff(dim=2).abs().max() > 0.2
@@ -58,7 +61,7 @@ def test_tiles_cover_an_axis_on_the_grid_of_windows_and_at_most_two_meet(length:
     assert parts[0].start == 0
     assert parts[-1].stop == length
     assert all(part.start % 8 == 0 and part.stop - part.start <= tile for part in parts)
-    assert all(a.stop - b.start == overlap for a, b in zip(parts, parts[1:], strict=False))
+    assert all(a.stop - b.start == overlap for a, b in itertools.pairwise(parts))
     assert all(a.stop <= b.start for a, b in zip(parts, parts[2:], strict=False))
     assert len(parts) == 1 or parts[-1].stop - parts[-1].start > overlap
 
@@ -97,6 +100,19 @@ def test_a_wide_overlap_brings_the_real_network_near_the_whole_picture() -> None
         restored = torch.cat(list(restore_strips(model, picture, tile=32, overlap=overlap)), dim=1)
         errors.append((restored - whole(model, picture)).abs().max().item())
     assert errors[2] < errors[1] < errors[0]
+
+
+def test_channel_attention_has_the_same_means_in_all_tiles() -> None:
+    torch.manual_seed(0)
+    sizes = {"dim": 12, "depths": (1,), "num_heads": 2, "window_size": 4, "squeeze_factor": 6}
+    model = HAT(scale=2, conv_scale=1, **sizes).eval()
+    picture = np.sort(pixels(64, 64), axis=1)  # dark at the left, bright at the right
+    apart = []
+    for share in (False, True):
+        strips = restore_strips(model, picture, tile=32, overlap=16, share_means=share)
+        apart.append((torch.cat(list(strips), dim=1) - whole(model, picture)).abs().mean().item())
+    assert apart[1] < 0.5 * apart[0]
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_a_tile_is_as_large_as_the_memory_allows() -> None:

@@ -10,7 +10,7 @@ __all__ = ["BenchmarkSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings:
-    """Time and memory of attention blocks alone, or of models (--hosts), fixes (--lvlms), bag heads (--heads), restorers.
+    """Time and memory of attention blocks alone, models (--hosts), fixes (--lvlms), bag heads (--heads), restorers.
 
     Attributes:
         blocks: names of blocks or package.module:Class; alone, not in hosts, also van_block, the whole block of the VAN
