@@ -3,16 +3,17 @@
 Tiles start and end on the grid of windows of the network, so that windows are cut, and shifted, as in the whole
 picture. They overlap: near the borders that a tile has in the middle of the picture it does not see what is beyond,
 so the outer `MARGIN` of an overlap is thrown away, and over the rest one tile fades into the other along a raised
-cosine. Exact equality with the whole picture is impossible: HAT's channel attention takes means over all that it is
-given. The authors' tiles (XPixelGroup/HAT@1638a9a, hat/models/hat_model.py) are 256 to 512 px with 32 px around, cut
-hard.
+cosine. HAT's channel attention takes means over all that it is given, so some tiles are run first for means that all
+tiles share (`regard.vision.shared_means`). The authors' tiles (XPixelGroup/HAT@1638a9a, hat/models/hat_model.py) are
+256 to 512 px with 32 px around, cut hard, each with its own means.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,15 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from .shared_means import average_means, hold_means
+
 __all__ = ["MARGIN", "TileCost", "cut_evenly", "fade", "largest_tile", "restore_strips", "tile_cost"]
 
 #: Share of an overlap at either end where only one tile counts.
 MARGIN = 0.25
+
+#: Tiles that are always run for the means that all share.
+FEW = 4
 
 
 def restore_strips(
@@ -32,6 +38,7 @@ def restore_strips(
     *,
     tile: int,
     overlap: int,
+    share_means: bool = True,
     step: Callable[[int], None] = lambda pixels: None,
 ) -> Iterator[Float[Tensor, "channels rows scaled_width"]]:
     """Restore a picture tile by tile; what comes out are finished strips of it, one after another from the top.
@@ -44,6 +51,8 @@ def restore_strips(
             one by one; or grey for one of three, whose three results are averaged.
         tile: side of a tile in pixels of the picture; it is rounded down to whole windows.
         overlap: pixels that neighbouring tiles share, rounded up to whole windows; at most half a tile.
+        share_means: whether channel attention has the same means in all tiles, for which a few tiles, of many one in
+            eight, are run twice.
         step: is told how many pixels of the picture are done.
 
     Raises:
@@ -71,25 +80,40 @@ def restore_strips(
     shared = overlap * scale
     ramp = fade(shared)
     held: Tensor | None = None
+    places = list(itertools.product(rows, columns))
+    sample = _spread(places, FEW + len(places) // 8) if share_means and len(places) > 1 else []
+    means = average_means(model, ((_area(*place), partial(_restore_one, model, picture[place])) for place in sample))
     for row in rows:
         strip = torch.zeros(channels, (row.stop - row.start) * scale, width * scale)
         for column in columns:
-            part = _restore_one(model, picture[row.start : row.stop, column.start : column.stop])
+            with hold_means(model, means):
+                part = _restore_one(model, picture[row, column])
             place = strip[:, :, column.start * scale : column.stop * scale]
             if column is not columns[0]:
                 part[:, :, :shared] *= ramp
             if column is not columns[-1]:
-                part[:, :, -shared:] *= 1 - ramp
+                part[:, :, part.shape[2] - shared :] *= 1 - ramp
             place += part
-            step((row.stop - row.start) * (column.stop - column.start))
+            step(_area(row, column))
         if held is not None:
             strip[:, :shared].mul_(ramp.unsqueeze(1)).add_(held)
         if row is rows[-1]:
             yield strip
         else:
-            held = strip[:, -shared:] * (1 - ramp).unsqueeze(1)
-            yield strip[:, :-shared]
+            last = strip.shape[1] - shared
+            held = strip[:, last:] * (1 - ramp).unsqueeze(1)
+            yield strip[:, :last]
         del strip
+
+
+def _area(row: slice, column: slice) -> int:
+    return (row.stop - row.start) * (column.stop - column.start)
+
+
+def _spread(places: Sequence[tuple[slice, slice]], count: int) -> list[tuple[slice, slice]]:
+    """Some of many, evenly along them, but not one below the other in every row."""
+    chosen = torch.linspace(0, len(places) - 1, min(count, len(places))).round().int().tolist()
+    return [places[place] for place in chosen]
 
 
 def _restore_one(model: Any, pixels: np.ndarray) -> Float[Tensor, "channels height width"]:
@@ -97,7 +121,7 @@ def _restore_one(model: Any, pixels: np.ndarray) -> Float[Tensor, "channels heig
     weight = next(model.parameters())
     x = torch.from_numpy(pixels.astype(np.float32)).to(weight.device).permute(2, 0, 1) / np.iinfo(pixels.dtype).max
     batch = x.unsqueeze(1) if model.in_chans == 1 else x.unsqueeze(0).expand(1, model.in_chans, -1, -1)
-    with torch.inference_mode():
+    with torch.no_grad():
         restored = torch.cat([model(one.to(weight.dtype)) for one in batch.split(1)])
         restored = restored.squeeze(1) if model.in_chans == 1 else restored.squeeze(0)
         restored = restored.float().cpu()
@@ -171,7 +195,7 @@ def tile_cost(model: nn.Module, peak_bytes: Callable[[Callable[[], Any]], int]) 
     for windows in (2, 3) if given.window_size >= 16 else (4, 6):
         side = windows * given.window_size
         x = torch.rand(1, given.in_chans, side, side, device=weight.device, dtype=weight.dtype)
-        with torch.inference_mode():
+        with torch.no_grad():
             found.append((side**2, peak_bytes(lambda x=x: given(x))))  # type: ignore[misc]
     (few, low), (many, high) = found
     per_pixel = max(0.0, (high - low) / (many - few))

@@ -6,6 +6,7 @@ from .convert import ConvertSettings
 from .demo import DemoSettings
 from .doctor import DoctorSettings, ListSettings
 from .evaluate import BuildPopeSettings, EvaluateSettings, ScoreSettings
+from .restore import RestoreSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
 from .train_bags import AemSettings, BagSettings, HeadSettings
 from .train_lvlm import TrainLvlmSettings
@@ -28,6 +29,7 @@ __all__ = [
     "ListSettings",
     "OptimizerSettings",
     "RestorationSettings",
+    "RestoreSettings",
     "ScoreSettings",
     "SinksSettings",
     "TrainLvlmSettings",

@@ -10,11 +10,12 @@ __all__ = ["BenchmarkSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings:
-    """Time and memory of attention blocks alone, or of models (--hosts), fixes of LVLMs (--lvlms), bag heads (--heads).
+    """Time and memory of attention blocks alone, models (--hosts), fixes (--lvlms), bag heads (--heads), restorers.
 
     Attributes:
         blocks: names of blocks or package.module:Class; alone, not in hosts, also van_block, the whole block of the VAN
-            backbone, and vig_memory, ViG's recurrence without the layers around it. Without it van, van_block and
+            backbone, vig_memory, ViG's recurrence without the layers around it, and hat_windows, HAT's window attention
+            without the convolutions beside it. Without it van, van_block and
             ela; in hosts none, so that the hosts themselves are measured.
         options: keyword arguments of a block by its name, e.g. '{halonet: {block_size: 8}}'.
         hosts: models of timm or Regard; each is measured as it is and with every block in it.
@@ -31,6 +32,10 @@ class BenchmarkSettings:
         features: width of an instance, for heads.
         chunk: instances that a head projects at a time; with it one training step of each head alone is measured, for
             bags that do not fit otherwise.
+        restorers: networks that restore pictures of sides x sides pixels, beside their plain formulation: names of
+            regard list or embedded ones, or folders.
+        overlaps: for restorers: overlaps of tiles, in windows; how far the result is from the picture restored at once.
+        tile: side of these tiles, in pixels.
         image_size: side of the pictures for hosts, in pixels.
         sides: heights of the square maps for blocks alone, in tokens.
         dim: width of a token for blocks alone.
@@ -61,6 +66,9 @@ class BenchmarkSettings:
     instances: list[int] = field(default_factory=lambda: [10000])
     features: int = 1024
     chunk: int | None = None
+    restorers: list[str] = field(default_factory=list)
+    overlaps: list[int] = field(default_factory=list)
+    tile: int = 128
     image_size: int = 224
     sides: list[int] = field(default_factory=lambda: [14, 28, 56])
     dim: int = 64

@@ -231,7 +231,7 @@ class ChannelAttentionBlock(nn.Module):
         planes = x.permute(0, 3, 1, 2)
         if frugal():
             mixed = self.cab[:3](planes)
-            return mixed.mul_(self.cab[3].attention(mixed)).permute(0, 2, 3, 1)  # type: ignore[union-attr, operator]
+            return mixed.mul_(self.cab[3].attention(mixed)).permute(0, 2, 3, 1)  # type: ignore[operator]
         return self.cab(planes).permute(0, 2, 3, 1)
 
 

@@ -9,10 +9,11 @@ pads them, by reflection as the authors' tests do, and cuts the result.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 from ..attention.windows import frugal
 from .hat_layers import ResidualHybridAttentionGroup, checkpoint_filter_fn
 
-__all__ = ["HAT", "KEYS", "PAPER", "PSNR", "TOP1", "checkpoint_filter_fn", "deduce", "reflect", "start_from"]
+__all__ = ["HAT", "KEYS", "PAPER", "PSNR", "TOP1", "checkpoint_filter_fn", "deduce", "named", "reflect", "start_from"]
 
 PAPER = "arXiv:2205.04437"
 
@@ -98,6 +99,7 @@ class HAT(nn.Module):
 
     #: timm asks for it; there is no head.
     num_classes = 0
+    mean: Tensor
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class HAT(nn.Module):
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
         self.conv_first = nn.Conv2d(in_chans, dim, 3, padding=1)
         self.patch_embed = nn.ModuleDict({"norm": nn.LayerNorm(dim)})
-        rates = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
+        rates: Iterator[Any] = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
         layers = [
             ResidualHybridAttentionGroup(
                 dim,
@@ -314,7 +316,28 @@ def deduce(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def start_from(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+def named(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The registered network that is nearest to one with these arguments, and what it must be told.
+
+    Args:
+        options: as `deduce` finds them.
+
+    Example:
+        >>> model = HAT(scale=2, in_chans=1, dim=144, compress_ratio=24, squeeze_factor=24, depths=(6,) * 6)
+        >>> named(deduce(model.state_dict()))
+        ('hat_s_x2', {'in_chans': 1})
+    """
+    usual = {key: one.default for key, one in inspect.signature(HAT).parameters.items()}
+    scale = options["scale"] if options["scale"] in (1, 2, 3, 4) else 4
+    found = []
+    for size, own in _SIZES.items():
+        defaults = usual | own | {"scale": scale}
+        told = {key: value for key, value in options.items() if value != defaults[key]}
+        found.append((f"{size}_x{scale}", told))
+    return min(found, key=lambda pair: len(pair[1]))
+
+
+def start_from(model: nn.Module, weights: Mapping[str, Any]) -> list[str]:
     """Give a network the weights of one for another scale, as the authors start x4 from x2.
 
     Args:
@@ -413,7 +436,7 @@ def _create_hat(variant: str, pretrained: bool, settings: dict[str, Any], given:
         variant,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
-        kwargs_filter=("num_classes", "global_pool"),
+        kwargs_filter=("num_classes", "global_pool"),  # type: ignore[arg-type]
         **{**settings, **given},
     )
 
@@ -421,6 +444,9 @@ def _create_hat(variant: str, pretrained: bool, settings: dict[str, Any], given:
 _SMALL: dict[str, Any] = {"dim": 144, "compress_ratio": 24, "squeeze_factor": 24}
 _LARGE: dict[str, Any] = {"depths": (6,) * 12}
 _TINY: dict[str, Any] = {"dim": 48, "depths": (4, 4, 4), "num_heads": 4, "window_size": 8, "squeeze_factor": 12}
+
+#: Size -> its arguments beside the scale.
+_SIZES: dict[str, dict[str, Any]] = {"hat": {}, "hat_s": _SMALL, "hat_l": _LARGE, "hat_tiny": _TINY}
 
 
 @register_model
