@@ -1,6 +1,8 @@
 """Photographs that come with scikit-image and scikit-learn: enough to train a small restorer and to try any.
 
-All are in the public domain or CC0, but for china and flower (CC BY 2.0, danielbuechele and vultilion on Flickr).
+What these say of them: astronaut, hubble and rocket are in the public domain; brick, camera, cat, coffee, grass, gravel
+and retina CC0; coins and tissue without known restrictions; china and flower CC BY 2.0 (danielbuechele and vultilion on
+Flickr); of moon and page nothing. None is copied into this package.
 """
 
 from __future__ import annotations
