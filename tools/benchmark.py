@@ -3,8 +3,8 @@
 Figures are ratios taken side by side; see `regard.tools.measure` for how. A block alone is measured here, beside
 its plain formulation and softmax attention; models are measured in `regard.tools.benchmark_hosts`, fixes of
 vision-language models in `regard.tools.benchmark_lvlms`, multiple-instance heads in `regard.tools.benchmark_heads`,
-in `regard.tools.benchmark_large_bags` on bags that do not fit,
-and readers of slides in `regard.tools.benchmark_slides`.
+in `regard.tools.benchmark_large_bags` on bags that do not fit, readers of slides in `regard.tools.benchmark_slides`,
+and networks that restore pictures in `regard.tools.benchmark_restorers`.
 """
 
 from __future__ import annotations
@@ -27,16 +27,21 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ..vision.attention import build_attention
+from ..vision.attention.hat import WindowAttention
 from ..vision.attention.plain import PLAIN
+from ..vision.attention.plain.hat import PlainWindowAttention
 from ..vision.attention.plain.van import PlainVanBlock
 from ..vision.attention.plain.vig import recurrence
 from ..vision.attention.vig import gated_linear_attention
 from ..vision.backbones.van import Block
-from . import benchmark_heads, benchmark_hosts, benchmark_large_bags, benchmark_lvlms
+from . import benchmark_heads, benchmark_hosts, benchmark_large_bags, benchmark_lvlms, benchmark_restorers
 from .measure import interleaved, make_pass, multiply_adds, peak_bytes, quartiles, spread
 from .settings import BenchmarkSettings
 
 __all__ = ["run"]
+
+#: Headings of columns of words.
+_WORDS = ("host", "block", "map", "pass", "model", "method", "head", "slide", "what", "restorer", "picture", "overlap")
 
 #: What is measured where no block is named.
 BLOCKS = ["van", "van_block", "ela"]
@@ -87,6 +92,9 @@ def run(settings: BenchmarkSettings) -> int:
 
             rows = benchmark_slides.measure(settings)
             lines = benchmark_slides.lines(rows)
+        elif settings.restorers:
+            rows = benchmark_restorers.measure(settings)
+            lines = benchmark_restorers.lines(rows)
         elif settings.heads and settings.chunk:
             rows = benchmark_large_bags.measure(settings)
             lines = benchmark_large_bags.lines(rows)
@@ -104,7 +112,8 @@ def run(settings: BenchmarkSettings) -> int:
     size = f"{settings.image_size} px" if settings.hosts else f"dim {settings.dim}"
     size = f"{settings.new_tokens} new tokens" if settings.lvlms else size
     size = f"{settings.features} features" if settings.heads else size
-    batch = 1 if settings.heads else settings.batch
+    size = "pictures" if settings.restorers else size
+    batch = 1 if settings.heads or settings.restorers else settings.batch
     title = f"{settings.device}, {settings.dtype}, {settings.threads} thread(s), batch {batch}, {size}"
     title = f"cpu, {settings.threads} thread(s) of the network" if settings.slides else title
     Console(width=None if sys.stdout.isatty() else 160).print(_table(lines, title))
@@ -126,6 +135,17 @@ class _PlanesInside(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.inner(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class _Shifted(nn.Module):
+    """Window attention of HAT with its windows shifted."""
+
+    def __init__(self, inner: nn.Module, shift: int) -> None:
+        super().__init__()
+        self.inner, self.shift = inner, shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x, shift=self.shift)
 
 
 class _Memory(nn.Module):
@@ -221,6 +241,12 @@ def _contestants(name: str, settings: BenchmarkSettings) -> tuple[nn.Module, nn.
         return _PlanesInside(block).to(**like), plain_block.to(**like)
     if name == "vig_memory":
         return _Memory(gated_linear_attention), _NhwcInside(_Memory(_by_recurrence))
+    if name == "hat_windows":
+        both = {"num_heads": 6, "window_size": 16, "qkv_bias": True} | options
+        shift = both.pop("shift", 0)
+        windows, plain_windows = WindowAttention(settings.dim, **both), PlainWindowAttention(settings.dim, **both)
+        plain_windows.load_state_dict(windows.state_dict())
+        return _Shifted(windows, shift).to(**like), _Shifted(plain_windows, shift).to(**like)
     ours = build_attention(name, settings.dim, options)
     if name not in PLAIN:
         return ours.to(**like), "no plain formulation"
@@ -267,9 +293,7 @@ def _table(lines: Sequence[dict[str, str]], title: str) -> Table:
     for heading in lines[0]:
         table.add_column(
             heading,
-            justify="left"
-            if heading in ("host", "block", "map", "pass", "model", "method", "head", "slide", "what")
-            else "right",
+            justify="left" if heading in _WORDS else "right",
         )
     for line in lines:
         table.add_row(*line.values())

@@ -53,11 +53,12 @@ def run(settings: ConvertSettings) -> int:
         check_sha256(file, settings.sha256, "it is another file than you mean, or damaged")
     checkpoint, reading = _read(file, settings.trust)
     weights = checkpoints.choose_weights(checkpoint, file)
-    name = settings.model or _recognise(weights, file)
+    name, options = (settings.model, {}) if settings.model else _recognise(weights, file)
+    options = options | settings.options
     averaged = getattr(checkpoints.family_of(name), "AVERAGED", True)
     weights = checkpoints.choose_weights(checkpoint, file, averaged=averaged)
     out = Path(settings.out or re.sub(r"\W", "_", name))
-    origin = {"source": settings.source, "sha256": sha256_of(file), "model": name, "options": settings.options}
+    origin = {"source": settings.source, "sha256": sha256_of(file), "model": name, "options": options}
     report = _already(out, origin)
     if report is None:
         report = _write(weights, origin, reading, out)
@@ -77,23 +78,23 @@ def _read(file: Path, trust: bool) -> tuple[Any, str]:
     return extract(file)
 
 
-def _recognise(weights: dict[str, Tensor], file: Path) -> str:
-    """The model that the weights fit.
+def _recognise(weights: dict[str, Tensor], file: Path) -> tuple[str, dict[str, Any]]:
+    """The model that the weights fit, and its arguments where it has none of the published sizes.
 
     Raises:
         ValueError: none, or more than one.
     """
+    found = checkpoints.identify(weights)
+    if found:
+        told = ", ".join(f"{key} {value}" for key, value in found[1].items())
+        sys.stderr.write(f"{file} holds the weights of {found[0]}{f' with {told}' if told else ''}\n")
+        return found
     family = checkpoints.recognise(weights)
     fit = checkpoints.fitting(weights, family) if family else []
-    if len(fit) == 1:
-        sys.stderr.write(f"{file} holds the weights of {fit[0]}\n")
-        return fit[0]
     if fit:
         raise ValueError(f"{file} fits {' and '.join(fit)}; say which by --model")
-    found = (
-        checkpoints.looks_like(weights) or f"its names, such as {checkpoints.shorten(list(weights), 6)}, are unknown"
-    )
-    raise ValueError(f"cannot tell which model {file} is of: {found}. If it is one of ours, say which by --model")
+    like = checkpoints.looks_like(weights) or f"its names, such as {checkpoints.shorten(list(weights), 6)}, are unknown"
+    raise ValueError(f"cannot tell which model {file} is of: {like}. If it is one of ours, say which by --model")
 
 
 def _already(out: Path, origin: dict[str, Any]) -> dict[str, Any] | None:

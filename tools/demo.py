@@ -1,6 +1,6 @@
 """`regard demo`: a small ViT with a swapped attention beside its softmax twin, on the digits of scikit-learn.
 
-`regard demo mil` is in `demo_bags`.
+`regard demo mil` is in `demo_bags`, `regard demo restoration` in `demo_restoration`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from . import demo_bags, train
+from . import demo_bags, demo_restoration, train
 from .pictures import draw_curves
 from .recipes import read_recipe
 from .settings import DemoSettings, TrainSettings
@@ -31,6 +31,8 @@ def run(settings: DemoSettings) -> int:
     """
     if settings.what == "mil":
         return demo_bags.run(settings)
+    if settings.what == "restoration":
+        return demo_restoration.run(settings)
     torch.set_num_threads(1)  # models this small only wait for each other on more
     out = Path(settings.out)
     summaries = {}

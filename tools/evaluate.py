@@ -1,6 +1,6 @@
-"""`regard evaluate`: measure a trained image classifier on any data; or fixes of a vision-language model.
+"""`regard evaluate`: measure a trained image classifier on any data; a restorer; or fixes of a vision-language model.
 
-The latter is in `regard.tools.evaluate_lvlms`.
+The others are in `regard.tools.evaluate_restoration` and `regard.tools.evaluate_lvlms`.
 
 The output folder holds settings.yaml, predictions.csv (a row an image), per_class.csv, confusion.png and summary.json.
 """
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from ..datasets.labelled_images import LabelledImages
 from ..vision import ImageClassifier
+from ..vision.restorers import find_restorer
 from ..whole_files import write_atomically
-from . import evaluate_lvlms
+from . import evaluate_lvlms, evaluate_restoration
 from .settings import EvaluateSettings
 from .train import build_data, check_size, image_config, print_summary, write_tables
 from .training import build_trainer, quiet_lightning
@@ -46,6 +47,8 @@ def run(settings: EvaluateSettings) -> int:
     """
     if settings.model is None or settings.benchmark:
         return evaluate_lvlms.run(settings)
+    if find_restorer(settings.model) is not None:
+        return evaluate_restoration.run(settings)
     out = Path(settings.out)
     model, classes = load_model(Path(settings.model))
     config = image_config(settings.images, model, {})

@@ -59,7 +59,7 @@ def run(settings: ListSettings) -> int:
 
 
 def list_models() -> Iterator[dict[str, Any]]:
-    """Published models: name, paper, parameters in millions, ImageNet top-1 and whether its weights are published."""
+    """Published models: name, paper, parameters in millions, ImageNet top-1, PSNR (dB) on Set5 of what restores, and weights."""
     for family in FAMILIES.values():
         for name, tags in family.default_cfgs.items():
             with torch.device("meta"):
@@ -72,6 +72,7 @@ def list_models() -> Iterator[dict[str, Any]]:
                     "paper": family.PAPER,
                     "parameters_M": round(parameters / 1e6, 3),
                     "top1": family.TOP1.get(f"{name}.{tag}"),
+                    "psnr_set5": getattr(family, "PSNR", {}).get(f"{name}.{tag}", [None])[0],
                     "weights": ", ".join(["published", *(published.notes or ())]) if published.has_weights else "none",
                 }
 

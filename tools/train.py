@@ -1,4 +1,6 @@
-"""`regard train`: an image classifier, from images on disk to an exported model folder; heads on bags: `train_bags`.
+"""`regard train`: an image classifier, from images on disk to an exported model folder.
+
+Heads on bags are in `train_bags`, restorers in `train_restoration`.
 
 The output folder holds settings.yaml, run.json (versions), metrics.csv (a row an epoch), last.ckpt and best.ckpt,
 curves.png, and when the run is done confusion.png, per_class.csv, summary.json and model/, the best weights as a
@@ -29,7 +31,7 @@ from torch import nn
 from ..datasets.classification import ClassificationData
 from ..vision import ImageClassifier, create_model
 from ..vision.sparsifiner_training import SparsifinerClassifier
-from . import train_bags
+from . import train_bags, train_restoration
 from .export import export
 from .pictures import draw_confusion, draw_curves
 from .run_folder import finished, first_process, open_folder
@@ -68,6 +70,8 @@ def run(settings: TrainSettings) -> int:
     """
     if settings.bags is not None:
         return train_bags.run(settings)
+    if settings.restoration is not None:
+        return train_restoration.run(settings)
     out = Path(settings.out)
     summary = finished(settings)
     if summary is None:

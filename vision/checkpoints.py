@@ -30,11 +30,13 @@ from .downloads import fetch, is_url, looks_like_a_web_page
 
 __all__ = [
     "Undrawn",
+    "check_published",
     "choose_weights",
     "family_of",
     "find_file",
     "fitting",
     "foreign_names",
+    "identify",
     "load_model",
     "looks_like",
     "published_url",
@@ -73,6 +75,18 @@ def published_url(name: str) -> str | None:
     """Where the published weights of one of our models are; None if nowhere, on the Hub, or if timm has the model."""
     cfg = get_pretrained_cfg(name, allow_unregistered=True) if family_of(name) else None
     return str(cfg.url) if cfg and cfg.url and not (cfg.hf_hub_id or cfg.file) else None
+
+
+def check_published(name: str) -> None:
+    """See that one of our models has weights that can be fetched; models of timm are timm's matter.
+
+    Raises:
+        ValueError: it has none.
+    """
+    cfg = get_pretrained_cfg(name, allow_unregistered=True) if family_of(name) else None
+    if cfg and not cfg.has_weights:
+        advice = f"; {', '.join(cfg.notes)}, and give it as weights=FILE" if cfg.notes else ""
+        raise ValueError(f"no weights of {name} are published where they can be fetched{advice}")
 
 
 def family_of(name: str) -> ModuleType | None:
@@ -278,6 +292,24 @@ def fitting(weights: Mapping[str, Tensor], family: ModuleType) -> list[str]:
         if same == translated.keys() - loose and all(own[key].shape == translated[key].shape for key in same):
             fit.append(name)
     return fit
+
+
+def identify(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
+    """The model that weights are of and its arguments, there are none for a published size; None if that is unknown.
+
+    Sizes that are not published are found for families whose module has `deduce` and `named`.
+    """
+    family = recognise(weights)
+    fit = fitting(weights, family) if family else []
+    if len(fit) == 1:
+        return fit[0], {}
+    if fit or not hasattr(family, "deduce"):
+        return None
+    assert family is not None
+    try:
+        return family.named(family.deduce(weights))
+    except LookupError:
+        return None
 
 
 def looks_like(weights: Mapping[str, Tensor], name: str = "") -> str:

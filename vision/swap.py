@@ -26,7 +26,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from .attention import attention_class
-from .checkpoints import family_of, find_file, load_model, published_url, read_weights, shorten
+from .checkpoints import check_published, family_of, find_file, load_model, published_url, read_weights, shorten
 from .hosts import check_name, find_host
 
 __all__ = ["create_model"]
@@ -83,6 +83,8 @@ def create_model(
         name = regard_swapped.__name__
     if weights is None and pretrained and not kwargs.keys() & {"pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}:
         weights = published_url(name)
+        if weights is None:
+            check_published(name)
     if weights is None:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     averaged = getattr(family_of(name), "AVERAGED", True)

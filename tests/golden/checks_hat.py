@@ -1,4 +1,4 @@
-"""HAT: XPixelGroup/HAT, hat/archs/hat_arch.py; its attentions, layers and tables, not yet the whole network."""
+"""HAT: XPixelGroup/HAT, hat/archs/hat_arch.py; its attentions, layers, tables and whole networks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from regard.vision.attention.hat_overlap import OverlappingCrossAttention, whole
 from regard.vision.attention.plain.hat import PlainWindowAttention
 from regard.vision.attention.plain.hat_overlap import PlainOverlappingCrossAttention
 from regard.vision.attention.windows import bias_by_offset
-from regard.vision.backbones.hat import (
+from regard.vision.backbones.hat import HAT, deduce
+from regard.vision.backbones.hat_layers import (
     HybridAttentionLayer,
     OverlappingCrossAttentionLayer,
     ResidualHybridAttentionGroup,
@@ -149,6 +150,14 @@ def group(case: Case, inner: bool = False) -> dict[str, Tensor]:
     return {"y": (module.eval()(x) - x).flatten(1, 2)}
 
 
+def network(case: Case) -> dict[str, Tensor]:
+    """Built of the shapes alone, but for what does not show in them; pictures are 0.25 n + 0.5 as the files say."""
+    config = case.config
+    built = HAT(**deduce(case.state), img_range=config["img_range"], conv_scale=config["conv_scale"])
+    assert built.scale == config["upscale"]
+    return {"y": filled(built, case)(0.25 * only_input(case) + 0.5)}
+
+
 def tables(case: Case) -> dict[str, Tensor]:
     """Tables that say where in itself each number is show the index of every pair."""
     outputs = {}
@@ -197,5 +206,6 @@ CHECKS: dict[str, Callable[[Case], dict[str, Tensor]]] = {
     f"{FILE} OCAB": overlapping_layer,
     f"{FILE} AttenBlocks": lambda case: group(case, inner=True),
     f"{FILE} RHAG": group,
+    f"{FILE} HAT": network,
     f"{FILE} HAT.calculate_rpi_sa/calculate_rpi_oca/calculate_mask": tables,
 }

@@ -6,10 +6,12 @@ from .convert import ConvertSettings
 from .demo import DemoSettings
 from .doctor import DoctorSettings, ListSettings
 from .evaluate import BuildPopeSettings, EvaluateSettings, ScoreSettings
+from .restore import RestoreSettings
 from .slide import SlideSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
 from .train_bags import AemSettings, BagSettings, HeadSettings
 from .train_lvlm import TrainLvlmSettings
+from .train_restoration import RestorationSettings
 from .view import ViewSettings
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "ImageSettings",
     "ListSettings",
     "OptimizerSettings",
+    "RestorationSettings",
+    "RestoreSettings",
     "ScoreSettings",
     "SinksSettings",
     "SlideSettings",

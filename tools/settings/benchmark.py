@@ -10,11 +10,12 @@ __all__ = ["BenchmarkSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings:
-    """Time and memory of attention blocks alone, or of --hosts, --lvlms, bag --heads, readers of --slides.
+    """Time and memory of blocks alone, or of --hosts, --lvlms, bag --heads, readers of --slides, --restorers.
 
     Attributes:
         blocks: names of blocks or package.module:Class; alone, not in hosts, also van_block, the whole block of the VAN
-            backbone, and vig_memory, ViG's recurrence without the layers around it. Without it van, van_block and
+            backbone, vig_memory, ViG's recurrence without the layers around it, and hat_windows, HAT's window attention
+            without the convolutions beside it. Without it van, van_block and
             ela; in hosts none, so that the hosts themselves are measured.
         options: keyword arguments of a block by its name, e.g. '{halonet: {block_size: 8}}'.
         hosts: models of timm or Regard; each is measured as it is and with every block in it.
@@ -33,6 +34,10 @@ class BenchmarkSettings:
             bags that do not fit otherwise.
         slides: sides of square slides in pixels, e.g. 8192; each is written, and read beside OpenSlide and tiffslide,
             alone and with a small encoder. It also measures the memory that a slide of 100,000 pixels a side takes.
+        restorers: networks that restore pictures of sides x sides pixels, beside their plain formulation: names of
+            regard list or embedded ones, or folders.
+        overlaps: for restorers: overlaps of tiles, in windows; how far the result is from the picture restored at once.
+        tile: side of these tiles, in pixels.
         image_size: side of the pictures for hosts, in pixels.
         sides: heights of the square maps for blocks alone, in tokens.
         dim: width of a token for blocks alone.
@@ -64,6 +69,9 @@ class BenchmarkSettings:
     features: int = 1024
     chunk: int | None = None
     slides: list[int] = field(default_factory=list)
+    restorers: list[str] = field(default_factory=list)
+    overlaps: list[int] = field(default_factory=list)
+    tile: int = 128
     image_size: int = 224
     sides: list[int] = field(default_factory=lambda: [14, 28, 56])
     dim: int = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from .train import ImageSettings
 
@@ -12,12 +12,14 @@ __all__ = ["BuildPopeSettings", "EvaluateSettings", "ScoreSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """Measure a trained image classifier, or fixes of a vision-language model; without a model, of the embedded one.
+    """Measure a classifier or restorer of images, or fixes of a vision-language model; by default of the embedded one.
 
     Attributes:
         model: folder that `regard train` exported (OUT/model), or the OUT folder itself; with a benchmark, a
-            vision-language model as in `regard ask`; without both, the embedded one.
-        data: as in `regard train`; with a benchmark, the folder that has its files.
+            vision-language model as in `regard ask`; without both, the embedded one; hat_photo_x2 is the embedded
+            restorer.
+        data: as in `regard train`; with a benchmark, the folder that has its files; for a restorer a folder of good
+            pictures, by default the photographs that the embedded one never saw.
         out: folder of results. The same command again goes on where a run was stopped.
         batch_size: images, or questions, in one pass; by default 128, or 8 for a vision-language model.
         benchmark: what a vision-language model is asked: pope, chair, amber, mme, hallusionbench, mmhal, captioning,
@@ -28,7 +30,7 @@ class EvaluateSettings:
         image_folder: where the images of a benchmark are; by default in the data.
         missing_images: whether an image that is missing or cannot be read stops the run, or is skipped and counted.
         synonyms: the authors' synonyms.txt for chair, in place of our own table.
-        limit: ask this many questions only, the first ones; 0 asks all.
+        limit: ask this many questions, or restore this many pictures only, the first ones; 0 is all.
         max_new_tokens: longest answer, in tokens; by default that of the benchmark.
         temperature: 0 takes the likeliest word; above, words are drawn.
         top_p: draw from the likeliest words that together have this probability.
@@ -41,9 +43,13 @@ class EvaluateSettings:
         shard: I/N answers part I (from 1) of N only, for array jobs; `regard score OUT` joins the parts.
         engine: local answers in this process; ray hands shards to workers of a Ray cluster, or of this machine.
         workers: shards for ray.
-        device: for a vision-language model, cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is one.
+        device: for a vision-language model or a restorer, cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is
+            one.
         dtype: type of the weights of a vision-language model, as in `regard ask`.
         split: part of the data that a classifier is measured on.
+        low: for a restorer, folder of the spoilt partners of `data`; null spoils its pictures.
+        degradation: for a restorer, what spoils; null is bicubic where it enlarges.
+        degradation_options: the degradation's own options, as restoration.options of `regard train`.
         images: how images are read for a classifier; what is null comes from the model.
         precision: number format of a classifier's computation.
         accelerator: for a classifier, cpu, gpu, mps ..., or auto.
@@ -74,6 +80,9 @@ class EvaluateSettings:
     device: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     split: Literal["train", "val", "test"] = "test"
+    low: str | None = None
+    degradation: Literal["bicubic", "noise", "jpeg", "real_world", "albumentations"] | None = None
+    degradation_options: dict[str, Any] = field(default_factory=dict)
     images: ImageSettings = field(default_factory=ImageSettings)
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
     accelerator: str = "auto"

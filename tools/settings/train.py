@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .train_bags import BagSettings
+from .train_restoration import RestorationSettings
 
 __all__ = ["AugmentationSettings", "BackboneSettings", "ImageSettings", "OptimizerSettings", "TrainSettings"]
 
@@ -136,11 +137,12 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Train an image classifier, or with `bags` heads on bags of features.
+    """Train an image classifier, with `bags` heads on bags of features, or with `restoration` a restorer of pictures.
 
     Attributes:
         data: digits; a folder (class folders, labels.csv or IDX files); torchvision:NAME; or hf:NAME. For bags: ucsb,
-            musk1, musk2, elephant; mil_shortcut, mil_noise, mil_rare (rendered); or a folder of features.
+            musk1, musk2, elephant; mil_shortcut, mil_noise, mil_rare (rendered); or a folder of features. For
+            restoration: photographs (embedded), or a folder of good pictures.
         out: folder of results; the same command again goes on where it was stopped.
         backbone: the model.
         images: how images are read.
@@ -168,6 +170,7 @@ class TrainSettings:
         loggers: further loggers by name; metrics.csv is always written.
         limit_batches: at most this many batches an epoch, for a trial run; null is all.
         bags: heads on bags of features instead of an image classifier.
+        restoration: a restorer of pictures instead.
     """
 
     data: str = "digits"
@@ -196,3 +199,4 @@ class TrainSettings:
     loggers: list[Literal["tensorboard", "wandb"]] = field(default_factory=list)
     limit_batches: int | None = None
     bags: BagSettings | None = None
+    restoration: RestorationSettings | None = None

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .windows import Part, Run, attend_by_rectangles
+from .windows import Part, Run, attend_by_rectangles, frugal, strips
 
 __all__ = ["ChannelAttention", "ChannelAttentionBlock", "HybridAttention", "WindowAttention", "cut"]
 
@@ -91,7 +91,8 @@ class HybridAttention(nn.Module):
     ) -> Float[Tensor, "batch height width dim"]:
         """Attend from every position to its window, and to all of `context` without a bias."""
         shift = self.shift if min(x.shape[1], x.shape[2]) > self.attn.window_size else 0
-        return self.attn(x, shift=shift, context=context) + self.conv_scale * self.conv_block(x)
+        mixed, channels = self.attn(x, shift=shift, context=context), self.conv_block(x)
+        return mixed.add_(channels, alpha=self.conv_scale) if frugal() else mixed + self.conv_scale * channels
 
 
 class WindowAttention(nn.Module):
@@ -155,13 +156,23 @@ class WindowAttention(nn.Module):
         `context` are more tokens that every position attends to, without a bias.
         """
         dim = x.shape[3]
-        query, pairs = self.qkv(x).split([dim, 2 * dim], dim=3)
         more = None
         if context is not None:
             weight, bias = self.qkv.weight[dim:], None if self.qkv.bias is None else self.qkv.bias[dim:]
             more = nn.functional.linear(context, weight, bias)
-        rows, columns = (cut(length, self.window_size, shift) for length in x.shape[1:3])
-        return self.proj(attend_by_rectangles(query, pairs, rows, columns, self.offsets, more))
+        parts = strips(x, self.window_size, shift)
+        if len(parts) == 1:
+            return self._attend(x, shift, shift, more)
+        mixed = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for first, stop in parts:
+            mixed[:, first:stop] = self._attend(x[:, first:stop], 0 if first else shift, shift, more)
+        return mixed
+
+    def _attend(self, x: Tensor, down: int, right: int, context: Tensor | None) -> Tensor:
+        """The same in windows that are cut `down` rows and `right` columns from the corner."""
+        query, pairs = self.qkv(x).split([x.shape[3], 2 * x.shape[3]], dim=3)
+        rows, columns = (cut(x.shape[axis], self.window_size, shift) for axis, shift in ((1, down), (2, right)))
+        return self.proj(attend_by_rectangles(query, pairs, rows, columns, self.offsets, context))
 
 
 class ChannelAttention(nn.Module):
@@ -217,7 +228,11 @@ class ChannelAttentionBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         """Convolve and weigh the channels."""
-        return self.cab(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        planes = x.permute(0, 3, 1, 2)
+        if frugal():
+            mixed = self.cab[:3](planes)
+            return mixed.mul_(self.cab[3].attention(mixed)).permute(0, 2, 3, 1)  # type: ignore[operator]
+        return self.cab(planes).permute(0, 2, 3, 1)
 
 
 def cut(length: int, window: int, shift: int) -> list[Part]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .windows import Part, Run, attend_by_rectangles, runs_eagerly_on_cpu
+from .windows import Part, Run, attend_by_rectangles, runs_eagerly_on_cpu, strips
 
 __all__ = ["OverlappingCrossAttention", "clip"]
 
@@ -108,24 +108,40 @@ class OverlappingCrossAttention(nn.Module):
         context: Float[Tensor, "batch context dim"] | None = None,
     ) -> Float[Tensor, "batch height width dim"]:
         """Attend from every window to the one around it, and to all of `context` without a bias."""
-        height, width, dim = x.shape[1:]
-        window, rim = self.window_size, self.rim
-        query, pairs = self.qkv(x).split([dim, 2 * dim], dim=3)
         more = None
         if context is not None:
+            dim = x.shape[3]
             weight, bias = self.qkv.weight[dim:], None if self.qkv.bias is None else self.qkv.bias[dim:]
             more = F.linear(context, weight, bias)
+        parts = strips(x, self.window_size)
+        if len(parts) == 1:
+            return self._attend(x, 0, 0, more)
+        mixed = torch.empty_like(x, memory_format=torch.contiguous_format)
+        for first, stop in parts:
+            above, below = min(self.rim, first), min(self.rim, x.shape[1] - stop)
+            mixed[:, first:stop] = self._attend(x[:, first - above : stop + below], above, below, more)
+        return mixed
+
+    def _attend(self, x: Tensor, above: int, below: int, context: Tensor | None) -> Tensor:
+        """The same for a strip of the map whose first `above` and last `below` rows are keys only."""
+        height, width, dim = x.shape[1] - above - below, *x.shape[2:]
+        window, rim = self.window_size, self.rim
+        query, pairs = self.qkv(x).split([dim, 2 * dim], dim=3)
+        query = query[:, above : above + height]
         rows, columns = ([whole(length, window, rim)] for length in (height, width))
         if runs_eagerly_on_cpu(x):
-            choices = itertools.product((rows, clip(height, window, rim)), (columns, clip(width, window, rim)))
+            lower = rows if above or below else clip(height, window, rim)
+            choices = itertools.product((rows, lower), (columns, clip(width, window, rim)))
             rows, columns = min(choices, key=lambda parts: work(len(x), *parts))
         high, wide = rows[0].ahead, columns[0].ahead
-        below, right = (parts[-1].query.stop - length for parts, length in ((rows, height), (columns, width)))
-        if any((below, right)):
-            query = F.pad(query, (0, 0, 0, right, 0, below))
-        if any((high, wide, below, right)):
-            pairs = F.pad(pairs, (0, 0, wide, wide + right, high, high + below))
-        mixed = attend_by_rectangles(query, pairs, rows, columns, self.offsets, more)
+        last, right = (parts[-1].query.stop - length for parts, length in ((rows, height), (columns, width)))
+        if any((last, right)):
+            query = F.pad(query, (0, 0, 0, right, 0, last))
+        top, bottom = (high - above, high - below) if high else (0, 0)
+        frame = (0, 0, wide, wide + right, top, bottom + last)
+        if any(frame):
+            pairs = F.pad(pairs, frame)
+        mixed = attend_by_rectangles(query, pairs, rows, columns, self.offsets, context)
         return self.proj(mixed[:, :height, :width])
 
 

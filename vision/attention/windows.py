@@ -16,13 +16,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Part", "Run", "attend", "attend_by_rectangles", "bias_by_offset", "runs_eagerly_on_cpu"]
+__all__ = ["Part", "Run", "attend", "attend_by_rectangles", "bias_by_offset", "frugal", "runs_eagerly_on_cpu", "strips"]
 
 #: Logits of a piece, for gradients on a CPU: 2 MB of float32, so that they stay in the cache.
 LOGITS = 2**19
 
 #: Numbers in the queries of a piece, without gradients on a CPU, for the same reason.
 QUERIES = 2**17
+
+#: Numbers of a map that are taken at a time without gradients, on a CPU and elsewhere: 8 and 64 MB of float32.
+MAP, MAP_ON_ACCELERATOR = 2**21, 2**24
 
 
 class Run(NamedTuple):
@@ -262,6 +265,35 @@ class Rectangles(torch.autograd.Function):
                 right = column._replace(start=column.start + j, side=part.shape[4])
                 rectangles_of(whole, down, right).add_(part)
         return whole, None
+
+
+def strips(x: Float[Tensor, "batch height width dim"], window: int, shift: int = 0) -> list[tuple[int, int]]:
+    """First row and the row after the last of strips of a map that hold whole windows and can be taken one by one.
+
+    That saves memory and costs nothing where no gradient is needed; otherwise all is one strip.
+
+    Args:
+        x: the map.
+        window: side of a window.
+        shift: rows before the first whole window.
+
+    Example:
+        >>> with torch.no_grad():
+        ...     strips(torch.empty(1, 1500, 256, 180, device="meta"), 16, 8), strips(torch.rand(1, 9, 7, 4), 4)
+        ([(0, 360), (360, 712), (712, 1064), (1064, 1416), (1416, 1500)], [(0, 9)])
+    """
+    batch, height, width, dim = x.shape
+    if not frugal():
+        return [(0, height)]
+    most = MAP if x.device.type == "cpu" else MAP_ON_ACCELERATOR
+    lines = max(1, most // max(1, batch * width * dim * window)) * window
+    edges = [0, *range(shift + lines, height, lines), height]
+    return list(itertools.pairwise(edges))
+
+
+def frugal() -> bool:
+    """Whether nothing is kept for a way back, so that memory can be reused; compilers do that themselves."""
+    return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
 
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:

@@ -2,9 +2,9 @@
 
 from types import ModuleType
 
-from . import biformer, halonet, mobilenetv2_ela, sparsifiner, van, vig, vig_h
+from . import biformer, halonet, hat, mobilenetv2_ela, sparsifiner, van, vig, vig_h
 
-__all__ = ["FAMILIES", "biformer", "halonet", "mobilenetv2_ela", "sparsifiner", "van", "vig", "vig_h"]
+__all__ = ["FAMILIES", "biformer", "halonet", "hat", "mobilenetv2_ela", "sparsifiner", "van", "vig", "vig_h"]
 
 #: Name of a family -> its module, with `default_cfgs`, `PAPER`, `TOP1`, and `KEYS`: patterns of names that only
 #: files of the family have.
@@ -16,4 +16,5 @@ FAMILIES: dict[str, ModuleType] = {
     "vig_h": vig_h,
     "sparsifiner": sparsifiner,
     "mobilenetv2_ela": mobilenetv2_ela,
+    "hat": hat,
 }

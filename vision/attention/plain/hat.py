@@ -70,7 +70,7 @@ class PlainWindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(
-        self, x: Float[Tensor, "batch dim height width"], shift: int
+        self, x: Float[Tensor, "batch dim height width"], shift: int = 0
     ) -> Float[Tensor, "batch dim height width"]:
         """Attend in windows; what pads the map to whole windows is masked as what met only by rolling."""
         side, (height, width) = self.window_size, x.shape[2:]
