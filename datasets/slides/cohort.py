@@ -123,7 +123,7 @@ def write_cohort(folder: str | Path, part: Part, count: int, *, first: int = 0) 
     _write_labels(target)
 
 
-def write_real(folder: str | Path, part: Part) -> list[Path]:
+def write_real(folder: str | Path, part: Part, *, views: int = 1) -> list[Path]:
     """Write the bands of the real slide that belong to a part as slides of their own, which are normal.
 
     They are in the training because rendered tissue, laid from small pieces, is not all that tissue looks like.
@@ -131,19 +131,27 @@ def write_real(folder: str | Path, part: Part) -> list[Path]:
     Args:
         folder: as of `write_cohort`; labels.csv is completed.
         part: train or test.
+        views: of each band, from 1; all but the first are turned or mirrored, shifted and stained otherwise.
 
     Returns:
-        Four files at most; a band with little tissue is left out.
+        The files; of the four bands one with little tissue is left out.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     files = []
     for number, pixels in enumerate(real_bands(part)):
-        if (amounts_of(pixels).sum(-1) > 0.25).mean() < 0.2:
+        amounts = amounts_of(pixels)
+        if (amounts.sum(-1) > 0.25).mean() < 0.2:
             continue
-        files.append(target / f"{part}_real_{number}.svs")
-        if not files[-1].is_file():
-            write_slide(files[-1], pixels, mpp=MPP, objective=20.0, levels=(1, 4))
+        for view in range(views):
+            files.append(target / f"{part}_real_{number}{view}.svs")
+            if view:
+                random = np.random.default_rng([number, view])
+                turned = amounts[:: 1 - 2 * (view & 1), :: 1 - (view & 2)][view * 16 :, view * 24 :]
+                turned = turned * random.uniform(0.8, 1.2, 2).astype(np.float32)
+                pixels = stained(turned, STAINS + random.normal(0, 0.025, STAINS.shape)).round().astype(np.uint8)
+            if not files[-1].is_file():
+                write_slide(files[-1], pixels, mpp=MPP, objective=20.0, levels=(1, 4))
     _write_labels(target)
     return files
 
@@ -153,7 +161,8 @@ def _write_labels(folder: Path) -> None:
     rows = [("slide_id", "case_id", "label")]
     for name in sorted(file.stem for file in folder.glob("*.svs")):
         lesion = "real" not in name and int(name.rpartition("_")[2]) % 2
-        rows.append((name, name, "lesion" if lesion else "normal"))
+        case = name[:-1] if "real" in name else name  # views of a band are one patient's
+        rows.append((name, case, "lesion" if lesion else "normal"))
     with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as table:
         csv.writer(table).writerows(rows)
 

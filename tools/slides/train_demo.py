@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
         save_encoder(train_encoder(patches, steps=chosen.steps, seed=chosen.seed), folder)
     encoder = build_encoder(str(folder))
     encode(files, encoder, chosen.out / "features")
-    encode(write_real(chosen.out / "train", "train"), encoder, chosen.out / "features", preset="biopsy")
+    real = write_real(chosen.out / "train", "train", views=4)
+    encode(real, encoder, chosen.out / "features", preset="biopsy")
     trained = train_heads(chosen.out, chosen.seed)
     if chosen.install:
         install(folder, trained)

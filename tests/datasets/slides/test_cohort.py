@@ -77,10 +77,11 @@ def test_a_cohort_is_pyramids_with_masks_and_labels_and_what_is_there_is_kept(
     assert labels == ["slide_id,case_id,label", "test_000,test_000,normal", "test_001,test_001,lesion"]
 
 
-def test_bands_of_the_real_slide_are_normal(tmp_path: Path) -> None:
-    files = write_real(tmp_path, "test")
-    assert [file.name for file in files] == [f"test_real_{number}.svs" for number in (1, 2, 3)]  # 0 is almost empty
-    assert (tmp_path / "labels.csv").read_text().count("normal") == 3
+def test_bands_of_the_real_slide_are_normal_in_every_view(tmp_path: Path) -> None:
+    files = write_real(tmp_path, "test", views=2)
+    bands = (1, 2, 3)  # 0 is almost empty
+    assert [file.stem for file in files] == [f"test_real_{band}{view}" for band in bands for view in (0, 1)]
+    assert (tmp_path / "labels.csv").read_text().count("normal") == 6
 
 
 @pytest.mark.parametrize("size", [(504, 512), (515, 512)])
