@@ -277,6 +277,9 @@ class _Undrawn(TorchFunctionMode):
 
 def fitting(weights: Mapping[str, Tensor], family: ModuleType) -> list[str]:
     """The models of a family that these weights fit in names and shapes, whatever their classes and channels in."""
+    if hasattr(family, "deduce"):
+        found = identify(weights)
+        return [found[0]] if found and found[1].keys() <= {"in_chans"} else []
     shapes = {name: tensor.to("meta") for name, tensor in weights.items()}
     fit = []
     for name, cfgs in family.default_cfgs.items():
@@ -299,16 +302,14 @@ def identify(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] | None
     Sizes that are not published are found for families whose module has `deduce` and `named`.
     """
     family = recognise(weights)
+    if hasattr(family, "deduce"):
+        assert family is not None
+        try:
+            return family.named(family.deduce(weights))
+        except (LookupError, ValueError):
+            return None
     fit = fitting(weights, family) if family else []
-    if len(fit) == 1:
-        return fit[0], {}
-    if fit or not hasattr(family, "deduce"):
-        return None
-    assert family is not None
-    try:
-        return family.named(family.deduce(weights))
-    except LookupError:
-        return None
+    return (fit[0], {}) if len(fit) == 1 else None
 
 
 def looks_like(weights: Mapping[str, Tensor], name: str = "") -> str:

@@ -133,7 +133,7 @@ def test_tiles_make_the_same_picture(model: Path, tmp_path: Path) -> None:
 def test_a_run_that_is_killed_leaves_no_half_picture(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     source, out = save(tmp_path / "in" / "a.png"), tmp_path / "out"
