@@ -281,7 +281,7 @@ def fitting(weights: Mapping[str, Tensor], family: ModuleType) -> list[str]:
         found = identify(weights)
         return [found[0]] if found and found[1].keys() <= {"in_chans"} else []
     shapes = {name: tensor.to("meta") for name, tensor in weights.items()}
-    fit = []
+    fit: list[str] = []
     for name, cfgs in family.default_cfgs.items():
         loose = {f"{place}.weight" for place in _listed(cfgs.default.first_conv)}
         loose |= {f"{place}.{end}" for place in _listed(cfgs.default.classifier) for end in ("weight", "bias")}
