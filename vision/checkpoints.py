@@ -308,7 +308,7 @@ def identify(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] | None
             return family.named(family.deduce(weights))
         except (LookupError, ValueError):
             return None
-    fit = fitting(weights, family) if family else []
+    fit: list[str] = fitting(weights, family) if family else []
     return (fit[0], {}) if len(fit) == 1 else None
 
 
