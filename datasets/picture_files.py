@@ -74,9 +74,10 @@ def open_picture(path: Path) -> PictureFile:
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":  # cameras put a preview behind the photograph
                 raise ValueError(f"it has {frames} frames; save each as a picture of its own")
-            exif = _exif(image)
             profile = image.info.get("icc_profile") or None
-            if _has_16_bits(path, image):
+            deep = _has_16_bits(path, image)
+            exif = _exif(image, turned=image.format == "TIFF" and not deep)
+            if deep:
                 return _deep(path, image, profile, exif)
             return _shallow(image, profile, exif)
     except Image.DecompressionBombError as error:
@@ -87,12 +88,17 @@ def open_picture(path: Path) -> PictureFile:
         raise UnreadableImageError(str(path), str(error).partition("\n")[0] or type(error).__name__) from error
 
 
-def _exif(image: Image.Image) -> bytes | None:
-    """What says something about the picture; a TIFF keeps how its pixels lie in the same place."""
+def _exif(image: Image.Image, *, turned: bool) -> bytes | None:
+    """What says something about the picture; a TIFF keeps how its pixels lie in the same place.
+
+    Pillow turns what it reads of a TIFF by itself: then the orientation is no longer true.
+    """
     with suppress(Exception):  # damaged EXIF data says nothing against the pixels
         found = image.getexif()
         for tag in set(found) - set(_TOLD) if image.format == "TIFF" else ():
             del found[tag]
+        if turned:
+            found.pop(274, None)
         return (image.info.get("exif") or found.tobytes()) if found else None
     return None
 

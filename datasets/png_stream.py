@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import Shaped
 
 __all__ = ["write_png"]
 
@@ -30,7 +29,7 @@ _CHUNK = 2**20
 def write_png(
     path: Path,
     size: tuple[int, int],
-    strips: Iterable[Shaped[np.ndarray, "rows width channels"]],
+    strips: Iterable[np.ndarray],
     *,
     profile: bytes | None = None,
     exif: bytes | None = None,
@@ -42,7 +41,8 @@ def write_png(
     Args:
         path: the file.
         size: width and height in pixels.
-        strips: 8 or 16 bits; 1 to 4 channels: grey, grey and alpha, RGB, RGBA; their rows add up to the height.
+        strips: (rows, width, channels) of 8 or 16 bits; 1 to 4 channels: grey, grey and alpha, RGB, RGBA; their rows
+            add up to the height.
         profile: ICC profile.
         exif: EXIF data, with or without its prefix.
         software: what the file says made it, in Latin letters.

@@ -59,7 +59,7 @@ def run(settings: ListSettings) -> int:
 
 
 def list_models() -> Iterator[dict[str, Any]]:
-    """Published models: name, paper, parameters in millions, ImageNet top-1, PSNR (dB) on Set5 of what restores, and weights."""
+    """Published models: name, paper, parameters in millions, top-1, PSNR (dB) on Set5, and where weights are."""
     for family in FAMILIES.values():
         for name, tags in family.default_cfgs.items():
             with torch.device("meta"):

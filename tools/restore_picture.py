@@ -188,7 +188,7 @@ def _write_whole(
         first += len(rows)
     kept: dict[str, Any] = {key: value for key, value in (("icc_profile", picture.profile), ("exif", exif)) if value}
     if path.suffix.lower() in (".tif", ".tiff"):
-        kept["compression"] = "tiff_deflate"
+        kept |= {} if exif else {"compression": "tiff_deflate"}  # Pillow's library for it fails on EXIF data
     else:
         kept["quality"] = quality
     Image.fromarray(whole[..., 0] if channels == 1 else whole).save(path, **kept)

@@ -278,8 +278,11 @@ class Undrawn(TorchFunctionMode):
 
 def fitting(weights: Mapping[str, Tensor], family: ModuleType) -> list[str]:
     """The models of a family that these weights fit in names and shapes, whatever their classes and channels in."""
+    if hasattr(family, "deduce"):
+        found = identify(weights)
+        return [found[0]] if found and found[1].keys() <= {"in_chans"} else []
     shapes = {name: tensor.to("meta") for name, tensor in weights.items()}
-    fit = []
+    fit: list[str] = []
     for name, cfgs in family.default_cfgs.items():
         loose = {f"{place}.weight" for place in _listed(cfgs.default.first_conv)}
         loose |= {f"{place}.{end}" for place in _listed(cfgs.default.classifier) for end in ("weight", "bias")}
@@ -300,16 +303,14 @@ def identify(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] | None
     Sizes that are not published are found for families whose module has `deduce` and `named`.
     """
     family = recognise(weights)
-    fit = fitting(weights, family) if family else []
-    if len(fit) == 1:
-        return fit[0], {}
-    if fit or not hasattr(family, "deduce"):
-        return None
-    assert family is not None
-    try:
-        return family.named(family.deduce(weights))
-    except LookupError:
-        return None
+    if hasattr(family, "deduce"):
+        assert family is not None
+        try:
+            return family.named(family.deduce(weights))
+        except (LookupError, ValueError):
+            return None
+    fit: list[str] = fitting(weights, family) if family else []
+    return (fit[0], {}) if len(fit) == 1 else None
 
 
 def looks_like(weights: Mapping[str, Tensor], name: str = "") -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from regard import create_model
 from regard.vision import checkpoints
+from regard.vision.attention.plain.hat_network import PlainHAT
 from regard.vision.backbones import hat, hat_layers
 from regard.vision.backbones.hat import HAT, deduce, named, reflect, start_from
 
@@ -70,6 +71,12 @@ def test_without_features_a_scale_of_one_gives_the_picture_back() -> None:
     torch.nn.init.zeros_(model.conv_last.weight)
     torch.nn.init.zeros_(model.conv_last.bias)
     torch.testing.assert_close(model(picture()), picture())
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_the_plain_formulation_gives_the_same(scale: int) -> None:
+    model = small(scale=scale)
+    torch.testing.assert_close(PlainHAT(model)(picture(13, 18)), model(picture(13, 18)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])

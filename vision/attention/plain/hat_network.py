@@ -6,6 +6,7 @@ Source: Chen et al. 2023, arXiv:2205.04437, section 3.
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,7 +34,8 @@ class PlainHAT(nn.Module):
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels scaled_height scaled_width"]:
         """Restore pictures in 0-1."""
-        whole, side, (height, width) = self.whole, self.whole.window_size, x.shape[2:]
+        whole: Any = self.whole
+        side, (height, width) = whole.window_size, x.shape[2:]
         padded = reflect(x, -height % side, -width % side)
         shallow = whole.conv_first((padded - whole.mean) * whole.img_range)
         maps = _normed(whole.patch_embed["norm"], shallow)
@@ -54,7 +56,7 @@ class PlainHAT(nn.Module):
         return (picture / whole.img_range + whole.mean)[:, :, : height * whole.scale, : width * whole.scale]
 
 
-def _plain(layer: HybridAttentionLayer | OverlappingCrossAttentionLayer) -> nn.Module:
+def _plain(layer: Any) -> nn.Module:
     """The attention of a layer, written out, with its weights."""
     plain: nn.Module
     if isinstance(layer, OverlappingCrossAttentionLayer):
@@ -71,8 +73,8 @@ def _plain(layer: HybridAttentionLayer | OverlappingCrossAttentionLayer) -> nn.M
             window_size=attention.window_size,
             shift=layer.shift,
             conv_scale=layer.conv_scale,
-            compress_ratio=dim // layer.conv_block.cab[0].out_channels,  # type: ignore[operator]
-            squeeze_factor=dim // layer.conv_block.cab[3].attention[1].out_channels,  # type: ignore[union-attr, index, operator]
+            compress_ratio=dim // layer.conv_block.cab[0].out_channels,
+            squeeze_factor=dim // layer.conv_block.cab[3].attention[1].out_channels,
             qkv_bias=attention.qkv.bias is not None,
         )
     weights = layer.state_dict()
