@@ -36,7 +36,11 @@ def python(*arguments: str, cwd: Path | None = None) -> str:
 def sources() -> list[Path]:
     files = [path for folder in PACKAGES[1:] for path in sorted((ROOT / folder).rglob("*"))]
     kinds, folders = (".py", ".yaml", ".png", ".txt"), ("embedded", "report_page", "page_parts")
-    kept = [path for path in files if path.is_file() and (path.suffix in kinds or {*path.parts} & {*folders})]
+    kept = [
+        path
+        for path in files
+        if path.is_file() and (path.suffix in kinds or {*path.relative_to(ROOT).parts} & {*folders})
+    ]
     return [*ROOT.glob("*.py"), *kept]
 
 
