@@ -146,7 +146,7 @@ def test_a_broken_image_stops_and_the_run_goes_on_when_it_is_mended(
 def test_ten_kills_leave_the_files_of_an_unbroken_run(tmp_path: Path) -> None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["regard.tools.evaluate_lvlms"])
-    words = [*FEW, "--scenes", "40", "--batch_size", "1", "--max_new_tokens", "20", "--fix", "vhr", "--out"]
+    words = [*FEW, "--scenes", "24", "--batch_size", "1", "--max_new_tokens", "12", "--fix", "vhr", "--out"]
     answers, moments, sizes = tmp_path / "broken" / "scene_captions" / "answers", random.Random(1), [0]
 
     def begin(folder: str) -> multiprocessing.process.BaseProcess:

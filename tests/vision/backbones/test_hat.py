@@ -32,7 +32,7 @@ def picture(height: int = 9, width: int = 14, channels: int = 3) -> Tensor:
     ],
 )
 def test_sizes_are_the_published_ones(name: str, parameters: int) -> None:
-    with torch.device("meta"), checkpoints._Undrawn():
+    with torch.device("meta"), checkpoints.Undrawn():
         model = timm.create_model(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
     assert named(deduce(model.state_dict())) == (name, {})
