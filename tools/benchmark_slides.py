@@ -29,6 +29,7 @@ from ..datasets.slides.open_slide import open_slide
 from ..datasets.slides.patches import PatchReader
 from ..datasets.slides.thumbnail import thumbnail
 from ..datasets.slides.write_slide import write_slide
+from ..vision.encoders import ENCODERS, PatchEncoder, build_encoder
 from .measure import interleaved, quartiles, spread
 from .settings import BenchmarkSettings
 from .slides.read_ahead import ReadAhead
@@ -44,10 +45,9 @@ _COUNT = 256
 #: The huge slide: its side in pixels, and patches that are read of it.
 _HUGE, _MANY = 100_000, 2000
 
-#: Patches of an encoder.
-_ENCODED, _ENCODER = 224, "mobilenetv3_small_050"
-
-_MEAN, _STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+#: Encoders: the embedded one, of patches of 128 pixels, and a small one of timm, of 224; its weights cost the same if
+#: they are random.
+_ENCODERS = ("embedded", "mobilenetv3_small_050")
 
 
 def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
@@ -72,8 +72,9 @@ def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
             for what, first in (("aligned", 0), ("unaligned", 100)):
                 sys.stderr.write(f"{side} px, {what}\n")
                 rows.append(_reading(path, side, what, first, tiffslide, settings))
-            sys.stderr.write(f"{side} px, encode\n")
-            rows.append(_encoding(path, side, settings))
+            for encoder in _ENCODERS:
+                sys.stderr.write(f"{side} px, encode, {encoder}\n")
+                rows.append(_encoding(path, side, encoder, settings))
         sys.stderr.write(f"{_HUGE} px, memory\n")
         rows.append(_memory(Path(folder, "huge.svs")))
     return rows
@@ -160,8 +161,8 @@ def _reading(
 class _Patches(Dataset[Tensor]):
     """What a plain pipeline has: a patch a time, normalised for the network."""
 
-    def __init__(self, path: Path, grid: Grid) -> None:
-        self.path, self.grid = path, grid
+    def __init__(self, path: Path, grid: Grid, mean: Tensor, std: Tensor) -> None:
+        self.path, self.grid, self.mean, self.std = path, grid, mean, std
         self.slide: Any = None
 
     def __len__(self) -> int:
@@ -175,35 +176,41 @@ class _Patches(Dataset[Tensor]):
         corner = tuple(self.grid.coordinates[place].tolist())
         region = self.slide.read_region(corner, 0, (self.grid.side, self.grid.side)).convert("RGB")
         pixels = torch.from_numpy(np.array(region)).permute(2, 0, 1).float() / 255
-        return (pixels - _MEAN[:, None, None]) / _STD[:, None, None]
+        return (pixels - self.mean) / self.std
 
 
-def _encoding(path: Path, side: int, settings: BenchmarkSettings) -> dict[str, Any]:
-    grid = _lattice(side, 100, _ENCODED, _COUNT)
+def _encoder(name: str) -> PatchEncoder:
+    if name in ENCODERS:
+        return build_encoder(name).to(memory_format=torch.channels_last)
     torch.manual_seed(0)
-    network = timm.create_model(_ENCODER, num_classes=0).eval().to(memory_format=torch.channels_last)
+    network = timm.create_model(name, num_classes=0).to(memory_format=torch.channels_last)
+    config: dict[str, Any] = network.pretrained_cfg  # type: ignore[assignment]
+    options: dict[str, Any] = {"dim": network.num_features, "size": config["input_size"][-1]}
+    return PatchEncoder(network, name=name, mean=config["mean"], std=config["std"], **options).eval()
 
-    def encode(pixels: np.ndarray) -> Tensor:
-        planes = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-        return network(planes.sub_(255 * _MEAN[:, None, None]).div_(255 * _STD[:, None, None]))
+
+def _encoding(path: Path, side: int, name: str, settings: BenchmarkSettings) -> dict[str, Any]:
+    encode = _encoder(name)
+    grid = _lattice(side, 100, encode.size, _COUNT)
+    colours = encode.mean[0], encode.std[0]  # 3 1 1
 
     def ours() -> Tensor:
         with torch.inference_mode(), ReadAhead(PatchReader(open_slide(path), grid), waiting=2) as batches:
-            read = [(places, encode(pixels)) for places, pixels in batches]
+            read = [(places, encode(torch.from_numpy(pixels))) for places, pixels in batches]
         places, features = zip(*read, strict=True)
         return torch.cat(features)[np.concatenate(places).argsort()]
 
     def with_loader(workers: int) -> Tensor:
-        loader = DataLoader(_Patches(path, grid), batch_size=64, num_workers=workers)
+        loader = DataLoader(_Patches(path, grid, *colours), batch_size=64, num_workers=workers)
         with torch.inference_mode():
-            return torch.cat([network(batch.to(memory_format=torch.channels_last)) for batch in loader])
+            return torch.cat([encode.network(batch.to(memory_format=torch.channels_last)) for batch in loader])
 
     passes = {"ours": ours, "loader": lambda: with_loader(0), "loader with a worker": lambda: with_loader(1)}
     expected = ours()
     for who, once in passes.items():
         if not torch.allclose(once(), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
             raise ValueError(f"{who} and ours give different features")
-    return _row(side, f"encode, {_ENCODER}", passes, len(grid), settings.repeats)
+    return _row(side, f"encode, {name}", passes, len(grid), settings.repeats)
 
 
 def _row(side: int, what: str, passes: dict[str, Callable[[], Any]], count: int, repeats: int) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def load_instruments(settings: SlideSettings) -> Instruments:
     if "features" in stages or (row is None and None in (settings.patch, settings.mpp)):
         encoder = build_encoder(settings.encoder, weights=settings.weights, trust=settings.trust)
         key = encoder_fingerprint(encoder)
-        encoder = encoder.to(device)
+        encoder.to(device).to(memory_format=torch.channels_last)  # what convolutions are fast in
     if "prediction" in stages and settings.head:
         ensemble = Ensemble(find_heads(settings.head), device, trust=settings.trust)
         assert encoder is not None
