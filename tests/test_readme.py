@@ -150,6 +150,13 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path, monkeypatch: p
         small = ["--heads", "[abmil]", "--instances", "[50]", "--features", "8", "--repeats", "1"]
         assert run(job, *words, *small) == (0 if find_spec("torchmil") or "--chunk" in words else 2)
         return
+    if "--restorers" in words:
+        tiles = ["--tile", "16", "--overlaps", "[1]"] if "--tile" in words else []
+        small = ["--restorers", "[hat_photo_x2]", "--sides", "[24]", "--repeats", "1", *tiles]
+    if "--slides" in words:
+        small = ["--slides", "[4352]", "--repeats", "1"]
+        assert run(job, *words, *small) == (0 if find_spec("tiffslide") else 2)  # of this command only
+        return
     if "--lvlms" in words:
         small = [*small, "--lvlms", "[embedded]", "--new_tokens", "3"]
     small = [*FEW_FIXES, "--scenes", "2"] if fixes else small

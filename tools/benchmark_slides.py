@@ -139,7 +139,7 @@ def _reading(
 
     def ours() -> dict[int, np.ndarray]:
         reader = PatchReader(open_slide(path, reader="tiff"), grid)
-        return {place: pixels for places, batch in reader for place, pixels in zip(places, batch, strict=True)}
+        return {int(place): pixels for places, batch in reader for place, pixels in zip(places, batch, strict=True)}
 
     def with_openslide() -> dict[int, np.ndarray]:
         return dict(enumerate(_one_by_one(path, grid)))

@@ -38,6 +38,9 @@ from .settings import RestoreSettings
 
 __all__ = ["find_model", "parse_bytes", "run"]
 
+#: Seconds without a write after which a half file is nobody's.
+_LEFT_S = 600
+
 #: Formats of results, by the ends of their names.
 _SUFFIXES = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
 
@@ -65,6 +68,7 @@ def run(settings: RestoreSettings) -> int:
         raise ValueError(f"{pairs[0][1]} is there already; give another name, or --overwrite true")
     rows: list[dict[str, Any]] = []
     if missing:
+        _remove_leftovers(missing)
         threads = torch.get_num_threads()
         torch.set_num_threads(settings.threads or threads)
         try:
@@ -190,6 +194,14 @@ def _claim(folder: Path, settings: RestoreSettings) -> None:
             )
     versions = {"regard": __version__, "torch": torch.__version__}
     write_atomically(record, json.dumps({"settings": now, "versions": versions}, indent=1))
+
+
+def _remove_leftovers(pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Remove what killed runs left of results; what was written to of late may be another run's that is at work."""
+    for _, result in pairs:
+        for left in result.parent.glob(f".{glob.escape(result.name)}.*{PARTIAL}*"):
+            if time.time() - left.stat().st_mtime > _LEFT_S:
+                left.unlink(missing_ok=True)
 
 
 def _earlier(folder: Path, results: set[str]) -> list[dict[str, Any]]:

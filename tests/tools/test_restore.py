@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from regard.tools import restore
 from regard.tools.export import export
 from regard.tools.restore import find_model, parse_bytes
 from regard.vision.restoration_start import start_as_interpolation
+from regard.whole_files import PARTIAL
 
 SMALL = {"dim": 8, "depths": [1], "num_heads": 1, "window_size": 4}
 
@@ -209,3 +211,14 @@ def test_bytes_are_read() -> None:
     assert parse_bytes("0.5 GiB") == 5e8
     with pytest.raises(ValueError, match="memory is '0'"):
         parse_bytes("0")
+
+
+def test_what_a_killed_run_left_is_removed_but_not_what_another_writes(model: Path, tmp_path: Path) -> None:
+    picture = save(tmp_path / "in" / "a.png")
+    old, new = (tmp_path / f".a_x2.png.{name}{PARTIAL}.png" for name in ("0123", "4567"))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (1, 1))
+    assert go(picture, tmp_path / "a_x2.png", "--model", model) == 0
+    assert not old.exists()
+    assert new.exists()
