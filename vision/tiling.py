@@ -83,7 +83,9 @@ def restore_strips(
     places = list(itertools.product(rows, columns))
     sample = _spread(places, FEW + len(places) // 8) if share_means and len(places) > 1 else []
     means = average_means(model, ((_area(*place), partial(_restore_one, model, picture[place])) for place in sample))
+    above = 0
     for row in rows:
+        left = 0
         strip = torch.zeros(channels, (row.stop - row.start) * scale, width * scale)
         for column in columns:
             with hold_means(model, means):
@@ -94,7 +96,9 @@ def restore_strips(
             if column is not columns[-1]:
                 part[:, :, part.shape[2] - shared :] *= 1 - ramp
             place += part
-            step(_area(row, column))
+            step((row.stop - above) * (column.stop - left))
+            left = column.stop
+        above = row.stop
         if held is not None:
             strip[:, :shared].mul_(ramp.unsqueeze(1)).add_(held)
         if row is rows[-1]:

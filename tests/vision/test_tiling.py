@@ -129,3 +129,10 @@ def test_the_cost_of_a_tile_grows_with_its_pixels() -> None:
     cost = tile_cost(Local(), lambda once: (once(), next(sizes))[1])
     assert cost.bytes_for(16**2) == pytest.approx(1000)
     assert cost.bytes_for(24**2) == pytest.approx(2000)
+
+
+def test_every_pixel_is_told_of_once() -> None:
+    told: list[int] = []
+    for _ in restore_strips(Local(), np.zeros((50, 70, 3), np.uint8), tile=32, overlap=8, step=told.append):
+        pass
+    assert sum(told) == 50 * 70
