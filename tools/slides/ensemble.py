@@ -96,10 +96,11 @@ class Ensemble:
         return self.classes[int(vote.probabilities.argmax())]
 
     def heats(self, vote: Prediction) -> list[Heat]:
-        """Attention, if the heads have any, and what they say of each patch alone."""
+        """Attention, if the heads have any, and what they say of each patch alone, the class of the slide first."""
         found = [] if vote.attention is None else [Heat("attention", vote.attention.double().numpy())]
-        for name, values in zip(self.classes, vote.alone.T, strict=True):
-            found.append(Heat(f"prob_{name}", values.double().numpy(), "probability"))
+        alone = dict(zip(self.classes, vote.alone.T, strict=True))
+        for name in sorted(alone, key=lambda name: name != self.label(vote)):
+            found.append(Heat(f"prob_{name}", alone[name].double().numpy(), "probability"))
         return found
 
 
