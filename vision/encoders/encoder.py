@@ -116,7 +116,8 @@ class PatchEncoder(nn.Module):
             pixels = pixels.new_empty(0, 3, self.resize, self.resize)
         edge = round((self.resize - self.size) / 2)
         pixels = pixels[..., edge : edge + self.size, edge : edge + self.size]
-        return ((pixels.float() / 255 - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        own = pixels.float().sub_(255 * self.mean).div_(255 * self.std)  # a copy, unless it is ours already
+        return own.contiguous(memory_format=torch.channels_last)
 
     def _pool(self, found: Tensor | Sequence[Tensor]) -> Tensor:
         """One vector a patch from what the network gave."""
