@@ -17,7 +17,7 @@ import torch
 from jobs import run
 from PIL import Image
 
-from regard.datasets.slides.write_slide import write_slide
+from regard.datasets.slides.writing import write_slide
 from regard.heads.trained_head import TrainedHead, save_trained_head
 
 GOOD = ("one", "two", "näme with späces")

@@ -175,8 +175,10 @@ def words_for_pictures(words: list[str], folder: Path) -> list[str]:
     torch.save({"params_ema": timm.create_model("hat_tiny_x4").state_dict()}, folder / "HAT_SRx4_ImageNet-pretrain.pth")
     if "hat_photo_x2" in words:
         return [*words, "--data", "pictures"]
-    if "photographs_x2" not in words:
+    if "restoration" in words:
         return words
+    if "photographs_x2" not in words:
+        return [*words, "--memory", "64GB"]  # this process has run the rest of the suite
     small = {"dim": 8, "depths": [1], "num_heads": 2, "window_size": 8}
     options = [word for key, value in small.items() for word in (f"--backbone.options.{key}", json.dumps(value))]
     few = ["--restoration.crops", "16", "--restoration.patch_px", "8", "--epochs", "1", "--precision", "32-true"]

@@ -25,10 +25,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..datasets.slides.grid import Grid
-from ..datasets.slides.open_slide import open_slide
+from ..datasets.slides.opening import open_slide
 from ..datasets.slides.patches import PatchReader
-from ..datasets.slides.thumbnail import thumbnail
-from ..datasets.slides.write_slide import write_slide
+from ..datasets.slides.small_view import thumbnail
+from ..datasets.slides.writing import write_slide
 from ..vision.encoders import ENCODERS, PatchEncoder, build_encoder
 from .measure import interleaved, quartiles, spread
 from .settings import BenchmarkSettings

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .feature_file import read_features as read_features
     from .feature_file import write_features as write_features
-    from .find_slides import find_slides as find_slides
     from .geojson import Region as Region
     from .geojson import read_regions as read_regions
     from .geojson import write_regions as write_regions
     from .grid import Grid as Grid
     from .grid import build_grid as build_grid
-    from .open_slide import open_slide as open_slide
+    from .opening import open_slide as open_slide
     from .patch_file import read_grid as read_grid
     from .patch_file import write_grid as write_grid
     from .patches import PatchReader as PatchReader
@@ -25,10 +24,11 @@ if TYPE_CHECKING:
     from .slide import Slide as Slide
     from .slide import UnreadableSlideError as UnreadableSlideError
     from .slide import UnreadableTileError as UnreadableTileError
-    from .thumbnail import thumbnail as thumbnail
+    from .slide_files import find_slides as find_slides
+    from .small_view import thumbnail as thumbnail
     from .tissue import Tissue as Tissue
     from .tissue import find_tissue as find_tissue
-    from .write_slide import write_slide as write_slide
+    from .writing import write_slide as write_slide
 
 # What users may touch -> its file.
 _FILES = {
@@ -41,17 +41,17 @@ _FILES = {
     "UnreadableSlideError": "slide",
     "UnreadableTileError": "slide",
     "build_grid": "grid",
-    "find_slides": "find_slides",
+    "find_slides": "slide_files",
     "find_tissue": "tissue",
-    "open_slide": "open_slide",
+    "open_slide": "opening",
     "read_features": "feature_file",
     "read_grid": "patch_file",
     "read_regions": "geojson",
-    "thumbnail": "thumbnail",
+    "thumbnail": "small_view",
     "write_features": "feature_file",
     "write_grid": "patch_file",
     "write_regions": "geojson",
-    "write_slide": "write_slide",
+    "write_slide": "writing",
 }
 
 __all__ = [

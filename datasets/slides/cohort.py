@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from .textures import PIECE, STAINS, Part, Textures, amounts_of, load_textures, real_bands, stained
-from .write_slide import write_slide
+from .writing import write_slide
 
 __all__ = ["MASK_STEP", "RenderedSlide", "render_slide", "write_cohort", "write_real"]
 

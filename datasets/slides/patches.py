@@ -61,7 +61,7 @@ class PatchReader:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from PIL import Image
-        >>> from regard.datasets.slides.open_slide import open_slide
+        >>> from regard.datasets.slides.opening import open_slide
         >>> corners = np.array([[0, 0], [200, 0]])
         >>> spacing = {"patch": 100, "side": 200, "step": 200, "mpp": 1.0, "slide_mpp": 0.5}
         >>> grid = Grid(corners, np.ones(2), **spacing, width=400, height=200)

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from .open_slide import open_slide
+from .opening import open_slide
 
 __all__ = ["EMBEDDED_SLIDE", "STAINS", "Textures", "amounts_of", "load_textures", "real_bands", "stained"]
 

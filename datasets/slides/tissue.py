@@ -20,7 +20,7 @@ from .pen_marks import find_marks
 from .segmenter import Segmenter, run_segmenter
 from .shapes import merge, polygons, shapely
 from .slide import Slide
-from .thumbnail import thumbnail
+from .small_view import thumbnail
 from .tissue_mask import PRESETS, TissueOptions, clean_mask, tissue_mask
 
 __all__ = ["Tissue", "find_tissue"]

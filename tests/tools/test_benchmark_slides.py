@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regard.datasets.slides.open_slide import open_slide
-from regard.datasets.slides.write_slide import write_slide
+from regard.datasets.slides.opening import open_slide
+from regard.datasets.slides.writing import write_slide
 from regard.tools.benchmark_slides import _mirrored, lines, measure, texture
 from regard.tools.settings import BenchmarkSettings
 

@@ -49,7 +49,8 @@ def save(path: Path, **options: object) -> Path:
 
 
 def go(*words: object) -> int:
-    return run("restore", *words, "--threads", "1")
+    memory = [] if "--memory" in words else ["--memory", "64GB"]  # this process has run the rest of the suite
+    return run("restore", *words, *memory, "--threads", "1")
 
 
 def summary(folder: Path) -> dict:

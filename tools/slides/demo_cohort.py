@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from ...datasets.slides.cohort import write_cohort
 from ...datasets.slides.feature_file import write_features
 from ...datasets.slides.grid import Grid, build_grid
-from ...datasets.slides.open_slide import open_slide
+from ...datasets.slides.opening import open_slide
 from ...datasets.slides.patches import PatchReader
 from ...datasets.slides.slide import Slide
 from ...datasets.slides.tissue import find_tissue

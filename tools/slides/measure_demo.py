@@ -28,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 
 from ...datasets.slides.cohort import MASK_STEP, write_real
 from ...datasets.slides.feature_file import read_features
-from ...datasets.slides.open_slide import open_slide
+from ...datasets.slides.opening import open_slide
 from ...datasets.slides.textures import EMBEDDED_SLIDE
 from ...vision.encoders import build_encoder
 from ...whole_files import write_atomically

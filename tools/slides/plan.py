@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...class_names import nearest
-from ...datasets.slides.find_slides import find_slides
+from ...datasets.slides.slide_files import find_slides
 from ..settings import SlideSettings
 
 __all__ = ["STAGES", "SlideTask", "part_of", "plan_slides", "wanted_stages"]

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from ... import heads, vision
 from ...datasets.slides.cohort import render_slide, write_real
 from ...datasets.slides.textures import EMBEDDED_SLIDE
-from ...datasets.slides.write_slide import write_slide
+from ...datasets.slides.writing import write_slide
 from ...vision.encoders import build_encoder
 from .. import train_bags
 from ..settings import BagSettings, HeadSettings, OptimizerSettings, TrainSettings

@@ -23,11 +23,11 @@ from jaxtyping import Float, Int, UInt8
 from ...datasets.slides.feature_file import check_features, export_pt, read_features, write_features
 from ...datasets.slides.geojson import read_regions, split_regions, write_regions
 from ...datasets.slides.grid import Grid, build_grid
-from ...datasets.slides.open_slide import open_slide
+from ...datasets.slides.opening import open_slide
 from ...datasets.slides.patch_file import write_grid
 from ...datasets.slides.patches import PatchReader
 from ...datasets.slides.slide import Slide
-from ...datasets.slides.thumbnail import thumbnail
+from ...datasets.slides.small_view import thumbnail
 from ...datasets.slides.tissue import find_tissue
 from ...whole_files import PARTIAL, write_atomically
 from ..progress import progress

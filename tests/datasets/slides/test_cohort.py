@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from regard.datasets.slides.cohort import render_slide, write_cohort, write_real
-from regard.datasets.slides.open_slide import open_slide
+from regard.datasets.slides.opening import open_slide
 from regard.datasets.slides.textures import EMBEDDED_SLIDE, amounts_of, load_textures, stained
 from regard.datasets.slides.tissue import find_tissue
 

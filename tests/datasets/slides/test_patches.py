@@ -8,12 +8,12 @@ import tifffile
 from PIL import Image
 
 from regard.datasets.slides.grid import Grid
-from regard.datasets.slides.open_slide import open_slide
+from regard.datasets.slides.opening import open_slide
 from regard.datasets.slides.patches import PatchReader
 from regard.datasets.slides.slide import Slide
-from regard.datasets.slides.thumbnail import thumbnail
+from regard.datasets.slides.small_view import thumbnail
 from regard.datasets.slides.tiff_slide import TiffSlide
-from regard.datasets.slides.write_slide import write_slide
+from regard.datasets.slides.writing import write_slide
 
 WIDTH, HEIGHT = 700, 560
 

@@ -14,7 +14,7 @@ from jobs import run, start
 from slide_drill import BAD, GOOD, fork, results, tissue, write_instruments, write_slides
 
 from regard.datasets.bags import open_bags
-from regard.datasets.slides.write_slide import write_slide
+from regard.datasets.slides.writing import write_slide
 from regard.tools.slides.result import read_results
 
 pytestmark = [

@@ -38,7 +38,7 @@ def open_slide(
 
     Example:
         >>> import tempfile
-        >>> from regard.datasets.slides.write_slide import write_slide
+        >>> from regard.datasets.slides.writing import write_slide
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_slide(f"{folder}/a.svs", np.zeros((600, 500, 3), dtype=np.uint8), mpp=0.5, levels=(1, 4))
         ...     slide = open_slide(f"{folder}/a.svs")

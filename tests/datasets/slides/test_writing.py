@@ -3,8 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regard.datasets.slides.open_slide import open_slide
-from regard.datasets.slides.write_slide import write_slide
+from regard.datasets.slides.opening import open_slide
+from regard.datasets.slides.writing import write_slide
 
 
 def test_a_function_is_asked_for_each_tile_once_and_gives_the_same_file(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from regard.datasets.slides.find_slides import find_slides
-from regard.datasets.slides.open_slide import open_slide
+from regard.datasets.slides.opening import open_slide
 from regard.datasets.slides.slide import Slide, UnreadableSlideError, UnreadableTileError
+from regard.datasets.slides.slide_files import find_slides
 from regard.datasets.slides.tiff_slide import TiffSlide
-from regard.datasets.slides.write_slide import write_slide
+from regard.datasets.slides.writing import write_slide
 
 APERIO = "Aperio Image Library v11\r\n512x512 [0,0 512x512] (256x256) J2K/KDU Q=70|AppMag = 20|MPP = 0.5"
 
