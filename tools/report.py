@@ -8,16 +8,16 @@ script puts them on the page as text only. Its parts are in `report_page`: marku
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
-import json
-import math
 from collections.abc import Mapping
 from importlib.resources import files
 from string import Template
 from typing import Any
 
 from PIL import Image, ImageOps
+
+from .page_policy import policy_hash
+from .strict_json import strict_json
 
 __all__ = ["build_report", "data_uri"]
 
@@ -71,10 +71,10 @@ def build_report(data: Mapping[str, Any]) -> str:
     page = Template((folder / "report.html").read_text(encoding="utf-8"))
     return page.substitute(
         style=style,
-        style_hash=_policy_hash(style),
+        style_hash=policy_hash(style),
         script=script,
-        script_hash=_policy_hash(script),
-        data=json.dumps(_finite(data), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        script_hash=policy_hash(script),
+        data=strict_json(data).replace("<", "\\u003c"),
     )
 
 
@@ -109,18 +109,3 @@ def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     held = io.BytesIO()
     image.save(held, kind, **options)
     return held.getvalue()
-
-
-def _policy_hash(text: str) -> str:
-    """As a Content-Security-Policy names a style or script that may stand in the page."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(own) for key, own in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(own) for own in value]
-    return value

@@ -17,7 +17,7 @@ def test_the_slide_that_is_measured_continues_without_seams(tmp_path: Path) -> N
 
 
 def test_a_slide_that_is_too_small_is_named() -> None:
-    pytest.importorskip("tiffslide")
+    pytest.importorskip("tiffslide", reason="tiffslide is a dependency of this benchmark alone")
     with pytest.raises(ValueError, match="at least 4352 pixels a side, not 300"):
         measure(BenchmarkSettings(slides=[8192, 300]))
 

@@ -7,14 +7,13 @@ JSON, without any `<`.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from importlib.resources import files
 from string import Template
 from typing import Any
 
-from .strict_json import strict_json
+from ..page_policy import policy_hash
+from ..strict_json import strict_json
 
 __all__ = ["build_page"]
 
@@ -34,13 +33,8 @@ def build_page(name: str, data: Mapping[str, Any], **parts: str) -> str:
     return page.substitute(
         parts,
         style=style,
-        style_hash=_policy_hash(style),
+        style_hash=policy_hash(style),
         script=script,
-        script_hash=_policy_hash(script),
+        script_hash=policy_hash(script),
         data=strict_json(data).replace("<", "\\u003c"),
     )
-
-
-def _policy_hash(text: str) -> str:
-    """As a Content-Security-Policy names a style or script that may stand in the page."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

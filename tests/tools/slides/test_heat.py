@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 import numpy as np
+import openslide
 import pytest
 import shapely
 import tifffile
@@ -228,7 +229,6 @@ def test_the_overlay_lies_over_the_slide_at_its_physical_size(tmp_path: Path) ->
 
 
 def test_openslide_takes_the_overlay_for_a_slide(tmp_path: Path) -> None:
-    openslide = pytest.importorskip("openslide")
     slide = tissue_slide(1200, 900)
     grid = whole_grid(slide, 60)
     lattice = lay_out(grid, np.ones(len(grid)))

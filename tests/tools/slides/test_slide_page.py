@@ -15,6 +15,8 @@ import pytest
 import shapely
 from flat_slide import FlatSlide, tissue_slide, whole_grid
 from PIL import Image
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 
 from regard.tools.slides import slide_page
 from regard.tools.slides.heat import Heat
@@ -157,15 +159,14 @@ def test_the_score_under_the_pointer_is_told_and_the_bar_has_a_length(browser: A
     browser.wait("window.regardSlide")
     assert re.fullmatch(r"(1|2|5)0* (µm|mm)", browser.texts("#scale")[0])
     browser.driver.execute_async_script("window.regardSlide.lookAt(475, 355, 20, 20); setTimeout(arguments[0], 300)")
-    chains = pytest.importorskip("selenium.webdriver.common.action_chains")
     canvas = browser.driver.find_element("id", "canvas")
-    chains.ActionChains(browser.driver).move_to_element(canvas).move_by_offset(3, 3).perform()
+    ActionChains(browser.driver).move_to_element(canvas).move_by_offset(3, 3).perform()
     words = browser.wait("(text => text.includes('attention:') && text)(document.querySelector('#under').innerText)")
     assert re.search(
         "x 485, y 36[45] px\nattention: [\\d.]+\N{MULTIPLICATION SIGN} an even spread, percentile \\d+\nprob_", words
     )
-    chains.ActionChains(browser.driver).scroll_from_origin(
-        chains.ScrollOrigin.from_element(canvas),
+    ActionChains(browser.driver).scroll_from_origin(
+        ScrollOrigin.from_element(canvas),
         0,
         240,
     ).perform()
