@@ -19,7 +19,7 @@ __all__ = ["AlbumentationsList"]
 class AlbumentationsList:
     """Apply transforms of albumentations, one after the other, to a Pillow image.
 
-    Randomness comes from Python's global generator: the same state of it gives the same picture.
+    Randomness comes from Python's global generator: the same state of it gives the same image.
 
     Args:
         entries: each is the name of a transform, or a mapping of one name to its arguments. `OneOf`,
@@ -28,7 +28,7 @@ class AlbumentationsList:
 
     Raises:
         ValueError: no transform has the name, it does not take an argument, or (when called) it changes the
-            size, the channels or the type of the picture.
+            size, the channels or the type of the image.
 
     Example:
         >>> from PIL import Image

@@ -132,8 +132,8 @@ def _labelled(part: Any, origin: str, image: str | None = None, label: str | Non
         targets = np.asarray(rows, dtype=np.int64)
         if len(targets) and (targets == -1).all():
             return None
-    pictures = part.select_columns([image]).cast_column(image, library.Image(decode=False)).with_format(None)
-    return LabelledImages(_Encoded(pictures, image), targets, classes, origin=origin)
+    encoded = part.select_columns([image]).cast_column(image, library.Image(decode=False)).with_format(None)
+    return LabelledImages(_Encoded(encoded, image), targets, classes, origin=origin)
 
 
 def _is_image(feature: Any) -> bool:

@@ -1,7 +1,7 @@
 """Loaders whose order and augmentation depend on the seed and the epoch alone.
 
 Every draw of a training image carries a seed of its own, made of the run's seed, the epoch and the image. So
-an epoch is the same pictures for any number of workers and processes, after a restart, and whatever else uses
+an epoch is the same images for any number of workers and processes, after a restart, and whatever else uses
 the global random generators; and these are left as they were.
 """
 

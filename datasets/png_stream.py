@@ -1,4 +1,4 @@
-"""PNG files that are written a few lines at a time, so that a picture need not be in memory at once.
+"""PNG files that are written a few lines at a time, so that an image need not be in memory at once.
 
 Source: W3C, Portable Network Graphics (Third Edition), 2025: chunks (5.3), filters (9.2), iCCP (11.3.2.3) and
 eXIf (11.3.4.5).
@@ -19,7 +19,7 @@ __all__ = ["write_png"]
 #: Colour type by the number of channels: grey, grey and alpha, RGB, RGBA.
 _TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
-#: The filter that subtracts the line above; on pictures that are enlarged it is as good as any.
+#: The filter that subtracts the line above; on images that are enlarged it is as good as any.
 _UP = 2
 
 #: Bytes of compressed data in a chunk.
@@ -36,7 +36,7 @@ def write_png(
     software: str = "regard",
     level: int = 4,
 ) -> None:
-    """Write a picture of which strips come one after another from the top.
+    """Write an image of which strips come one after another from the top.
 
     Args:
         path: the file.
@@ -72,7 +72,7 @@ def write_png(
                     _write(file, name, data)
                 above = np.zeros(width * kind[1] * kind[0].itemsize, np.uint8)
             if (strip.dtype, strip.shape[2]) != kind or strip.shape[1] != width:
-                raise ValueError(f"a strip of {strip.shape} {strip.dtype} is none of a picture {width} wide of {kind}")
+                raise ValueError(f"a strip of {strip.shape} {strip.dtype} is none of an image {width} wide of {kind}")
             lines += len(strip)
             for rows in np.array_split(strip, -(-len(strip) // 64)):
                 raw = np.ascontiguousarray(rows, rows.dtype.newbyteorder(">")).view(np.uint8).reshape(len(rows), -1)
@@ -86,7 +86,7 @@ def write_png(
                     _write(file, b"IDAT", b"".join(waiting))
                     waiting = []
         if lines != height:
-            raise ValueError(f"the strips have {lines} rows, the picture {height}")
+            raise ValueError(f"the strips have {lines} rows, the image {height}")
         _write(file, b"IDAT", b"".join([*waiting, packer.flush()]))
         _write(file, b"IEND", b"")
 

@@ -151,7 +151,7 @@ def learning_questions(
         rng: all the chance.
         count: how many questions.
         habits: how often the answer is wrong.
-        seen: whether the picture is shown with them; if not, the answer is a guess by how common the thing is.
+        seen: whether the image is shown with them; if not, the answer is a guess by how common the thing is.
     """
     absent = [name for name in CLASSES if name not in scene.names]
     missed = [name for name in absent if PARTNER[name] in scene.names]

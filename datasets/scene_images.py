@@ -1,6 +1,6 @@
 """Rendered scenes as labelled images: one large thing among small ones, 24 classes, colour, without a download.
 
-The label is the kind of the large thing. It is at home in the place in three of four pictures, so that the background
+The label is the kind of the large thing. It is at home in the place in three of four images, so that the background
 helps but does not tell, and up to three small things of other kinds stand about, so that looking at the right spot
 pays.
 """
@@ -29,7 +29,7 @@ _TRIES = 12
 def open_scene_images() -> dict[str, LabelledImages]:
     """Open the scenes: 4,800 to train, 480 to validate, 960 to test, 96 x 96 px in colour, the same for everybody.
 
-    Pictures are drawn when asked for, in a third of a millisecond.
+    Images are drawn when asked for, in a third of a millisecond.
 
     Example:
         >>> parts = open_scene_images()
@@ -46,11 +46,11 @@ def open_scene_images() -> dict[str, LabelledImages]:
 
 
 class SingleScenes(Sequence[Any]):
-    """Pictures of one large thing each, whose class is the number of the picture modulo 24.
+    """Images of one large thing each, whose class is the number of the image modulo 24.
 
     Args:
         split: number of the split.
-        count: how many pictures there are.
+        count: how many images there are.
     """
 
     def __init__(self, split: int, count: int) -> None:
@@ -62,11 +62,11 @@ class SingleScenes(Sequence[Any]):
     def __getitem__(self, index: Any) -> Any:
         place = int(index)
         if not 0 <= place < self.images:
-            raise IndexError(f"there are {self.images} pictures, none has the number {index}")
+            raise IndexError(f"there are {self.images} images, none has the number {index}")
         return render(self.scene(place))
 
     def scene(self, index: int) -> Scene:
-        """What is in a picture; the large thing comes last."""
+        """What is in an image; the large thing comes last."""
         rng = np.random.default_rng([_SEED, _STREAM, self.split, index])
         name = CLASSES[index % len(CLASSES)]
         home = next(place for place, kinds in CONTEXTS.items() if name in kinds)

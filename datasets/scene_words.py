@@ -1,7 +1,7 @@
 """The 64 words of the scenes, as a tokenizer and a LLaVA processor of the transformers library.
 
 Prompts are those of LLaVA 1.5 in small letters: `user : <image> is there a dog in the image ? assistant :`. The
-processor puts as many `<image>` into the prompt as the picture has patches, and makes any picture 96 x 96 px.
+processor puts as many `<image>` into the prompt as the image has patches, and makes any image 96 x 96 px.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ def build_tokenizer() -> Any:
 
 
 def build_processor() -> Any:
-    """The processor of pictures and prompts.
+    """The processor of images and prompts.
 
     Returns:
-        A `transformers.LlavaProcessor`; pictures of any size and mode become 96 x 96 px, squashed, not cropped.
+        A `transformers.LlavaProcessor`; images of any size and mode become 96 x 96 px, squashed, not cropped.
 
     Example:
         >>> from PIL import Image
@@ -105,7 +105,7 @@ def build_processor() -> Any:
     from transformers import CLIPImageProcessorPil, LlavaProcessor
 
     square = {"height": IMAGE_PX, "width": IMAGE_PX}
-    pictures = CLIPImageProcessorPil(
+    images = CLIPImageProcessorPil(
         size=square,
         crop_size=square,
         do_center_crop=False,
@@ -113,7 +113,7 @@ def build_processor() -> Any:
         image_std=[0.25, 0.25, 0.25],
     )
     return LlavaProcessor(
-        pictures,
+        images,
         build_tokenizer(),
         patch_size=PATCH_PX,
         vision_feature_select_strategy="default",

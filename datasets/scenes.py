@@ -2,7 +2,7 @@
 
 In each place some things are common and some are rare, and things come in pairs that are often seen together (car and
 traffic light). A model that learns from such scenes can pick up habits, name the partner of what it sees, say; since
-each scene knows its objects, their boxes and its place, habit and sight can be told apart. The pictures are easy on
+each scene knows its objects, their boxes and its place, habit and sight can be told apart. The images are easy on
 purpose: one thing in a cell of a 3 x 3 grid.
 
 A scene follows from its split, the seed and its number alone.
@@ -38,7 +38,7 @@ __all__ = [
     "render",
 ]
 
-#: Height and width of a picture.
+#: Height and width of an image.
 IMAGE_PX = 96
 GRID = 3
 CELL_PX = IMAGE_PX // GRID
@@ -80,7 +80,7 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in a picture, known before it is drawn.
+    """What is in an image, known before it is drawn.
 
     Attributes:
         context: the place, one of `CONTEXTS`.
@@ -91,7 +91,7 @@ class Scene:
         >>> scene = Scenes("natural", 10)[3]
         >>> scene.context, scene.names
         ('kitchen', ('pizza', 'knife', 'dog', 'kite'))
-        >>> scene.picture().size
+        >>> scene.image().size
         (96, 96)
     """
 
@@ -104,7 +104,7 @@ class Scene:
         """The kinds of things that are there."""
         return tuple(thing.name for thing in self.objects)
 
-    def picture(self) -> Image.Image:
+    def image(self) -> Image.Image:
         """The scene as a Pillow image, always the same pixels."""
         return Image.fromarray(render(self))
 
@@ -212,7 +212,7 @@ def render(scene: Scene) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def patch_classes(scene: Scene, patch_px: int) -> Int[np.ndarray, "rows columns"]:
-    """What each patch of the picture belongs to: the number of the class whose cell it lies in, 24 for background.
+    """What each patch of the image belongs to: the number of the class whose cell it lies in, 24 for background.
 
     Args:
         scene: a scene of the 3 x 3 grid, as `Scenes` makes them.

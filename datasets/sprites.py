@@ -1,4 +1,4 @@
-"""Little pictures of 24 everyday things, to make up scenes of: an atlas of 48 px sprites in the package.
+"""Little images of 24 everyday things, to make up scenes of: an atlas of 48 px sprites in the package.
 
 Source: the emoji of Google's Noto Color Emoji 2.042, as Debian packages it (fonts-noto-color-emoji); the font is
 under OFL-1.1, its drawings are under Apache-2.0 (sprites.LICENSE.txt). The atlas was made once, with

@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from .activity import Activity
+from .session.activity import Activity
 
 __all__ = ["Answer", "of_sample", "token_texts"]
 

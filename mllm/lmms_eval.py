@@ -36,8 +36,8 @@ except ModuleNotFoundError:  # the module can be read without lmms-eval; its mod
 
 if TYPE_CHECKING:
     from .answer import Answer
-    from .edit import Intervention
     from .lvlm import LVLM
+    from .session.edit import Intervention
 
 __all__ = ["Regard", "manifest"]
 
@@ -136,7 +136,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         questions = []
         for request in requests:
             text, given, visuals, *place = request.args
-            questions.append(self._question(text, self._pictures(visuals, *place), given))
+            questions.append(self._question(text, self._loader(visuals, *place), given))
         found: list[Any] = [None] * len(requests)
         for index, answer in self._answers(questions):
             text = questions[index].options.cut(answer.text)
@@ -151,7 +151,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         open_questions: dict[int, Question] = {}
         for index, request in enumerate(requests):
             text, given, visuals, _, *place = request.args
-            open_questions[index] = self._question(text, self._pictures(visuals, *place), given)
+            open_questions[index] = self._question(text, self._loader(visuals, *place), given)
         for round_index in itertools.count(1):
             if not open_questions:
                 break
@@ -161,7 +161,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
                 said[index].append(open_questions[index].options.cut(answer.text))
             for index in order:
                 ask, *place = requests[index].args[3:]
-                pictures, text, ended, outputs, notes[index] = ask(
+                load_images, text, ended, outputs, notes[index] = ask(
                     self._document(*place),
                     previous_output=list(said[index]),
                     round_idx=round_index,
@@ -172,7 +172,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
                     del open_questions[index]
                 else:
                     given = requests[index].args[1]
-                    open_questions[index] = self._question(text, self._pictures(pictures), given)
+                    open_questions[index] = self._question(text, self._loader(load_images), given)
         for request, texts in zip(requests, said, strict=True):
             self.cache_hook.add_partial("generate_until_multi_round", (request.args[0], request.args[1]), texts)
         return said
@@ -187,7 +187,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             ValueError: a request has an answer and no question, as those of the metric acc_mutual_info.
         """
         asked: dict[tuple[Any, ...], dict[str, list[int]]] = {}
-        pictures: dict[tuple[Any, ...], Callable[[], Any]] = {}
+        load_images: dict[tuple[Any, ...], Callable[[], Any]] = {}
         for index, request in enumerate(requests):
             if len(request.args) != 6:
                 raise ValueError(
@@ -197,11 +197,11 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             text, target, visuals, *place = request.args
             answer = target(self._document(*place)) if callable(target) else str(target)
             asked.setdefault((text, *place), {}).setdefault(answer, []).append(index)
-            pictures[text, *place] = self._pictures(visuals, *place)
+            load_images[text, *place] = self._loader(visuals, *place)
         found: list[Any] = [None] * len(requests)
         for keys in batched(asked, lambda key: tuple(asked[key]), self.batch_size):
             answers = list(asked[keys[0]])
-            images = [images_of(pictures[key]()) for key in keys]
+            images = [images_of(load_images[key]()) for key in keys]
             read = self.lvlm.read(
                 images,
                 self._marked([key[0] for key in keys], images),
@@ -246,7 +246,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         with tqdm(total=len(questions), disable=self.rank != 0, desc="regard") as bar:
             for batch in batched(longest_first, lambda index: questions[index].options, self.batch_size):
                 options = questions[batch[0]].options
-                images = [images_of(questions[index].pictures()) for index in batch]
+                images = [images_of(questions[index].load_images()) for index in batch]
                 answers = self.lvlm.answer(
                     images,
                     self._marked([questions[index].text for index in batch], images),
@@ -264,16 +264,16 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
                 yield from zip(batch, answers, strict=True)
                 bar.update(len(batch))
 
-    def _question(self, text: str, pictures: Callable[[], Any], given: Mapping[str, Any]) -> Question:
+    def _question(self, text: str, load_images: Callable[[], Any], given: Mapping[str, Any]) -> Question:
         options, ignored = Options.of(given)
         for name in ignored:
             self._say(f"the task's option {name}={given[name]!r} is not honoured by the model regard")
-        return Question(text, pictures, options, given)
+        return Question(text, load_images, options, given)
 
     def _document(self, doc_id: Any, task: str, split: str) -> Any:
         return self.task_dict[task][split][doc_id]
 
-    def _pictures(self, visuals: Any, *place: Any) -> Callable[[], Any]:
+    def _loader(self, visuals: Any, *place: Any) -> Callable[[], Any]:
         return lambda: visuals(self._document(*place)) if callable(visuals) else visuals
 
     def _marked(self, texts: Sequence[str], images: Sequence[Sequence[Any]]) -> list[str]:

@@ -71,13 +71,13 @@ class Question(NamedTuple):
 
     Attributes:
         text: of the question.
-        pictures: gives its images, when their turn comes.
+        load_images: gives its images, when their turn comes.
         options: of the answer.
         given: the options as the task has them.
     """
 
     text: str
-    pictures: Callable[[], Any]
+    load_images: Callable[[], Any]
     options: Options
     given: Mapping[str, Any]
 

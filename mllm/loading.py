@@ -131,7 +131,7 @@ def load_processor(source: str, **hub: Any) -> Any:
     """The processor of a model: prompts are padded on the left, and there is a token to pad with.
 
     Raises:
-        ValueError: a file is missing, or what is there makes no pictures or no tokens.
+        ValueError: a file is missing, or what is there makes no images or no tokens.
     """
     kind = "its processor (preprocessor_config.json or processor_config.json, tokenizer.json, tokenizer_config.json)"
     processor = _read(source, kind, lambda: AutoProcessor.from_pretrained(source, trust_remote_code=False, **hub))

@@ -20,20 +20,20 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .answer import Answer, of_sample, token_texts
-from .asking import Asked, AtWork, seeded
-from .edit import Intervention
-from .image_free import image_free_inputs
-from .layers import image_columns
+from .images import ImageInput, as_image, image_grids, seen_images
 from .loading import EMBEDDED, load_model, load_processor, model_source
-from .pictures import Picture, as_image, image_grids, seen_images
-from .prompts import answer_tokens, followed_by, sorted_pictures
+from .prompt_batches import Asked, AtWork, seeded
+from .prompts import answer_tokens, followed_by, sorted_images
 from .scoring import Scored, score_answers
-from .session import Session
+from .session.edit import Intervention
+from .session.image_free import image_free_inputs
+from .session.layers import image_columns
+from .session.session import Session
 from .shared_features import shared_image_features
 
 __all__ = ["LVLM"]
 
-_Images = Sequence[Picture | Sequence[Picture] | None] | np.ndarray | Tensor | None
+_Images = Sequence[ImageInput | Sequence[ImageInput] | None] | np.ndarray | Tensor | None
 
 
 class LVLM:
@@ -338,8 +338,8 @@ class LVLM:
         """Prompts as they are asked, for what works on batches of them; arguments as in `prepare`."""
         if isinstance(questions, str) or not len(questions):
             raise ValueError(f"questions is a list of one question or more; got {questions!r}")
-        pictures = sorted_pictures(images, len(questions))
-        asked = Asked(self.processor, questions, pictures, template, self._placed)
+        sample_images = sorted_images(images, len(questions))
+        asked = Asked(self.processor, questions, sample_images, template, self._placed)
         _ = asked.texts  # what is wrong with any prompt is said before anything runs
         return asked
 

@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from .answers import with_answers
-from .pictures import Picture, as_image
+from .images import ImageInput, as_image
 
-__all__ = ["answer_tokens", "followed_by", "placeholder", "prompt_texts", "sorted_pictures", "tokenised"]
+__all__ = ["answer_tokens", "followed_by", "placeholder", "prompt_texts", "sorted_images", "tokenised"]
 
 
 def placeholder(processor: Any) -> str | None:
@@ -24,8 +24,8 @@ def placeholder(processor: Any) -> str | None:
     return None if token is None else str(getattr(token, "content", token))
 
 
-def sorted_pictures(
-    images: Sequence[Picture | Sequence[Picture] | None] | np.ndarray | Tensor | None, questions: int
+def sorted_images(
+    images: Sequence[ImageInput | Sequence[ImageInput] | None] | np.ndarray | Tensor | None, questions: int
 ) -> list[list[Image.Image]]:
     """The images of every question.
 
@@ -46,7 +46,7 @@ def sorted_pictures(
             "a list of several, or None"
         )
     entries: list[Any] = [[] if one is None else one if isinstance(one, list | tuple) else [one] for one in images]
-    return [[as_image(picture) for picture in entry] for entry in entries]
+    return [[as_image(image) for image in entry] for entry in entries]
 
 
 def prompt_texts(processor: Any, questions: Sequence[str], counts: Sequence[int], *, template: bool) -> list[str]:
@@ -90,12 +90,14 @@ def prompt_texts(processor: Any, questions: Sequence[str], counts: Sequence[int]
     return texts
 
 
-def tokenised(processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
+def tokenised(
+    processor: Any, texts: Sequence[str], sample_images: Sequence[Sequence[Image.Image]]
+) -> dict[str, Tensor]:
     """The inputs of a model on the CPU; prompts of different length are padded on the left."""
     given: Any = None
-    if any(pictures):
+    if any(sample_images):
         flat = placeholder(processor) is None
-        given = [picture for some in pictures for picture in some] if flat else [list(some) for some in pictures]
+        given = [image for some in sample_images for image in some] if flat else [list(some) for some in sample_images]
     made = processor(images=given, text=list(texts), padding=True, return_tensors="pt", **_special(processor, texts))
     inputs = {name: value for name, value in made.items() if isinstance(value, Tensor) and name != "labels"}
     # A processor that puts the image in front puts it before the padding, too.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from .asking import Asked, AtWork
+from .prompt_batches import Asked, AtWork
 from .prompts import answer_tokens
 
 __all__ = ["Scored", "score_answers"]

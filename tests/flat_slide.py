@@ -31,10 +31,10 @@ class FlatSlide:
     ) -> None:
         self.path, self.reader, self.vendor, self.objective = "flat.tif", "image", "flat", 20.0
         self.mpp, self.damaged, self.reads = mpp, damaged, list[tuple[int, ...]]()
-        self.pictures = [np.asarray(Image.fromarray(pixels).reduce(factor)) for factor in downsamples]
+        self.images = [np.asarray(Image.fromarray(pixels).reduce(factor)) for factor in downsamples]
         self.levels = [
-            Level(width=picture.shape[1], height=picture.shape[0], downsample=float(factor))
-            for factor, picture in zip(downsamples, self.pictures, strict=True)
+            Level(width=image.shape[1], height=image.shape[0], downsample=float(factor))
+            for factor, image in zip(downsamples, self.images, strict=True)
         ]
         self.bounds = (0, 0, pixels.shape[1], pixels.shape[0])
 
@@ -45,11 +45,11 @@ class FlatSlide:
             left, top, wide, high = self.damaged
             if x < left + wide and left < x + width * factor and y < top + high and top < y + height * factor:
                 raise UnreadableTileError(self.path, "the tile is damaged")
-        picture = self.pictures[level]
+        image = self.images[level]
         rows, columns = round(y / factor) + np.arange(height), round(x / factor) + np.arange(width)
         found = np.full((height, width, 3), 255, np.uint8)
-        inside = np.ix_((rows >= 0) & (rows < picture.shape[0]), (columns >= 0) & (columns < picture.shape[1]))
-        found[inside] = picture[np.ix_(rows[inside[0][:, 0]], columns[inside[1][0]])]
+        inside = np.ix_((rows >= 0) & (rows < image.shape[0]), (columns >= 0) & (columns < image.shape[1]))
+        found[inside] = image[np.ix_(rows[inside[0][:, 0]], columns[inside[1][0]])]
         return found
 
     def associated(self) -> dict[str, Image.Image]:

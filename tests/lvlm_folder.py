@@ -45,9 +45,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def processor(side: int = 32, patch: int = 8) -> Any:
     """Resizes the shorter side and crops the middle, as LLaVA's does."""
-    pictures = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     return LlavaProcessor(
-        pictures,
+        images,
         tokenizer(),
         patch_size=patch,
         vision_feature_select_strategy="default",

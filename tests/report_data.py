@@ -1,4 +1,4 @@
-"""A realistic example of what `regard.tools.report.build_report` takes: three arms, questions and captions."""
+"""A realistic example of what `regard.tools.evaluate.report.build.build_report` takes: three arms, questions and captions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from regard.tools.report import data_uri
+from regard.tools.evaluate.report.build import data_uri
 
 __all__ = ["ARMS", "HOSTILE", "caption_samples", "example", "question_samples"]
 
@@ -28,7 +28,7 @@ def example(questions: int = 48, captions: int = 24, side_px: int = 96) -> dict[
     Args:
         questions: samples of the benchmark of questions.
         captions: samples of the benchmark of captions.
-        side_px: of the pictures.
+        side_px: of the images.
     """
     rng = random.Random(0)
     images: dict[str, str] = {}
@@ -54,7 +54,7 @@ def example(questions: int = 48, captions: int = 24, side_px: int = 96) -> dict[
 
 
 def question_samples(rng: random.Random, number: int, images: dict[str, str], side_px: int) -> list[dict[str, Any]]:
-    """Two questions an image, in two parts; one has no picture, and the last two nobody gets right."""
+    """Two questions an image, in two parts; one has no image, and the last two nobody gets right."""
     samples = []
     for index in range(number):
         part = ("random", "adversarial")[index % 2]
@@ -66,11 +66,11 @@ def question_samples(rng: random.Random, number: int, images: dict[str, str], si
             right = rng.random() < (0.8, 0.86, 0.84)[place] and index < number - 2
             said = truth if right else {"yes": "no", "no": "yes"}[truth]
             text = f"{said.capitalize()}, there is {'a' if said == 'yes' else 'no'} {thing} in the image."
-            pictures = [f"{image} {arm}"] if index < 12 else []
-            for key in pictures:
+            plots = [f"{image} {arm}"] if index < 12 else []
+            for key in plots:
                 images[key] = _heat(rng, side_px)
             wrong = [thing] if said == "yes" and truth == "no" else []
-            answers[arm] = {"text": text, "said": said, "correct": right, "invented": wrong, "pictures": pictures}
+            answers[arm] = {"text": text, "said": said, "correct": right, "invented": wrong, "attention": plots}
         samples.append(
             {
                 "id": f"{part}-{index}",
@@ -104,7 +104,7 @@ def caption_samples(rng: random.Random, number: int, images: dict[str, str], sid
         for arm, own in zip(ARMS, kept, strict=True):
             more = told if own == invented else "".join(f" To the left, there might be a {thing}." for thing in own)
             named = ", ".join([*there, *own])
-            answers[arm] = {"text": first + more, "said": named, "correct": None, "invented": own, "pictures": []}
+            answers[arm] = {"text": first + more, "said": named, "correct": None, "invented": own, "attention": []}
         samples.append(
             {
                 "id": f"COCO_val2014_{index:012d}",

@@ -91,7 +91,7 @@ def test_the_wheel_holds_every_module_and_recipe_and_nothing_else(wheel: Path) -
 def test_the_installed_wheel_works_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path)
     check = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import regard; from regard.tools.recipes import recipes; "
+        "import sys; sys.path.insert(0, sys.argv[1]); import regard; from regard.tools.run.recipes import recipes; "
         "print(regard.__file__, len(recipes()))"
     )
     file, count = python("-c", check, str(tmp_path), cwd=tmp_path).split()

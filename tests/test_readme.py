@@ -56,7 +56,7 @@ FEW_BAGS = [
     "[0]",
 ]
 #: The same for fixes of vision-language models.
-FEW_FIXES = ["--resamples", "20", "--costs", "1", "--pictures", "1", "--max_new_tokens", "3"]
+FEW_FIXES = ["--resamples", "20", "--costs", "1", "--attention_samples", "1", "--max_new_tokens", "3"]
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path, monkeypatch: p
         torch.save({"state_dict": weights, "more": slice(1)}, folder / "theirs.pth")
         words = [word.rpartition("/")[2] for word in words]  # no network
     if job == "restore" or "restoration" in words or "photographs_x2" in words or "hat_photo_x2" in words:
-        assert run(job, *words_for_pictures(words, folder)) == 0
+        assert run(job, *words_for_images(words, folder)) == 0
         return
     fixes = job == "evaluate" and ("--model" not in words or "--benchmark" in words)
     if job == "evaluate" and not fixes:
@@ -166,15 +166,15 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path, monkeypatch: p
         assert run(job, *words, *small) == 0
 
 
-def words_for_pictures(words: list[str], folder: Path) -> list[str]:
-    """A command on small pictures, with a tiny HAT in the place of the authors' file."""
+def words_for_images(words: list[str], folder: Path) -> list[str]:
+    """A command on small images, with a tiny HAT in the place of the authors' file."""
     pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
-    (folder / "pictures").mkdir()
-    for path in (folder / "photo.jpg", *(folder / "pictures" / f"{name}.png" for name in "abc")):
+    (folder / "images").mkdir()
+    for path in (folder / "photo.jpg", *(folder / "images" / f"{name}.png" for name in "abc")):
         Image.fromarray(pixels).save(path)
     torch.save({"params_ema": timm.create_model("hat_tiny_x4").state_dict()}, folder / "HAT_SRx4_ImageNet-pretrain.pth")
     if "hat_photo_x2" in words:
-        return [*words, "--data", "pictures"]
+        return [*words, "--data", "images"]
     if "restoration" in words:
         return words
     if "photographs_x2" not in words:
@@ -182,7 +182,7 @@ def words_for_pictures(words: list[str], folder: Path) -> list[str]:
     small = {"dim": 8, "depths": [1], "num_heads": 2, "window_size": 8}
     options = [word for key, value in small.items() for word in (f"--backbone.options.{key}", json.dumps(value))]
     few = ["--restoration.crops", "16", "--restoration.patch_px", "8", "--epochs", "1", "--precision", "32-true"]
-    return [*words, "--data", "pictures", "--optimizer.warmup_epochs", "0", "--accelerator", "cpu", *few, *options]
+    return [*words, "--data", "images", "--optimizer.warmup_epochs", "0", "--accelerator", "cpu", *few, *options]
 
 
 def words_for_slides(words: list[str], folder: Path) -> list[str]:

@@ -7,21 +7,21 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_lvlms import FAMILIES, IMAGE, NO_PICTURES, ONE_PICTURE_A_SAMPLE, SINK, TinyLVLM, plant_sinks, tiny_lvlm
+from tiny_lvlms import FAMILIES, IMAGE, NO_IMAGES, ONE_IMAGE_A_SAMPLE, SINK, TinyLVLM, plant_sinks, tiny_lvlm
 from torch import Tensor
 
 TEXTS = [[5, 6, IMAGE, 9, 8], [3, 4, 5, 6, SINK, IMAGE, 10, 20, 30, 40]]
 TWO = [[5, IMAGE, 9, 6, IMAGE, 9, 8], [3, IMAGE, 5, 7, 11]]
-READING = [name for name in FAMILIES if name not in NO_PICTURES]
-SEVERAL = [name for name in READING if name not in ONE_PICTURE_A_SAMPLE]
+READING = [name for name in FAMILIES if name not in NO_IMAGES]
+SEVERAL = [name for name in READING if name not in ONE_IMAGE_A_SAMPLE]
 
 every = pytest.mark.parametrize("family", FAMILIES)
 reading = pytest.mark.parametrize("family", READING)
 several = pytest.mark.parametrize("family", SEVERAL)
 
 
-# hybrid layers work through a padded prompt in other chunks; before their first picture, mllama's words see a sample's
-# empty places for pictures too
+# hybrid layers work through a padded prompt in other chunks; before their first image, mllama's words see a sample's
+# empty places for images too
 TOLERANCE = {"qwen3_5": 1e-4, "mllama": 0.1}
 
 
@@ -31,7 +31,7 @@ def built(family: str) -> TinyLVLM:
 
 
 def given(family: str, texts: list[list[int]] = TEXTS, images: list[int] | None = None) -> dict[str, Tensor]:
-    if family in NO_PICTURES:
+    if family in NO_IMAGES:
         texts, images = [[token for token in text if token != IMAGE] for text in texts], None
     return built(family).inputs(texts, images)
 
@@ -78,14 +78,14 @@ def test_a_batch_padded_on_the_left_equals_its_samples(family: str) -> None:
 
 
 @every
-def test_one_picture_each_equals_its_samples_too(family: str) -> None:
+def test_one_image_each_equals_its_samples_too(family: str) -> None:
     batch = last_logits(family, given(family, TEXTS, [7, 8]))
     singles = [last_logits(family, given(family, [text], [seed])) for text, seed in zip(TEXTS, [7, 8], strict=True)]
     torch.testing.assert_close(batch, torch.cat(singles), rtol=0, atol=1e-5)
 
 
 @reading
-def test_each_sample_reads_its_own_picture(family: str) -> None:
+def test_each_sample_reads_its_own_image(family: str) -> None:
     base = last_logits(family, given(family, TEXTS, [7, 8]))
     other = last_logits(family, given(family, TEXTS, [7, 9]))
     torch.testing.assert_close(base[0], other[0], rtol=0, atol=1e-5)
@@ -93,13 +93,13 @@ def test_each_sample_reads_its_own_picture(family: str) -> None:
 
 
 @several
-def test_both_pictures_of_a_sample_are_read(family: str) -> None:
+def test_both_images_of_a_sample_are_read(family: str) -> None:
     base = last_logits(family, given(family, TWO, [7, 8, 9]))[0]
     for images in ([1, 8, 9], [7, 1, 9]):
         assert (last_logits(family, given(family, TWO, images))[0] - base).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ONE_PICTURE_A_SAMPLE])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ONE_IMAGE_A_SAMPLE])
 def test_text_alone_is_answered_too(family: str) -> None:
     texts = [[5, 6, 9, 8], [3, 4, 5, 6, 10, 20, 30, 40]]
     inputs = built(family).inputs(texts)
@@ -160,10 +160,10 @@ def test_planted_tokens_and_no_others_are_massive_from_the_third_layer_on(family
         assert torch.equal(massive, chosen if layer > 1 else torch.zeros_like(chosen))
 
 
-def test_seeds_and_pictures_must_match() -> None:
-    with pytest.raises(ValueError, match="2 pictures in the texts, but 1 seeds"):
+def test_seeds_and_images_must_match() -> None:
+    with pytest.raises(ValueError, match="2 images in the texts, but 1 seeds"):
         built("llava").inputs(TEXTS, [1])
-    with pytest.raises(ValueError, match="one picture a sample"):
+    with pytest.raises(ValueError, match="one image a sample"):
         built("instructblip").inputs(TWO)
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         built("llama").inputs(TEXTS)

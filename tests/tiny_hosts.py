@@ -57,6 +57,6 @@ def untie(module: torch.nn.Module) -> None:
             torch.nn.init.normal_(parameter, std=0.3)
 
 
-def pictures(count: int = 2, size: tuple[int, int] = SIZE) -> torch.Tensor:
+def images(count: int = 2, size: tuple[int, int] = SIZE) -> torch.Tensor:
     torch.manual_seed(1)
     return torch.randn(count, 3, *size)

@@ -1,13 +1,13 @@
 """Tiny LVLMs of every family with random weights; pytest finds this file by `pythonpath`.
 
-A prompt is a list of token ids in which `IMAGE` stands for one picture: `[5, IMAGE, 7, 8]`. `TinyLVLM.inputs` expands
+A prompt is a list of token ids in which `IMAGE` stands for one image: `[5, IMAGE, 7, 8]`. `TinyLVLM.inputs` expands
 it to as many placeholders as the family wants, pads on the left and adds the family's other keys:
 
     tiny = tiny_lvlm("qwen3_vl")
     inputs = tiny.inputs([[5, IMAGE, 7, 8], [5, 6, IMAGE, 9, IMAGE, 3, 4]], images=(0, 1, 2))
     tiny.model.generate(**inputs, max_new_tokens=4)
 
-Put some text between two pictures, as every real prompt does: it tells them apart in gemma3 and qwen's. All have 4
+Put some text between two images, as every real prompt does: it tells them apart in gemma3 and qwen's. All have 4
 query heads on 2 key-value heads. The layers of mistral3 and half of gemma3's see no further than `WINDOW` columns;
 gemma3 and qwen3_vl have heads wider than `hidden / 4`. Sizes other than `hidden=64` are its multiples.
 """
@@ -25,9 +25,9 @@ from torch import Tensor, nn
 
 VOCABULARY, IMAGE, PAD, SINK, VIDEO = 200, 199, 198, 197, 196  # text is what lies below 190
 WINDOW = 8
-ONE_PICTURE_A_SAMPLE = ("instructblip",)
-NO_PICTURES = ("llama",)
-Pictures = list[list[Tensor]]  # of each sample, from their seeds
+ONE_IMAGE_A_SAMPLE = ("instructblip",)
+NO_IMAGES = ("llama",)
+PixelLists = list[list[Tensor]]  # of each sample, from their seeds
 
 
 @dataclass(frozen=True)
@@ -37,42 +37,42 @@ class TinyLVLM:
     Attributes:
         family: a name in `FAMILIES`.
         model: on the CPU, float32, in eval mode; `generate` is greedy and never ends early.
-        image_tokens: placeholders of one picture (0: the family reads none).
-        picture: shape of one picture's share of `pixel_values`.
-        extras: from ids, mask and pictures to all keys but `input_ids` and `attention_mask`.
+        image_tokens: placeholders of one image (0: the family reads none).
+        image_shape: shape of one image's share of `pixel_values`.
+        extras: from ids, mask and images to all keys but `input_ids` and `attention_mask`.
     """
 
     family: str
     model: Any
     image_tokens: int
-    picture: tuple[int, ...]
-    extras: Callable[[Tensor, Tensor, Pictures], dict[str, Tensor]]
+    image_shape: tuple[int, ...]
+    extras: Callable[[Tensor, Tensor, PixelLists], dict[str, Tensor]]
 
     def inputs(self, texts: list[list[int]], images: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Inputs of `model(...)` and `model.generate(...)`.
 
         Args:
-            texts: token ids of each sample, `IMAGE` where a picture is; without any, inputs of text alone.
+            texts: token ids of each sample, `IMAGE` where an image is; without any, inputs of text alone.
             images: one seed for each `IMAGE` in reading order through the batch; by default 0, 1, 2 ...
 
         Raises:
-            ValueError: as many seeds as pictures are needed, and not more pictures than the family takes.
+            ValueError: as many seeds as images are needed, and not more images than the family takes.
         """
         counts = [text.count(IMAGE) for text in texts]
         seeds = list(range(sum(counts)) if images is None else images)
         if len(seeds) != sum(counts):
-            raise ValueError(f"{sum(counts)} pictures in the texts, but {len(seeds)} seeds")
-        if self.family in NO_PICTURES and seeds:
-            raise ValueError(f"{self.family} reads no pictures")
-        if self.family in ONE_PICTURE_A_SAMPLE and set(counts) != {1}:
-            raise ValueError(f"{self.family} takes one picture a sample, not {counts}")
+            raise ValueError(f"{sum(counts)} images in the texts, but {len(seeds)} seeds")
+        if self.family in NO_IMAGES and seeds:
+            raise ValueError(f"{self.family} reads no images")
+        if self.family in ONE_IMAGE_A_SAMPLE and set(counts) != {1}:
+            raise ValueError(f"{self.family} takes one image a sample, not {counts}")
         expanded = [[t for t in text for _ in range(self.image_tokens if t == IMAGE else 1)] for text in texts]
         width = max(map(len, expanded))
         ids = torch.tensor([[PAD] * (width - len(text)) + text for text in expanded])
         mask = torch.tensor([[0] * (width - len(text)) + [1] * len(text) for text in expanded])
-        drawn = iter(torch.randn(self.picture, generator=torch.Generator().manual_seed(seed)) for seed in seeds)
-        pictures = [[next(drawn) for _ in range(count)] for count in counts]
-        return {"input_ids": ids, "attention_mask": mask} | self.extras(ids, mask, pictures)
+        drawn = iter(torch.randn(self.image_shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds)
+        samples = [[next(drawn) for _ in range(count)] for count in counts]
+        return {"input_ids": ids, "attention_mask": mask} | self.extras(ids, mask, samples)
 
     @property
     def text_stack(self) -> Any:
@@ -86,7 +86,7 @@ def tiny_lvlm(family: str, *, seed: int = 0, hidden: int = 64, layers: int = 4) 
     """A tiny model of a family; the same for the same arguments, whatever was drawn before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, image_tokens, picture, extras = FAMILIES[family](hidden, layers)
+        model, image_tokens, image_shape, extras = FAMILIES[family](hidden, layers)
         with torch.no_grad():
             for parameter in model.parameters():
                 _fill(parameter)
@@ -95,7 +95,7 @@ def tiny_lvlm(family: str, *, seed: int = 0, hidden: int = 64, layers: int = 4) 
     for module in (model, getattr(model, "language_model", None)):  # instructblip generates by the second
         if getattr(module, "generation_config", None) is not None:
             module.generation_config = hf.GenerationConfig(**settings)
-    return TinyLVLM(family, model.float().eval(), image_tokens, picture, extras)
+    return TinyLVLM(family, model.float().eval(), image_tokens, image_shape, extras)
 
 
 def _fill(parameter: nn.Parameter) -> None:
@@ -118,7 +118,7 @@ def plant_sinks(
     """Make tokens massive at the input of `first_layer` (1 or more) and, by the residual stream, of all after it.
 
     The tokens are every `SINK` in a text and those of each sample's image tokens whose ranks (from 0, through all
-    pictures of the sample) are in `image`. They are told by token ids, which a hook on the embedding sees, so every
+    images of the sample) are in `image`. They are told by token ids, which a hook on the embedding sees, so every
     padding, order and repetition of the samples is fine, and so is feeding an answer in again. Another hook adds
     `size` to `dimensions` of the output of the layer before `first_layer`; it comes before all hooks on the input.
     With one dimension, its value over the root mean square of the token is near `hidden ** 0.5`: above 20 for
@@ -129,8 +129,8 @@ def plant_sinks(
 
     def find(_: nn.Module, args: tuple[Tensor, ...]) -> None:
         if args[0].ndim == 2:
-            pictured = args[0] == IMAGE
-            ranks = torch.where(pictured, pictured.cumsum(dim=1) - 1, -1)
+            imaged = args[0] == IMAGE
+            ranks = torch.where(imaged, imaged.cumsum(dim=1) - 1, -1)
             marked[args[0].shape[1]] = (args[0] == SINK) | torch.isin(ranks, torch.tensor(list(image)))
 
     def add(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
@@ -161,70 +161,70 @@ def _tower(config: type, side: int, **own: Any) -> Any:
     return config(**shared | {"image_size": side, "patch_size": 14} | own)
 
 
-def _flat(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
-    """One picture after the other, whosesoever they are."""
-    flat = [picture for sample in pictures for picture in sample]
+def _flat(ids: Tensor, mask: Tensor, samples: PixelLists) -> dict[str, Tensor]:
+    """One image after the other, whosesoever they are."""
+    flat = [pixels for sample in samples for pixels in sample]
     return {"pixel_values": torch.stack(flat)} if flat else {}
 
 
-def _sized(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
-    flat = _flat(ids, mask, pictures)
+def _sized(ids: Tensor, mask: Tensor, samples: PixelLists) -> dict[str, Tensor]:
+    flat = _flat(ids, mask, samples)
     sizes = [values.shape[-2:] for values in flat.get("pixel_values", [])]
     return flat | {"image_sizes": torch.tensor(sizes)} if flat else {}
 
 
-def _typed(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
-    return _flat(ids, mask, pictures) | {"token_type_ids": (ids == IMAGE).long()}
+def _typed(ids: Tensor, mask: Tensor, samples: PixelLists) -> dict[str, Tensor]:
+    return _flat(ids, mask, samples) | {"token_type_ids": (ids == IMAGE).long()}
 
 
-def _prefixed(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
+def _prefixed(ids: Tensor, mask: Tensor, samples: PixelLists) -> dict[str, Tensor]:
     """The whole prompt is a prefix, which may look ahead; without its types, that would depend on padding."""
-    return _flat(ids, mask, pictures) | {"token_type_ids": torch.zeros_like(ids)}
+    return _flat(ids, mask, samples) | {"token_type_ids": torch.zeros_like(ids)}
 
 
-def _asked(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
+def _asked(ids: Tensor, mask: Tensor, samples: PixelLists) -> dict[str, Tensor]:
     question = torch.tensor([[4, 5, 6]] * len(ids))
     asked = {"qformer_input_ids": question, "qformer_attention_mask": torch.ones_like(question)}
-    return _flat(ids, mask, pictures) | asked
+    return _flat(ids, mask, samples) | asked
 
 
-def _rows(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
-    """A row of pictures for each sample, filled up with zeros."""
-    shape = (len(pictures), max(map(len, pictures)))
+def _rows(ids: Tensor, mask: Tensor, samples: PixelLists) -> dict[str, Tensor]:
+    """A row of images for each sample, filled up with zeros."""
+    shape = (len(samples), max(map(len, samples)))
     if shape[1] == 0:
         return {}
     values, valid = torch.zeros(*shape, 3, 56, 56), torch.zeros(*shape, 56, 56, dtype=torch.bool)
-    for row, sample in enumerate(pictures):
-        for column, picture in enumerate(sample):
-            values[row, column], valid[row, column] = picture, True
+    for row, sample in enumerate(samples):
+        for column, pixels in enumerate(sample):
+            values[row, column], valid[row, column] = pixels, True
     return {"pixel_values": values, "pixel_attention_mask": valid}
 
 
-def _patches(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
+def _patches(ids: Tensor, mask: Tensor, samples: PixelLists) -> dict[str, Tensor]:
     """All patches one after the other; the grids say which are whose."""
     types = {"mm_token_type_ids": (ids == IMAGE).int()}
-    flat = [picture for sample in pictures for picture in sample]
+    flat = [pixels for sample in samples for pixels in sample]
     return (
         types | {"pixel_values": torch.cat(flat), "image_grid_thw": torch.tensor([GRID] * len(flat))} if flat else types
     )
 
 
-def _crossed(ids: Tensor, mask: Tensor, pictures: Pictures) -> dict[str, Tensor]:
-    """Mllama: one tile a picture; a text token sees the last picture before it."""
-    shape = (len(pictures), max(map(len, pictures)))
+def _crossed(ids: Tensor, mask: Tensor, samples: PixelLists) -> dict[str, Tensor]:
+    """Mllama: one tile an image; a text token sees the last image before it."""
+    shape = (len(samples), max(map(len, samples)))
     if shape[1] == 0:
         return {}
     values, ratios = torch.zeros(*shape, 1, 3, 28, 28), torch.zeros(shape, dtype=torch.long)
-    for row, sample in enumerate(pictures):
-        for column, picture in enumerate(sample):
-            values[row, column, 0], ratios[row, column] = picture, 1
+    for row, sample in enumerate(samples):
+        for column, pixels in enumerate(sample):
+            values[row, column, 0], ratios[row, column] = pixels, 1
     last = (ids == IMAGE).cumsum(dim=1)[:, :, None] - 1  # batch tokens 1
-    seen = (last == torch.arange(shape[1])).long() * mask[:, :, None]  # batch tokens pictures
+    seen = (last == torch.arange(shape[1])).long() * mask[:, :, None]  # batch tokens images
     seen = {"cross_attention_mask": seen[..., None], "aspect_ratio_mask": ratios[..., None].clone()}
     return {"pixel_values": values, "aspect_ratio_ids": ratios} | seen
 
 
-Parts = tuple[nn.Module, int, tuple[int, ...], Callable[[Tensor, Tensor, Pictures], dict[str, Tensor]]]
+Parts = tuple[nn.Module, int, tuple[int, ...], Callable[[Tensor, Tensor, PixelLists], dict[str, Tensor]]]
 
 
 def _llava(hidden: int, layers: int) -> Parts:
@@ -252,7 +252,7 @@ def _rope(*sections: int, **own: Any) -> dict[str, Any]:
     return {"rope_type": "default", "mrope_section": list(sections), "rope_theta": 1e4} | own
 
 
-GRID = [1, 4, 4]  # patches of a picture of the families whose pictures may have any size; 2 x 2 make a token
+GRID = [1, 4, 4]  # patches of an image of the families whose images may have any size; 2 x 2 make a token
 QWEN = {"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": 194, "vision_end_token_id": 195}
 
 

@@ -44,7 +44,7 @@ def tiny_tokenizer(**own: str) -> hf.PreTrainedTokenizerFast:
 
 
 def tiny_processor(family: str) -> Any:
-    """The processor of a family, whose pictures are as its tiny model wants them."""
+    """The processor of a family, whose images are as its tiny model wants them."""
     square = {"height": 28, "width": 28}
     mark = {"gemma3": "<begin>", "qwen": "<begin> <image> <end>"}.get(family if family == "gemma3" else family[:4])
     chat = _CHAT.replace("MARK", mark or "<image>")
@@ -52,51 +52,51 @@ def tiny_processor(family: str) -> Any:
     if family in ("llava", "llava_next", "llava_onevision"):
         own: dict[str, Any] = {"patch_size": 14, "vision_feature_select_strategy": "default", "chat_template": chat}
         if family == "llava":
-            pictures = hf.CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=square)
-            return hf.LlavaProcessor(pictures, words, num_additional_image_tokens=1, **own)
+            images = hf.CLIPImageProcessorPil(size={"shortest_edge": 28}, crop_size=square)
+            return hf.LlavaProcessor(images, words, num_additional_image_tokens=1, **own)
         if family == "llava_next":
-            pictures = hf.LlavaNextImageProcessorPil(size={"shortest_edge": 28}, crop_size=square)
-            pictures.image_grid_pinpoints = [[28, 28]]
-            return hf.LlavaNextProcessor(pictures, words, num_additional_image_tokens=1, **own)
-        pictures = hf.LlavaOnevisionImageProcessorPil(size=square, image_grid_pinpoints=[[28, 28]])
+            images = hf.LlavaNextImageProcessorPil(size={"shortest_edge": 28}, crop_size=square)
+            images.image_grid_pinpoints = [[28, 28]]
+            return hf.LlavaNextProcessor(images, words, num_additional_image_tokens=1, **own)
+        images = hf.LlavaOnevisionImageProcessorPil(size=square, image_grid_pinpoints=[[28, 28]])
         video = hf.LlavaOnevisionVideoProcessor(size=square)
         own = {"vision_feature_select_strategy": "full", "chat_template": chat, "num_image_tokens": 4}
-        return hf.LlavaOnevisionProcessor(pictures, words, video, **own)
+        return hf.LlavaOnevisionProcessor(images, words, video, **own)
     if family.startswith("qwen"):
         words = tiny_tokenizer(
             image_token="<image>", video_token="<video>", vision_start_token="<begin>", vision_end_token="<end>"
         )
         own = {"patch_size": 14, "size": {"shortest_edge": 28 * 28, "longest_edge": 84 * 84}}
-        pictures = hf.Qwen2VLImageProcessorPil(**own)
+        images = hf.Qwen2VLImageProcessorPil(**own)
         video = (hf.Qwen3VLVideoProcessor if family == "qwen3_vl" else hf.Qwen2VLVideoProcessor)(**own)
         kind = {"qwen2_vl": hf.Qwen2VLProcessor, "qwen2_5_vl": hf.Qwen2_5_VLProcessor, "qwen3_vl": hf.Qwen3VLProcessor}
-        return kind[family](pictures, words, video, chat_template=chat)
+        return kind[family](images, words, video, chat_template=chat)
     if family == "paligemma":
-        pictures = hf.SiglipImageProcessorPil(size=square)
-        pictures.image_seq_length = 4
-        return hf.PaliGemmaProcessor(pictures, words)
+        images = hf.SiglipImageProcessorPil(size=square)
+        images.image_seq_length = 4
+        return hf.PaliGemmaProcessor(images, words)
     if family == "gemma3":
         words = tiny_tokenizer(image_token="<image>", boi_token="<begin>", eoi_token="<end>")
-        pictures = hf.Gemma3ImageProcessorPil(size={"height": 56, "width": 56})
-        return hf.Gemma3Processor(pictures, words, image_seq_length=4, chat_template=chat)
+        images = hf.Gemma3ImageProcessorPil(size={"height": 56, "width": 56})
+        return hf.Gemma3Processor(images, words, image_seq_length=4, chat_template=chat)
     if family == "idefics3":
-        pictures = hf.Idefics3ImageProcessorPil(
+        images = hf.Idefics3ImageProcessorPil(
             size={"longest_edge": 56}, max_image_size={"longest_edge": 56}, do_image_splitting=False
         )
-        return hf.Idefics3Processor(pictures, words, image_seq_len=4, chat_template=chat)
+        return hf.Idefics3Processor(images, words, image_seq_len=4, chat_template=chat)
     if family == "internvl":
         words = tiny_tokenizer(
             start_image_token="<begin>", end_image_token="<end>", context_image_token="<image>", video_token="<video>"
         )
         size = {"height": 56, "width": 56}
-        pictures = hf.GotOcr2ImageProcessorPil(size=size, crop_to_patches=False)
+        images = hf.GotOcr2ImageProcessorPil(size=size, crop_to_patches=False)
         return hf.InternVLProcessor(
-            pictures, words, hf.InternVLVideoProcessor(size=size), image_seq_length=4, chat_template=chat
+            images, words, hf.InternVLVideoProcessor(size=size), image_seq_length=4, chat_template=chat
         )
     if family == "mistral3":
-        pictures = hf.PixtralImageProcessorPil(size={"longest_edge": 56}, patch_size={"height": 28, "width": 28})
+        images = hf.PixtralImageProcessorPil(size={"longest_edge": 56}, patch_size={"height": 28, "width": 28})
         own = {"image_token": "<image>", "image_break_token": "<break>", "image_end_token": "<end>"}
-        return hf.PixtralProcessor(pictures, words, patch_size=14, spatial_merge_size=2, chat_template=chat, **own)
-    pictures = hf.BlipImageProcessorPil(size=square)
+        return hf.PixtralProcessor(images, words, patch_size=14, spatial_merge_size=2, chat_template=chat, **own)
+    images = hf.BlipImageProcessorPil(size=square)
     words = tiny_tokenizer()  # the processor brings its own mark
-    return hf.InstructBlipProcessor(pictures, words, tiny_tokenizer(), num_query_tokens=4)
+    return hf.InstructBlipProcessor(images, words, tiny_tokenizer(), num_query_tokens=4)

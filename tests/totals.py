@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from regard.mllm.answer_files import StoredAnswer
 from regard.mllm.benchmarks import Benchmark, Sample
-from regard.mllm.score_tables import score
+from regard.mllm.evaluation.answer_files import StoredAnswer
+from regard.mllm.evaluation.score_tables import score
 
 __all__ = ["totals"]
 

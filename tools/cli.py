@@ -15,7 +15,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 from .. import __doc__ as package_docstring
 from .. import __version__
-from .recipes import recipe_file
+from .run.recipes import recipe_file
 from .settings import (
     AskSettings,
     BenchmarkSettings,
@@ -36,8 +36,26 @@ from .settings import (
 
 __all__ = ["build_parser", "main"]
 
-#: Job -> its settings; the job itself is `run(settings) -> exit code` in the module of that name beside this
-#: file, with _ for -.
+#: Job -> its module, with `run(settings) -> exit code`.
+MODULES = {
+    "train": "train.classifier",
+    "evaluate": "evaluate.classifier",
+    "score": "evaluate.score",
+    "slide": "slides.job",
+    "build-pope": "evaluate.build_pope",
+    "convert": "convert.job",
+    "list": "info.list",
+    "doctor": "info.doctor",
+    "demo": "demo.classifier",
+    "benchmark": "benchmark.blocks",
+    "restore": "restore.job",
+    "ask": "look.ask",
+    "sinks": "look.sinks",
+    "train-lvlm": "train.lvlm_demo.job",
+    "view": "look.view",
+}
+
+#: Job -> its settings.
 JOBS: dict[str, type] = {
     "train": TrainSettings,
     "evaluate": EvaluateSettings,
@@ -141,7 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = parser.instantiate(parsed)[parsed.job]
     settings = JOBS[parsed.job](**{key: value for key, value in vars(settings).items() if key != "config"})
     try:
-        return import_module(f".{parsed.job.replace('-', '_')}", __package__).run(settings)
+        return import_module(f".{MODULES[parsed.job]}", __package__).run(settings)
     except KeyboardInterrupt:
         sys.stderr.write(f"regard {parsed.job}: stopped; the same command goes on from the last finished part\n")
         return 130

@@ -1,6 +1,6 @@
-"""How close a restored picture is to the true one: PSNR and SSIM as papers on restoration measure them.
+"""How close a restored image is to the true one: PSNR and SSIM as papers on restoration measure them.
 
-Both pictures are rounded to 8 bits, a border as wide as the scale is cut, and most papers look at the luma of BT.601
+Both images are rounded to 8 bits, a border as wide as the scale is cut, and most papers look at the luma of BT.601
 alone. Source: Wang et al. 2004 (SSIM); XPixelGroup/BasicSR `calculate_psnr` and `calculate_ssim`, whose numbers these
 are.
 """
@@ -18,7 +18,7 @@ __all__ = ["luma", "measure", "psnr", "ssim"]
 
 
 def luma(image: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 height width"]:
-    """Y of BT.601 in 16/255 to 235/255, as MATLAB's `rgb2ycbcr` has it; a grey picture is its own.
+    """Y of BT.601 in 16/255 to 235/255, as MATLAB's `rgb2ycbcr` has it; a grey image is its own.
 
     Example:
         >>> (luma(torch.ones(1, 3, 1, 1)) * 255).round().item()
@@ -33,7 +33,7 @@ def luma(image: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "
 def psnr(
     image: Float[Tensor, "batch channels height width"], truth: Float[Tensor, "batch channels height width"]
 ) -> Float[Tensor, "batch"]:
-    """Peak signal-to-noise ratio in dB of each picture in 0-1; infinite for equal ones.
+    """Peak signal-to-noise ratio in dB of each image in 0-1; infinite for equal ones.
 
     Example:
         >>> round(psnr(torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 0.1)).item(), 3)
@@ -45,12 +45,12 @@ def psnr(
 def ssim(
     image: Float[Tensor, "batch channels height width"], truth: Float[Tensor, "batch channels height width"]
 ) -> Float[Tensor, "batch"]:
-    """Structural similarity of each picture in 0-1, at most 1: a Gaussian window of 11 pixels, deviation 1.5.
+    """Structural similarity of each image in 0-1, at most 1: a Gaussian window of 11 pixels, deviation 1.5.
 
     Only places whose window lies inside count; the mean is over them and the channels.
 
     Raises:
-        ValueError: the pictures are smaller than the window.
+        ValueError: the images are smaller than the window.
 
     Example:
         >>> ssim(torch.ones(1, 1, 11, 11), torch.ones(1, 1, 11, 11)).item()
@@ -83,16 +83,16 @@ def measure(
     truth: Float[Tensor, "batch channels height width"],
     border: int = 0,
 ) -> dict[str, Float[Tensor, "batch"]]:
-    """PSNR and SSIM of each picture, of its luma (`psnr_y`, `ssim_y`) and over its channels (`psnr`, `ssim`).
+    """PSNR and SSIM of each image, of its luma (`psnr_y`, `ssim_y`) and over its channels (`psnr`, `ssim`).
 
     Args:
         image: what was restored; it is rounded to 8 bits.
         truth: what should have come out, in 0-1; rounded too.
-        border: pixels that are cut on each side; the scale in papers. A picture that has no 11 pixels inside gets no
+        border: pixels that are cut on each side; the scale in papers. An image that has no 11 pixels inside gets no
             SSIM (not a number).
 
     Returns:
-        In float64. The PSNR of equal pictures is given as 100 dB, so that means stay finite.
+        In float64. The PSNR of equal images is given as 100 dB, so that means stay finite.
 
     Raises:
         ValueError: the border leaves nothing.

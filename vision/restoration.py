@@ -23,15 +23,15 @@ MEASURES = ("psnr_y", "ssim_y", "psnr", "ssim")
 class ImageRestorer(LightningModule):
     """Trains and measures a restorer; use it with any Lightning `Trainer` and `RestorationData`.
 
-    Batches are pairs of spoilt and good pictures in 0-1. Logged at validation and test are `psnr_y`, `ssim_y`, `psnr`
-    and `ssim` (see `regard.vision.image_quality`), each as `val_...` or `test_...`, means over pictures. After a test,
-    `rows` holds those of every picture.
+    Batches are pairs of spoilt and good images in 0-1. Logged at validation and test are `psnr_y`, `ssim_y`, `psnr`
+    and `ssim` (see `regard.vision.image_quality`), each as `val_...` or `test_...`, means over images. After a test,
+    `rows` holds those of every image.
 
     Source of the defaults: Chen et al. 2023, arXiv:2205.04437, section 4.1: L1, Adam with betas 0.9 and 0.99, no decay,
     the rate halved after 50, 80, 90 and 95 % of the updates.
 
     Args:
-        model: a network from pictures to pictures, with a whole number `scale`.
+        model: a network from images to images, with a whole number `scale`.
         loss: l1; or charbonnier, its smooth form sqrt(x^2 + 10^-6).
         optimizer: any optimiser of timm.
         lr: highest learning rate.
@@ -101,7 +101,7 @@ class ImageRestorer(LightningModule):
     def forward(
         self, low: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels scaled_height scaled_width"]:
-        """Restore pictures."""
+        """Restore images."""
         return self.model(low)
 
     def loss(
@@ -138,7 +138,7 @@ class ImageRestorer(LightningModule):
         return restored
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
-        """Restored pictures in 0-1."""
+        """Restored images in 0-1."""
         return self(batch[0]).float().clamp(0, 1)
 
     def _measure(self, batch: Sequence[Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor]]:

@@ -17,10 +17,10 @@ _QUIET = 0.1
 def start_as_interpolation(model: nn.Module) -> None:
     """Set the weights of a fresh `HAT` so that it enlarges by bilinear interpolation, and a little noise.
 
-    The first features carry the picture itself, twice as many carry it and its negative through the leaky rectifier,
+    The first features carry the image itself, twice as many carry it and its negative through the leaky rectifier,
     convolutions before each pixel shuffle interpolate, and the last one takes the difference. The rest stays random, at
-    a tenth of its size where it reaches the picture. With a scale of 1 only the noise is turned down, for there the
-    picture passes by. It saves the hundreds of updates in which a network learns to pass a picture on.
+    a tenth of its size where it reaches the image. With a scale of 1 only the noise is turned down, for there the
+    image passes by. It saves the hundreds of updates in which a network learns to pass an image on.
 
     Args:
         model: a `HAT` of scale 1, 2, 4 or 8.

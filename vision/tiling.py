@@ -1,7 +1,7 @@
-"""Restoring a picture of any size in tiles, from the top to the bottom, within a bounded memory.
+"""Restoring an image of any size in tiles, from the top to the bottom, within a bounded memory.
 
 Tiles start and end on the grid of windows of the network, so that windows are cut, and shifted, as in the whole
-picture. They overlap: near the borders that a tile has in the middle of the picture it does not see what is beyond,
+image. They overlap: near the borders that a tile has in the middle of the image it does not see what is beyond,
 so the outer `MARGIN` of an overlap is thrown away, and over the rest one tile fades into the other along a raised
 cosine. HAT's channel attention takes means over all that it is given, so some tiles are run first for means that all
 tiles share (`regard.vision.shared_means`). The authors' tiles (XPixelGroup/HAT@1638a9a, hat/models/hat_model.py) are
@@ -34,26 +34,26 @@ FEW = 4
 
 def restore_strips(
     model: nn.Module,
-    picture: Shaped[np.ndarray, "height width channels"],
+    image: Shaped[np.ndarray, "height width channels"],
     *,
     tile: int,
     overlap: int,
     share_means: bool = True,
     step: Callable[[int], None] = lambda pixels: None,
 ) -> Iterator[Float[Tensor, "channels rows scaled_width"]]:
-    """Restore a picture tile by tile; what comes out are finished strips of it, one after another from the top.
+    """Restore an image tile by tile; what comes out are finished strips of it, one after another from the top.
 
-    Two strips of tiles are held at a time, whatever the height of the picture.
+    Two strips of tiles are held at a time, whatever the height of the image.
 
     Args:
         model: a network with the attributes `scale`, `window_size` and `in_chans`, such as `regard`'s HAT.
-        picture: 8 or 16 bits, of `in_chans` channels; or of any number for a network of one, which then takes them
+        image: 8 or 16 bits, of `in_chans` channels; or of any number for a network of one, which then takes them
             one by one; or grey for one of three, whose three results are averaged.
-        tile: side of a tile in pixels of the picture; it is rounded down to whole windows.
+        tile: side of a tile in pixels of the image; it is rounded down to whole windows.
         overlap: pixels that neighbouring tiles share, rounded up to whole windows; at most half a tile.
         share_means: whether channel attention has the same means in all tiles, for which a few tiles, of many one in
             eight, are run twice.
-        step: is told how many pixels of the picture are done.
+        step: is told how many pixels of the image are done.
 
     Raises:
         ValueError: the channels do not fit, or tiles and overlap do not.
@@ -66,11 +66,11 @@ def restore_strips(
         [(3, 32, 60), (3, 48, 60)]
     """
     given: Any = model
-    scale, window, channels = given.scale, given.window_size, picture.shape[2]
+    scale, window, channels = given.scale, given.window_size, image.shape[2]
     if given.in_chans not in (1, channels) and channels != 1:
-        raise ValueError(f"the picture has {channels} channels, the network takes {given.in_chans}")
+        raise ValueError(f"the image has {channels} channels, the network takes {given.in_chans}")
     tile, overlap = tile // window * window, -(-overlap // window) * window
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if tile < max(height, width) and not 0 < tile - overlap >= overlap:
         raise ValueError(
             f"tiles of {tile} px with an overlap of {overlap} px do not fit: an overlap is at most half a tile "
@@ -82,14 +82,14 @@ def restore_strips(
     held: Tensor | None = None
     places = list(itertools.product(rows, columns))
     sample = _spread(places, FEW + len(places) // 8) if share_means and len(places) > 1 else []
-    means = average_means(model, ((_area(*place), partial(_restore_one, model, picture[place])) for place in sample))
+    means = average_means(model, ((_area(*place), partial(_restore_one, model, image[place])) for place in sample))
     above = 0
     for row in rows:
         left = 0
         strip = torch.zeros(channels, (row.stop - row.start) * scale, width * scale)
         for column in columns:
             with hold_means(model, means):
-                part = _restore_one(model, picture[row, column])
+                part = _restore_one(model, image[row, column])
             place = strip[:, :, column.start * scale : column.stop * scale]
             if column is not columns[0]:
                 part[:, :, :shared] *= ramp
@@ -191,7 +191,7 @@ def tile_cost(model: nn.Module, peak_bytes: Callable[[Callable[[], Any]], int]) 
 
     Args:
         model: as in `restore_strips`.
-        peak_bytes: runs a function and says what it holds at its peak, such as `regard.tools.measure.peak_bytes`.
+        peak_bytes: runs a function and says what it holds at its peak, such as `regard.tools.benchmark.profiler.peak_bytes`.
     """
     given: Any = model
     weight = next(model.parameters())
@@ -209,16 +209,16 @@ def tile_cost(model: nn.Module, peak_bytes: Callable[[Callable[[], Any]], int]) 
 def largest_tile(
     model: nn.Module, cost: TileCost, height: int, width: int, *, channels: int, overlap: int, limit: float
 ) -> int:
-    """The largest tile for a picture whose restoration stays below a limit; its side is in whole windows.
+    """The largest tile for an image whose restoration stays below a limit; its side is in whole windows.
 
     Args:
         model: as in `restore_strips`.
         cost: of its tiles.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
-        channels: of the picture.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+        channels: of the image.
         overlap: as in `restore_strips`.
-        limit: bytes for tiles and for the strips of the result that wait, beside weights and the picture itself.
+        limit: bytes for tiles and for the strips of the result that wait, beside weights and the image itself.
 
     Returns:
         A side in pixels, at most `LARGEST`; or 0 if not even the smallest tile would fit.

@@ -1,4 +1,4 @@
-"""Any transforms of albumentations as a degradation, then MATLAB's bicubic where pictures shrink."""
+"""Any transforms of albumentations as a degradation, then MATLAB's bicubic where images shrink."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Degradations: what spoils a good picture. Here what they share, and shrinking by MATLAB's bicubic."""
+"""Degradations: what spoils a good image. Here what they share, and shrinking by MATLAB's bicubic."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["Bicubic", "Degradation", "to_bits"]
 
 @runtime_checkable
 class Degradation(Protocol):
-    """Spoils a picture.
+    """Spoils an image.
 
     Attributes:
         scale: sides of what goes in over those of what comes out.
-        margin: pixels of the good picture, a multiple of `scale`, that may change what becomes of a pixel. A crop is
-            spoilt with as many pixels around it, so that it is what it would be in the whole picture.
-        grid: a crop that is spoilt begins at a multiple of this many pixels of the good picture.
+        margin: pixels of the good image, a multiple of `scale`, that may change what becomes of a pixel. A crop is
+            spoilt with as many pixels around it, so that it is what it would be in the whole image.
+        grid: a crop that is spoilt begins at a multiple of this many pixels of the good image.
     """
 
     @property
@@ -42,7 +42,7 @@ class Degradation(Protocol):
     def __call__(
         self, image: Float[np.ndarray, "height width channels"], rng: np.random.Generator
     ) -> Float[np.ndarray, "low_height low_width channels"]:
-        """Spoil a picture in 0-1 whose sides are multiples of `scale`."""
+        """Spoil an image in 0-1 whose sides are multiples of `scale`."""
         ...
 
 
@@ -63,7 +63,7 @@ class Bicubic:
 
     Attributes:
         scale: old over new side, at least 2.
-        bits: of the result: 8, or 16 for pictures that have them.
+        bits: of the result: 8, or 16 for images that have them.
 
     Raises:
         ValueError: `scale` is no whole number from 2 on.
@@ -85,7 +85,7 @@ class Bicubic:
 
     @property
     def margin(self) -> int:
-        """Half the widened kernel, and a pixel of the small picture more."""
+        """Half the widened kernel, and a pixel of the small image more."""
         return 4 * self.scale
 
     def __call__(

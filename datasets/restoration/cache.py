@@ -1,4 +1,4 @@
-"""Decoded pictures as files: a crop of a large picture is then read without decoding the rest."""
+"""Decoded images as files: a crop of a large image is then read without decoding the rest."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from pathlib import Path
 
 import numpy as np
 
-from .pictures import Picture
+from .image_pairs import SourceImage
 
 __all__ = ["cached"]
 
 
-def cached(picture: Picture, folder: str | Path) -> Picture:
-    """The same picture, whose pixels are decoded once into a file of `folder` and mapped into memory from then on.
+def cached(image: SourceImage, folder: str | Path) -> SourceImage:
+    """The same image, whose pixels are decoded once into a file of `folder` and mapped into memory from then on.
 
-    A picture that has changed on disk is decoded anew. It takes 3 or 6 bytes a pixel; the folder may be deleted at any
+    An image that has changed on disk is decoded anew. It takes 3 or 6 bytes a pixel; the folder may be deleted at any
     time. Several processes may fill it together: a file is there whole or not at all.
 
     Args:
-        picture: the picture; one without a file stays as it is.
-        folder: is made when the first picture is read.
+        image: the image; one without a file stays as it is.
+        folder: is made when the first image is read.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as place:
-        ...     kept = cached(Picture("a", lambda: np.ones((2, 2, 3), np.uint8), Path(place)), f"{place}/cache")
+        ...     kept = cached(SourceImage("a", lambda: np.ones((2, 2, 3), np.uint8), Path(place)), f"{place}/cache")
         ...     first, second = kept.read(), kept.read()
         >>> int(second.sum()), type(second).__name__
         (12, 'memmap')
     """
-    if picture.path is None:
-        return picture
-    state = picture.path.stat()
-    stamp = f"{picture.path.resolve()} {state.st_mtime_ns} {state.st_size}"
+    if image.path is None:
+        return image
+    state = image.path.stat()
+    stamp = f"{image.path.resolve()} {state.st_mtime_ns} {state.st_size}"
     path = Path(folder, hashlib.sha256(stamp.encode()).hexdigest()[:24] + ".npy")
 
     def read() -> np.ndarray:
@@ -43,8 +43,8 @@ def cached(picture: Picture, folder: str | Path) -> Picture:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
             with partial.open("wb") as file:
-                np.save(file, picture.read(), allow_pickle=False)
+                np.save(file, image.read(), allow_pickle=False)
             partial.replace(path)
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
-    return dataclasses.replace(picture, read=read)
+    return dataclasses.replace(image, read=read)

@@ -14,38 +14,38 @@ from torch.utils.data import Dataset
 from ..images import UnreadableImageError
 from ..loader import Draw
 from .bicubic import Degradation, to_bits
+from .image_pairs import SourceImage, as_floats, read_pair, to_grey
 from .imresize import resize
-from .pictures import Picture, as_floats, read_pair, to_grey
 
-__all__ = ["TrainingCrops", "WholePictures", "turn"]
+__all__ = ["TrainingCrops", "WholeImages", "turn"]
 
 
 class TrainingCrops(Dataset[Any]):
-    """Crops of the same place of a spoilt and of a good picture, flipped and turned together by chance.
+    """Crops of the same place of a spoilt and of a good image, flipped and turned together by chance.
 
     What a crop is depends on the seed of its `Draw` alone.
 
     Args:
-        pictures: good ones, that `degradation` spoils; or pairs of a good and a spoilt one.
+        images: good ones, that `degradation` spoils; or pairs of a good and a spoilt one.
         count: crops of an epoch.
         patch_px: side of the spoilt crop.
         scale: sides of the good crop over those of the spoilt one.
         degradation: what spoils; None for pairs.
-        shrink: factors, above 0 and at most 1, by one of which a good picture is shrunk before, drawn anew each time:
-            more and sharper crops from few pictures, as Real-ESRGAN does. Not for pairs.
-        enlarge: whether a picture smaller than a crop is enlarged to it, as the authors do with ImageNet; otherwise it
+        shrink: factors, above 0 and at most 1, by one of which a good image is shrunk before, drawn anew each time:
+            more and sharper crops from few images, as Real-ESRGAN does. Not for pairs.
+        enlarge: whether an image smaller than a crop is enlarged to it, as the authors do with ImageNet; otherwise it
             is an error. Not for pairs.
-        recolour: whether the channels are shuffled in half of the crops, for few pictures.
+        recolour: whether the channels are shuffled in half of the crops, for few images.
         channels: 3 for colour, 1 for grey.
-        keep: pictures that stay decoded in memory; 0 decodes for every crop.
+        keep: images that stay decoded in memory; 0 decodes for every crop.
 
     Raises:
-        ValueError: there are no pictures, or options do not go together.
+        ValueError: there are no images, or options do not go together.
     """
 
     def __init__(
         self,
-        pictures: Sequence[Picture] | Sequence[tuple[Picture, Picture]],
+        images: Sequence[SourceImage] | Sequence[tuple[SourceImage, SourceImage]],
         *,
         count: int,
         patch_px: int,
@@ -57,17 +57,17 @@ class TrainingCrops(Dataset[Any]):
         channels: int = 3,
         keep: int = 64,
     ) -> None:
-        if not pictures:
-            raise ValueError("there are no pictures to learn from")
+        if not images:
+            raise ValueError("there are no images to learn from")
         if count < 1 or patch_px < 1:
             raise ValueError(f"count {count} and patch_px {patch_px} must be positive")
         if not shrink or not all(0 < factor <= 1 for factor in shrink):
             raise ValueError(f"shrink {list(shrink)} must be factors above 0 and at most 1")
         if degradation is None and (tuple(shrink) != (1.0,) or enlarge):
-            raise ValueError("pairs cannot be resized; leave out shrink and enlarge, or give good pictures alone")
+            raise ValueError("pairs cannot be resized; leave out shrink and enlarge, or give good images alone")
         if degradation is not None and degradation.scale != scale:
             raise ValueError(f"the degradation shrinks by {degradation.scale}, the network enlarges by {scale}")
-        self.pictures, self.count, self.patch_px, self.scale = pictures, count, patch_px, scale
+        self.images, self.count, self.patch_px, self.scale = images, count, patch_px, scale
         self.degradation, self.shrink, self.enlarge = degradation, shrink, enlarge
         self.recolour, self.channels = recolour, channels
         self.keep = keep
@@ -77,9 +77,9 @@ class TrainingCrops(Dataset[Any]):
         return self.count
 
     def __getitem__(self, draw: Draw | int) -> Any:
-        """A spoilt and a good crop, float in 0-1, channels first; or the error of an unreadable picture."""
+        """A spoilt and a good crop, float in 0-1, channels first; or the error of an unreadable image."""
         rng = np.random.default_rng(draw.seed if isinstance(draw, Draw) else draw)
-        place = int(rng.integers(len(self.pictures)))
+        place = int(rng.integers(len(self.images)))
         try:
             good, bad = self._read(place, float(rng.choice(self.shrink)))
             low, high = self._crop(good, bad, self._name(place), rng)
@@ -91,11 +91,11 @@ class TrainingCrops(Dataset[Any]):
         return tuple(_as_tensor(turn(part, *flips)[..., order]) for part in (low, high))
 
     def _name(self, place: int) -> str:
-        picture = self.pictures[place]
-        return picture.name if isinstance(picture, Picture) else picture[0].name
+        image = self.images[place]
+        return image.name if isinstance(image, SourceImage) else image[0].name
 
     def _read(self, place: int, factor: float) -> tuple[np.ndarray, np.ndarray | None]:
-        """The good picture, and the spoilt one of a pair; the one that was asked for longest ago makes room."""
+        """The good image, and the spoilt one of a pair; the one that was asked for longest ago makes room."""
         found = self._kept.pop((place, factor), None)
         found = self._decode(place, factor) if found is None else found
         if self.keep:
@@ -105,11 +105,11 @@ class TrainingCrops(Dataset[Any]):
         return found
 
     def _decode(self, place: int, factor: float) -> tuple[np.ndarray, np.ndarray | None]:
-        picture = self.pictures[place]
-        if not isinstance(picture, Picture):
-            good, bad = read_pair(*picture, self.scale)
+        image = self.images[place]
+        if not isinstance(image, SourceImage):
+            good, bad = read_pair(*image, self.scale)
             return (good, bad) if self.channels == 3 else (to_grey(good), to_grey(bad))
-        pixels = picture.read() if self.channels == 3 else to_grey(picture.read())
+        pixels = image.read() if self.channels == 3 else to_grey(image.read())
         if self.enlarge:
             factor = max(factor, self.patch_px * self.scale / min(pixels.shape[:2]))
         if factor != 1:
@@ -143,12 +143,12 @@ class TrainingCrops(Dataset[Any]):
         return spoilt[row : row + side, column : column + side], as_floats(good[place])
 
 
-class WholePictures(Dataset[Any]):
-    """Whole spoilt and good pictures; what is by chance in spoiling is seeded by the place of the picture.
+class WholeImages(Dataset[Any]):
+    """Whole spoilt and good images; what is by chance in spoiling is seeded by the place of the image.
 
     Args:
-        pictures: good ones, that `degradation` spoils; or pairs of a good and a spoilt one.
-        scale: sides of the good pictures over those of the spoilt ones.
+        images: good ones, that `degradation` spoils; or pairs of a good and a spoilt one.
+        scale: sides of the good images over those of the spoilt ones.
         degradation: what spoils; None for pairs.
         channels: 3 for colour, 1 for grey.
         seed: of chance.
@@ -156,37 +156,37 @@ class WholePictures(Dataset[Any]):
 
     def __init__(
         self,
-        pictures: Sequence[Picture] | Sequence[tuple[Picture, Picture]],
+        images: Sequence[SourceImage] | Sequence[tuple[SourceImage, SourceImage]],
         *,
         scale: int,
         degradation: Degradation | None = None,
         channels: int = 3,
         seed: int = 0,
     ) -> None:
-        self.pictures, self.scale, self.degradation = pictures, scale, degradation
+        self.images, self.scale, self.degradation = images, scale, degradation
         self.channels, self.seed = channels, seed
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def name(self, place: int) -> str:
-        """What the picture is called in tables."""
-        picture = self.pictures[place]
-        return picture.name if isinstance(picture, Picture) else picture[0].name
+        """What the image is called in tables."""
+        image = self.images[place]
+        return image.name if isinstance(image, SourceImage) else image[0].name
 
     def __getitem__(self, place: int) -> Any:
-        """A spoilt and a good picture, float in 0-1, channels first; or the error of an unreadable one."""
-        picture = self.pictures[place]
+        """A spoilt and a good image, float in 0-1, channels first; or the error of an unreadable one."""
+        image = self.images[place]
         try:
-            if not isinstance(picture, Picture):
-                parts = read_pair(*picture, self.scale)
+            if not isinstance(image, SourceImage):
+                parts = read_pair(*image, self.scale)
                 good, bad = (as_floats(part if self.channels == 3 else to_grey(part)) for part in parts)
             else:
-                pixels = picture.read()
+                pixels = image.read()
                 good = as_floats(pixels if self.channels == 3 else to_grey(pixels))
                 height, width = (length // self.scale * self.scale for length in good.shape[:2])
                 if not height or not width:
-                    raise UnreadableImageError(picture.name, f"it is smaller than {self.scale} pixels")
+                    raise UnreadableImageError(image.name, f"it is smaller than {self.scale} pixels")
                 good = good[:height, :width]
                 assert self.degradation is not None
                 bad = self.degradation(good, np.random.default_rng([self.seed, place]))

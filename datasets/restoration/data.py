@@ -1,4 +1,4 @@
-"""Lightning's data module for image restoration: pairs of pictures, or good ones that are spoilt as they are read."""
+"""Lightning's data module for image restoration: pairs of images, or good ones that are spoilt as they are read."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from torch.utils.data import DataLoader
 
 from ..loader import EpochOrder, EvenShard, ImageLoader, TrainLoader
 from .cache import cached
-from .crops import TrainingCrops, WholePictures
+from .crops import TrainingCrops, WholeImages
 from .degradations import build_degradation
-from .pictures import Picture, check_sides, open_pictures, pair_up
+from .image_pairs import SourceImage, check_sides, open_hq_images, pair_up
 
 __all__ = ["RestorationData"]
 
-Pictures = Sequence[Picture] | Sequence[tuple[Picture, Picture]]
+ImageSources = Sequence[SourceImage] | Sequence[tuple[SourceImage, SourceImage]]
 
 
 class RestorationData(LightningDataModule):
-    """Batches of spoilt and good pictures, float (batch, channels, height, width) in 0-1: crops, or whole ones.
+    """Batches of spoilt and good images, float (batch, channels, height, width) in 0-1: crops, or whole ones.
 
-    The crops of a training step depend on `seed` and the epoch alone. Whole pictures come one by one.
+    The crops of a training step depend on `seed` and the epoch alone. Whole images come one by one.
 
     Args:
-        data: good pictures: a folder, or `photographs`; see `open_pictures`.
+        data: good images: a folder, or `photographs`; see `open_hq_images`.
         low: folder of their spoilt partners; without it `degradation` spoils them.
-        val: pictures to measure on, as `data`; by default the held-out photographs, or every so many-th of `data`.
+        val: images to measure on, as `data`; by default the held-out photographs, or every so many-th of `data`.
         val_low: their spoilt partners.
         val_fraction: share of `data` that is held out where `val` is not given, 0-1.
-        scale: sides of good pictures over those of spoilt ones.
+        scale: sides of good images over those of spoilt ones.
         degradation: what spoils; a name of `DEGRADATIONS`.
         options: its options.
         patch_px: side of a spoilt crop.
@@ -43,14 +43,14 @@ class RestorationData(LightningDataModule):
         shrink: see `TrainingCrops`.
         recolour: see `TrainingCrops`.
         enlarge: see `TrainingCrops`.
-        keep: decoded pictures that every worker keeps in memory.
-        cache: folder in which decoded pictures are kept as files; they are read from there in parts, quickly.
+        keep: decoded images that every worker keeps in memory.
+        cache: folder in which decoded images are kept as files; they are read from there in parts, quickly.
         workers: processes that read, for each device; 0 reads in the main process. Default: a share of the cores.
         seed: of crops and of chance in spoiling.
 
     Attributes:
-        training: pictures to learn from, once set up.
-        measuring: pictures to measure on, once set up.
+        training: images to learn from, once set up.
+        measuring: images to measure on, once set up.
 
     Raises:
         ValueError: a value out of its range, an unknown option, or data that cannot be used.
@@ -90,7 +90,7 @@ class RestorationData(LightningDataModule):
         if val_low is not None and val is None:
             raise ValueError("val_low are the partners of val, which is not given")
         if channels not in (1, 3):
-            raise ValueError(f"channels is {channels}; pictures are read with 3 (colour) or 1 (grey)")
+            raise ValueError(f"channels is {channels}; images are read with 3 (colour) or 1 (grey)")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         self.data, self.low, self.val, self.val_low = data, low, val, val_low
@@ -102,11 +102,11 @@ class RestorationData(LightningDataModule):
             **{"count": crops, "patch_px": patch_px, "keep": keep},
             **{"shrink": tuple(shrink), "recolour": recolour, "enlarge": enlarge},
         }
-        self.training: Pictures = []
-        self.measuring: Pictures = []
+        self.training: ImageSources = []
+        self.measuring: ImageSources = []
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the pictures."""
+        """Find the images."""
         if self.training:
             return
         training = self._open(self.data, self.low, "train")
@@ -118,30 +118,30 @@ class RestorationData(LightningDataModule):
             count = max(1, round(len(training) * self.val_fraction))
             if not 0 < self.val_fraction < 1 or count >= len(training):
                 raise ValueError(
-                    f"of {len(training)} pictures a share of {self.val_fraction} cannot be held out to measure on; "
-                    "give other pictures as val"
+                    f"of {len(training)} images a share of {self.val_fraction} cannot be held out to measure on; "
+                    "give other images as val"
                 )
             step = len(training) / count
             held = {int(place * step) for place in range(count)}
-            measuring = [picture for place, picture in enumerate(training) if place in held]  # type: ignore[assignment]
-            training = [picture for place, picture in enumerate(training) if place not in held]  # type: ignore[assignment]
+            measuring = [image for place, image in enumerate(training) if place in held]  # type: ignore[assignment]
+            training = [image for place, image in enumerate(training) if place not in held]  # type: ignore[assignment]
         self.training, self.measuring = training, measuring
         if not self.crops["enlarge"]:
-            good = [one if isinstance(one, Picture) else one[0] for one in training]
+            good = [one if isinstance(one, SourceImage) else one[0] for one in training]
             check_sides(good, math.ceil(self.crops["patch_px"] * self.common["scale"] / min(self.crops["shrink"])))
 
-    def _open(self, source: str, low: str | None, part: Any) -> Pictures:
-        pictures = open_pictures(source, part)
+    def _open(self, source: str, low: str | None, part: Any) -> ImageSources:
+        images = open_hq_images(source, part)
         if low is None:
-            return self._kept(pictures)
-        pairs = pair_up(pictures, open_pictures(low), self.common["scale"])
+            return self._kept(images)
+        pairs = pair_up(images, open_hq_images(low), self.common["scale"])
         good, bad = zip(*pairs, strict=True)
         return list(zip(self._kept(good), self._kept(bad), strict=True))
 
-    def _kept(self, pictures: Sequence[Picture]) -> list[Picture]:
+    def _kept(self, images: Sequence[SourceImage]) -> list[SourceImage]:
         if self.cache is None:
-            return list(pictures)
-        return [cached(picture, self.cache) for picture in pictures]
+            return list(images)
+        return [cached(image, self.cache) for image in images]
 
     @property
     def device_batch_size(self) -> int:
@@ -167,7 +167,7 @@ class RestorationData(LightningDataModule):
         return TrainLoader(crops, sampler=order, batch_size=self.device_batch_size, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The whole pictures to measure on, each once over all processes; every process takes all if they are few."""
+        """The whole images to measure on, each once over all processes; every process takes all if they are few."""
         world_size, rank = self._place()
         return self._whole(world_size, rank) if len(self.measuring) >= world_size else self._whole(1, 0)
 
@@ -176,15 +176,15 @@ class RestorationData(LightningDataModule):
         return self._whole(1, 0)
 
     def _whole(self, world_size: int, rank: int) -> DataLoader[Any]:
-        pictures = self.measured()
-        shard = EvenShard(len(pictures), batch_size=1, world_size=world_size, rank=rank)
-        return ImageLoader(pictures, batch_sampler=shard, **self._loading())
+        images = self.measured()
+        shard = EvenShard(len(images), batch_size=1, world_size=world_size, rank=rank)
+        return ImageLoader(images, batch_sampler=shard, **self._loading())
 
-    def measured(self) -> WholePictures:
+    def measured(self) -> WholeImages:
         """What is measured on."""
-        pairs = not isinstance(self.measuring[0], Picture)
+        pairs = not isinstance(self.measuring[0], SourceImage)
         spoilt = None if pairs else self.degradation
-        return WholePictures(self.measuring, degradation=spoilt, seed=self.seed, **self.common)
+        return WholeImages(self.measuring, degradation=spoilt, seed=self.seed, **self.common)
 
     def _loading(self) -> dict[str, Any]:
         workers = self.workers

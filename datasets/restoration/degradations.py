@@ -15,7 +15,7 @@ from .real_world import RealWorld
 
 __all__ = ["DEGRADATIONS", "build_degradation"]
 
-#: Name in settings -> what spoils a picture.
+#: Name in settings -> what spoils an image.
 DEGRADATIONS: dict[str, type[Any]] = {
     "bicubic": Bicubic,
     "noise": Noise,

@@ -57,7 +57,7 @@ class Jpeg:
 
     #: Colours are interpolated from block to block when a file is read.
     margin = 16
-    #: Side of the blocks of a colour picture.
+    #: Side of the blocks of a colour image.
     grid = 16
 
     def __post_init__(self) -> None:

@@ -58,7 +58,7 @@ def gaussian_kernel(
 
 
 def sinc_kernel(side: int, cutoff: float | int) -> Float[np.ndarray, "side side"]:
-    """The ideal low pass in every direction, which rings and overshoots as sharpened and compressed pictures do.
+    """The ideal low pass in every direction, which rings and overshoots as sharpened and compressed images do.
 
     Args:
         side: odd, in pixels.

@@ -1,4 +1,4 @@
-"""What pictures suffer in the wild: two rounds of blur, resizing, noise and JPEG, all by chance.
+"""What images suffer in the wild: two rounds of blur, resizing, noise and JPEG, all by chance.
 
 Source: Wang et al. 2021, arXiv:2107.10833 (Real-ESRGAN), section 3; the numbers are those that Real-HAT was trained
 with, XPixelGroup/HAT@1638a9a options/train/train_Real_HAT_GAN_SRx4. There a whole batch is resized alike and a pool of
@@ -119,7 +119,7 @@ class RealWorld:
 
     def __post_init__(self) -> None:
         if self.scale < 1 or self.scale != int(self.scale):
-            raise ValueError(f"pictures are shrunk by a whole number from 1 on, not by {self.scale}")
+            raise ValueError(f"images are shrunk by a whole number from 1 on, not by {self.scale}")
         self._rounds()
 
     @property
@@ -162,7 +162,7 @@ def _tuples(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _filter(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolve, the picture mirrored at its borders."""
+    """Convolve, the image mirrored at its borders."""
     return cv2.filter2D(image, -1, kernel.astype(np.float32), borderType=cv2.BORDER_REFLECT_101).reshape(image.shape)
 
 

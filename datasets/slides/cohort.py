@@ -1,10 +1,10 @@
 """A cohort of slides that are rendered from real textures, with known lesions: for demonstrations and tests.
 
 Every slide is tissue of the embedded H&E slide, cut into pieces of 40 um, turned, and laid anew into tissue of random
-shape. Half of the slides have lesions: places where the pieces come from another H&E picture, of dense large
+shape. Half of the slides have lesions: places where the pieces come from another H&E image, of dense large
 nuclei, whose mean amounts of both stains were made those of the tissue, so that its mean colour does not tell. Stains
 vary from slide to slide, and a fifth of the slides have a stroke of a pen. Slides for testing use other parts of both
-pictures than slides for training.
+images than slides for training.
 
 Nothing here says anything about patients: there are two sources of texture, and a lesion is by construction what comes
 from the second.
@@ -257,7 +257,7 @@ def _photographed(
     pixels: Any = stained(amounts, stains, random.uniform(238, 248)).astype(np.float32)
     pixels = cv2.GaussianBlur(pixels, (0, 0), float(random.uniform(0.45, 0.8)))
     pixels += random.normal(0, 1.5, pixels.shape).astype(np.float32)
-    picture = np.clip(pixels, 0, 255).round().astype(np.uint8)
+    image = np.clip(pixels, 0, 255).round().astype(np.uint8)
     pen = bool(random.random() < 0.2)
     if pen:
         points = random.uniform(0.05, 0.95, (4, 2)) * (width, height)
@@ -265,7 +265,7 @@ def _photographed(
         curve = (1 - along) ** 3 * points[0] + along**3 * points[3]
         curve += 3 * along * (1 - along) * ((1 - along) * points[1] + along * points[2])
         colour = _PENS[random.integers(len(_PENS))]
-        ink = np.full_like(picture, 255)
+        ink = np.full_like(image, 255)
         cv2.polylines(ink, [curve.round().astype(np.int32)], False, colour, int(random.integers(18, 40)), cv2.LINE_AA)
-        picture = (picture.astype(np.float32) * (0.15 + 0.85 * ink / 255)).round().astype(np.uint8)
-    return picture, pen
+        image = (image.astype(np.float32) * (0.15 + 0.85 * ink / 255)).round().astype(np.uint8)
+    return image, pen

@@ -1,7 +1,7 @@
 """How much of each cell of a lattice lies inside regions, exactly.
 
 By Green's theorem a region's area in a cell follows from the pieces of its outline alone: every outline is cut where it
-crosses a line of the lattice, each piece adds to its cell and to all cells right of it. No picture is rasterised, so
+crosses a line of the lattice, each piece adds to its cell and to all cells right of it. No image is rasterised, so
 the answer does not depend on a resolution, and the work grows with the outline and the number of cells only.
 """
 

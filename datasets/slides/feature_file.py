@@ -22,7 +22,7 @@ from ...whole_files import whole_file
 from ..bags.h5_features import H5Features, open_h5
 from .grid import Grid
 from .patch_file import coordinate_attributes, grid_fingerprint, grid_of_attributes, write_coordinates
-from .reserved_rows import ReservedRows, create_reserved, reserve
+from .preallocated_h5 import ReservedRows, create_reserved, reserve
 from .slide import Slide
 
 __all__ = ["check_features", "export_pt", "features_identity", "read_features", "write_features"]

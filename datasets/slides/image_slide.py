@@ -1,4 +1,4 @@
-"""A plain picture as a slide of one level."""
+"""A plain image as a slide of one level."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .slide import Level, UnreadableSlideError, UnreadableTileError
 
 __all__ = ["ImageSlide"]
 
-#: Pixels of a picture that is decoded whole, 560 MB while it is.
+#: Pixels of an image that is decoded whole, 560 MB while it is.
 _LARGEST = 80_000_000
 
 #: Pillow's modes whose conversion to RGB keeps what is to be seen.
@@ -23,7 +23,7 @@ _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK"
 
 
 class ImageSlide:
-    """A picture that Pillow reads; see `Slide` for its attributes.
+    """An image that Pillow reads; see `Slide` for its attributes.
 
     It is decoded whole at the first read, and that stays in memory until `close`.
 
@@ -32,7 +32,7 @@ class ImageSlide:
         mpp: microns per pixel at full resolution; without it what the file says.
 
     Raises:
-        UnreadableSlideError: no picture, or one of more than 80 million pixels or more than 8 bits a channel.
+        UnreadableSlideError: no image, or one of more than 80 million pixels or more than 8 bits a channel.
     """
 
     reader = "image"
@@ -41,7 +41,7 @@ class ImageSlide:
         self.path = str(path)
         self._pixels: np.ndarray | None = None
         too_large = (
-            f"plain pictures are read up to {_LARGEST // 10**6} million pixels; make it a tiled pyramid: "
+            f"plain images are read up to {_LARGEST // 10**6} million pixels; make it a tiled pyramid: "
             "vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg"
         )
         try:
@@ -88,9 +88,9 @@ class ImageSlide:
             try:
                 with Image.open(self.path) as image:
                     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-                        picture = image.convert("RGBA")
-                        white = Image.new("RGBA", picture.size, "white")
-                        self._pixels = np.asarray(Image.alpha_composite(white, picture).convert("RGB"))
+                        rgba = image.convert("RGBA")
+                        white = Image.new("RGBA", rgba.size, "white")
+                        self._pixels = np.asarray(Image.alpha_composite(white, rgba).convert("RGB"))
                     else:
                         self._pixels = np.asarray(image.convert("RGB"))
             except (OSError, ValueError, SyntaxError) as error:

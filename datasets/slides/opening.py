@@ -29,7 +29,7 @@ def open_slide(
     Args:
         path: the file; of MIRAX the .mrxs file, of DICOM a file of the series, or its folder.
         reader: auto takes tiff where it sees the levels and pixels that OpenSlide sees, or more of them (OME-TIFF),
-            openslide for all else that OpenSlide knows, and image for plain pictures.
+            openslide for all else that OpenSlide knows, and image for plain images.
         mpp: microns per pixel at full resolution, in place of what the file says.
 
     Raises:
@@ -93,7 +93,7 @@ def _try(slide: Slide) -> None:
 
 
 def _the_better(slide: TiffSlide, path: str | Path, mpp: float | None) -> Slide:
-    """OpenSlide's view of a file instead of ours if it shows another picture."""
+    """OpenSlide's view of a file instead of ours if it shows another image."""
     try:
         other = OpenSlideSlide(path, mpp=mpp)
     except UnreadableSlideError:

@@ -83,17 +83,17 @@ class OpenSlideSlide:
         return ((region[..., :3] * opaque + 255 * (255 - opaque) + 127) // 255).astype(np.uint8)
 
     def associated(self) -> dict[str, Image.Image]:
-        """Pictures beside the pyramid; see `Slide.associated`."""
-        pictures = {}
+        """Images beside the pyramid; see `Slide.associated`."""
+        images = {}
         for name in list(self._open().associated_images):
             try:
-                picture = self._open().associated_images[name]
+                image = self._open().associated_images[name]
             except openslide.OpenSlideError:
                 self.close()
                 continue
-            white = Image.new("RGBA", picture.size, "white")
-            pictures[name] = Image.alpha_composite(white, picture.convert("RGBA")).convert("RGB")
-        return pictures
+            white = Image.new("RGBA", image.size, "white")
+            images[name] = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+        return images
 
     def close(self) -> None:
         """Let go of the file and the cache; the next read opens it again."""

@@ -22,7 +22,7 @@ import numpy as np
 from ...whole_files import whole_file
 from ..bags.h5_features import open_h5
 from .grid import Grid
-from .reserved_rows import reserve
+from .preallocated_h5 import reserve
 from .slide import Slide
 
 __all__ = ["coordinate_attributes", "grid_fingerprint", "grid_of_attributes", "read_grid", "write_grid"]

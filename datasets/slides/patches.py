@@ -2,7 +2,7 @@
 
 A patch is cut from the coarsest level that is at least as fine as wanted (to within 1 %). If its side there is the
 patch's to the pixel, nothing is resampled. Else it is resampled with an antialiased bicubic filter
-(`torch.nn.functional.interpolate` on 8-bit pixels): where it reduces these are, to one grey level, the pictures of
+(`torch.nn.functional.interpolate` on 8-bit pixels): where it reduces these are, to one grey level, the images of
 Pillow's resize, with which the published encoders' pipelines reduce their patches, in a fifth of its time. The corner
 is rounded to whole pixels of the level, which is off by half a pixel of the level at most.
 """

@@ -1,8 +1,8 @@
-"""Ink of pens and dark edges on a small picture of a slide.
+"""Ink of pens and dark edges on a small image of a slide.
 
 Pens differ from stained tissue in hue or saturation, and their strokes are wide and even: what an opening of 40 microns
 leaves of such colours is ink, nuclei and blood cells do not survive it. From there a mark grows into paler ink of its
-hue beside it. The border of a scan is grey without texture and reaches the picture's edge.
+hue beside it. The border of a scan is grey without texture and reaches the image's edge.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from .discs import close_mask, open_mask, widen_mask
+from .morphology import close_mask, open_mask, widen_mask
 
 __all__ = ["Marks", "find_marks"]
 
@@ -52,22 +52,22 @@ _INKS = {
 }
 
 
-def find_marks(picture: UInt8[np.ndarray, "height width 3"], spacing_um: float) -> Marks:
+def find_marks(image: UInt8[np.ndarray, "height width 3"], spacing_um: float) -> Marks:
     """Find ink and dark edges.
 
     Args:
-        picture: of the whole slide, RGB.
-        spacing_um: microns per pixel of the picture.
+        image: of the whole slide, RGB.
+        spacing_um: microns per pixel of the image.
 
     Example:
-        >>> picture = np.full((60, 80, 3), 240, np.uint8)
-        >>> picture[20:30, 5:70] = 20, 60, 200
-        >>> int(find_marks(picture, spacing_um=10.0).pen[20:30, 5:70].sum())
+        >>> image = np.full((60, 80, 3), 240, np.uint8)
+        >>> image[20:30, 5:70] = 20, 60, 200
+        >>> int(find_marks(image, spacing_um=10.0).pen[20:30, 5:70].sum())
         650
     """
-    hue, saturation, value = cv2.split(cv2.cvtColor(picture, cv2.COLOR_RGB2HSV))
+    hue, saturation, value = cv2.split(cv2.cvtColor(image, cv2.COLOR_RGB2HSV))
     degrees = hue.astype(np.float32) * 2
-    red, green, blue = cv2.split(picture)
+    red, green, blue = cv2.split(image)
     chroma = value - cv2.min(cv2.min(red, green), blue)  # OpenCV: NumPy is slow along short axes
     stroke, halo = _STROKE_UM / spacing_um, _HALO_UM / spacing_um
     pen = np.zeros(value.shape, bool)
@@ -94,7 +94,7 @@ def _even_grey(
 
 
 def _touches_border(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
-    """The parts that reach the picture's border."""
+    """The parts that reach the image's border."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     outer = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     return mask & np.isin(labels, outer[outer > 0])

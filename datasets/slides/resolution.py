@@ -1,4 +1,4 @@
-"""How many microns a pixel spans, as slides and pictures tell it.
+"""How many microns a pixel spans, as slides and images tell it.
 
 Sources: Aperio's ImageDescription and the tags of TIFF as OpenSlide reads them (openslide.org/formats); OME-XML
 2016-06, attributes PhysicalSizeX and NominalMagnification.
@@ -24,7 +24,7 @@ _LONGEST_XML = 20_000_000
 def microscopic(mpp: float | None) -> float | None:
     """The number if it can be that of a slide, from 0.01 to 50 microns a pixel.
 
-    Programs write a screen's or a printer's resolution into pictures: 72 dots an inch are 353 microns.
+    Programs write a screen's or a printer's resolution into images: 72 dots an inch are 353 microns.
 
     Example:
         >>> microscopic(0.25), microscopic(25400 / 72), microscopic(None)

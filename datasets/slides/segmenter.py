@@ -1,6 +1,6 @@
 """Tissue by a segmenter of one's own, such as a trained network.
 
-A segmenter is a callable that takes an RGB picture (height, width, 3) and its microns per pixel, and gives for each
+A segmenter is a callable that takes an RGB image (height, width, 3) and its microns per pixel, and gives for each
 pixel whether it is tissue, or how probable that is. It sees the slide tile by tile. Three attributes are heeded if it
 has them: `mpp`, the microns per pixel that it wants (4), `tile`, the side of its tiles in pixels (1024), and `margin`,
 by which neighbouring tiles overlap (64).
@@ -60,9 +60,9 @@ class TorchScriptSegmenter:
             raise ValueError(f"{path} is no TorchScript file: {str(error).splitlines()[0]}") from error
 
     @torch.inference_mode()
-    def __call__(self, picture: UInt8[np.ndarray, "height width 3"], mpp: float) -> Float[np.ndarray, "height width"]:
+    def __call__(self, image: UInt8[np.ndarray, "height width 3"], mpp: float) -> Float[np.ndarray, "height width"]:
         """Probability of tissue."""
-        pixels = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1) / 255
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1) / 255
         logits = self._network(((pixels - self._mean) / self._std)[None])
         found = logits.sigmoid()[:, 0] if logits.shape[1] == 1 else logits.softmax(1)[:, 1]
         return found[0].float().numpy()
@@ -95,7 +95,7 @@ def load_segmenter(name: str, *, trust: bool = False, **options: Any) -> Segment
     if isinstance(found, type):
         found = found()
     if not callable(found):
-        raise ValueError(f"the segmenter {name!r} cannot be called; it takes a picture and its microns per pixel")
+        raise ValueError(f"the segmenter {name!r} cannot be called; it takes an image and its microns per pixel")
     return found
 
 
@@ -112,7 +112,7 @@ def run_segmenter(
         downsample: pixels of full resolution that one pixel of this mask spans.
 
     Raises:
-        ValueError: the segmenter gives something else than a mask of its picture.
+        ValueError: the segmenter gives something else than a mask of its image.
     """
     scale = max(1.0, getattr(segmenter, "mpp", _MPP) / mpp)  # pixels of full resolution in one of the segmenter's
     tile, margin = int(getattr(segmenter, "tile", _TILE)), int(getattr(segmenter, "margin", _MARGIN))
@@ -132,7 +132,7 @@ def run_segmenter(
             pixels = cv2.resize(pixels, (tile, tile), interpolation=cv2.INTER_AREA)
             found = np.asarray(segmenter(pixels, mpp * scale))
             if found.shape != (tile, tile):
-                raise ValueError(f"the segmenter gave {found.shape} for a picture {pixels.shape}; a mask has its size")
+                raise ValueError(f"the segmenter gave {found.shape} for an image {pixels.shape}; a mask has its size")
             found = found[margin : margin + inner, margin : margin + inner].astype(np.float32)
             _add(total, weight, found, x / downsample, y / downsample, scale / downsample)
     return total >= 0.5 * np.maximum(weight, 1e-6)

@@ -15,7 +15,7 @@ __all__ = ["Level", "Slide", "UnreadableSlideError", "UnreadableTileError"]
 
 @dataclass(frozen=True)
 class Level:
-    """One picture of the pyramid.
+    """One image of the pyramid.
 
     Attributes:
         width: in its own pixels.
@@ -69,7 +69,7 @@ class Slide(Protocol):
         """
 
     def associated(self) -> dict[str, Image.Image]:
-        """Pictures beside the pyramid, such as label, macro and thumbnail; those that can be read."""
+        """Images beside the pyramid, such as label, macro and thumbnail; those that can be read."""
 
     def close(self) -> None:
         """Let go of the file; the next read opens it again."""

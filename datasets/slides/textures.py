@@ -4,7 +4,7 @@ By the law of Beer and Lambert the optical densities of a pixel are the amounts 
 stains (Ruifrok & Johnston 2001, Anal Quant Cytol Histol 23:291-299). So a real texture can be given another stain, and
 two textures the same mean amounts.
 
-The embedded textures: an H&E slide of the OpenSlide project, and an H&E picture of dense, large nuclei. Each is divided
+The embedded textures: an H&E slide of the OpenSlide project, and an H&E image of dense, large nuclei. Each is divided
 into a part for training and a part for testing that have no pixel in common.
 """
 
@@ -38,7 +38,7 @@ STAINS = np.array([[0.70, 0.62, 0.35], [0.17, 0.91, 0.38]])
 #: Side of a piece of texture in pixels of 0.5 um.
 PIECE = 80
 _BANDS = 8
-#: The picture of nuclei is shrunk so that they are 7-10 um across at 0.5 um a pixel; its own resolution is not known.
+#: The image of nuclei is shrunk so that they are 7-10 um across at 0.5 um a pixel; its own resolution is not known.
 _SHRUNK = 0.6
 _FOR_TRAINING = 0.6
 
@@ -79,12 +79,12 @@ def load_textures(part: Part) -> Textures:
     """The embedded textures of one part.
 
     Args:
-        part: train or test. Of the slide every other one of eight bands, of the picture its left 60 % or the rest.
+        part: train or test. Of the slide every other one of eight bands, of the image its left 60 % or the rest.
     """
     tissue = np.concatenate([_pieces(band, PIECE // 4) for band in real_bands(part)])
     tissue = tissue[np.argsort(tissue[..., 0].mean((1, 2)), kind="stable")]
-    with Image.open(_EMBEDDED / "dense_nuclei.jpg") as picture:
-        nuclei = np.asarray(picture.convert("RGB"))
+    with Image.open(_EMBEDDED / "dense_nuclei.jpg") as image:
+        nuclei = np.asarray(image.convert("RGB"))
     border = round(nuclei.shape[1] * _FOR_TRAINING)
     nuclei = nuclei[:, :border] if part == "train" else nuclei[:, border:]
     nuclei = cv2.resize(nuclei, None, fx=_SHRUNK, fy=_SHRUNK, interpolation=cv2.INTER_AREA)
@@ -104,7 +104,7 @@ def real_bands(part: Part) -> list[UInt8[np.ndarray, "height width 3"]]:
 
 
 def _pieces(pixels: UInt8[np.ndarray, "height width 3"], step: int) -> Float[np.ndarray, "pieces side side 2"]:
-    """The pieces of a picture that are full of tissue."""
+    """The pieces of an image that are full of tissue."""
     amounts = amounts_of(pixels)
     covered = (cv2.blur(amounts.sum(-1), (15, 15)) > 0.25).astype(np.float32)
     height, width = covered.shape

@@ -1,7 +1,7 @@
 """Tiled TIFF read without OpenSlide: Aperio, generic pyramids, and OME-TIFF with its SubIFDs.
 
 Native tiles are decoded straight from the file, several times faster than through OpenSlide and with the same pixels,
-and OME-TIFF keeps its pyramid, which OpenSlide does not see. Which picture of a file is a level follows OpenSlide's
+and OME-TIFF keeps its pyramid, which OpenSlide does not see. Which image of a file is a level follows OpenSlide's
 readers of Aperio and generic tiled TIFF (openslide.org/formats), and the OME-TIFF specification 6.
 """
 
@@ -29,7 +29,7 @@ __all__ = ["CUT_OFF", "TiffSlide"]
 #: How the reason begins if a file ends too early.
 CUT_OFF = "it is cut off"
 
-#: Largest picture beside the pyramid, in pixels.
+#: Largest image beside the pyramid, in pixels.
 _LARGEST_ASSOCIATED = 64_000_000
 
 
@@ -138,9 +138,9 @@ class TiffSlide:
 
     def associated(self) -> dict[str, Image.Image]:
         """Thumbnail, label and macro of an Aperio file; other files have none. See `Slide.associated`."""
-        pictures: dict[str, Image.Image] = {}
+        images: dict[str, Image.Image] = {}
         if self.vendor != "aperio":
-            return pictures
+            return images
         with tifffile.TiffFile(self.path) as tiff:
             pages: list[Any] = list(tiff.pages)
             for index, page in enumerate(pages):
@@ -148,8 +148,8 @@ class TiffSlide:
                 if page.is_tiled or name is None or page.imagewidth * page.imagelength > _LARGEST_ASSOCIATED:
                     continue
                 with suppress(Exception):  # of strangers' data; a slide is as good without
-                    pictures[name] = Image.fromarray(page.asarray()).convert("RGB")
-        return pictures
+                    images[name] = Image.fromarray(page.asarray()).convert("RGB")
+        return images
 
     def close(self) -> None:
         """Let go of the file and the cache; the next read opens it again."""
@@ -236,7 +236,7 @@ def _refuse_cut_off(tiff: Any, levels: list[TiffTiles]) -> None:
     tiff.filehandle.seek(last.offset + form.tagnosize + tags * form.tagsize)
     (following,) = struct.unpack(form.offsetformat, tiff.filehandle.read(form.offsetsize))
     if following >= size or len(last.tags) < tags:
-        raise ValueError(f"{CUT_OFF}: its last pictures are missing")
+        raise ValueError(f"{CUT_OFF}: its last images are missing")
 
 
 def _by_size(pages: list[Any]) -> list[Any]:

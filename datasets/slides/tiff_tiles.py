@@ -1,4 +1,4 @@
-"""The tiles of one picture of a tiled TIFF, decoded straight from the file.
+"""The tiles of one image of a tiled TIFF, decoded straight from the file.
 
 Compressions: none, LZW, Deflate and Zstandard with or without differences, JPEG with shared tables (TIFF Technical
 Note 2), JPEG 2000 as Aperio writes it. The pixels are those that libtiff and OpenSlide give.
@@ -29,11 +29,11 @@ _LARGEST = 8192 * 8192
 
 @dataclass(frozen=True, eq=False)
 class TiffTiles:
-    """Where the tiles of a picture lie in the file, and how they are coded.
+    """Where the tiles of an image lie in the file, and how they are coded.
 
     Attributes:
-        width: of the picture in pixels.
-        height: of the picture in pixels.
+        width: of the image in pixels.
+        height: of the image in pixels.
         tile: width and height of a tile in pixels.
         offsets: in the file, a row after the other.
         counts: bytes of each tile; 0 is a tile that is not there.
@@ -71,7 +71,7 @@ class TiffTiles:
     def decode(
         self, data: bytes, out: UInt8[np.ndarray, "height width 3"] | None = None
     ) -> UInt8[np.ndarray, "height width 3"]:
-        """The pixels of a tile, also those beyond the edge of the picture.
+        """The pixels of a tile, also those beyond the edge of the image.
 
         Args:
             data: the tile as it is in the file.
@@ -127,7 +127,7 @@ def read_tiles(page: Any) -> TiffTiles:
     Raises:
         ValueError: the page is not tiled 8-bit RGB of a known compression, or its directory is damaged.
     """
-    name = "its picture" if page.index == 0 else f"its picture {page.index}"
+    name = "its image" if page.index == 0 else f"its image {page.index}"
     if not page.is_tiled:
         raise ValueError(f"{name} is not tiled")
     width, height, tile = int(page.imagewidth), int(page.imagelength), (int(page.tilewidth), int(page.tilelength))

@@ -1,6 +1,6 @@
 """Where a slide has tissue.
 
-A small picture of the whole slide tells it: coloured or dark pixels without ink of pens and without dark edges, or what
+A small image of the whole slide tells it: coloured or dark pixels without ink of pens and without dark edges, or what
 a segmenter of one's own finds. Areas are in square microns, so that a small biopsy is found on every scanner.
 """
 
@@ -20,12 +20,12 @@ from .pen_marks import find_marks
 from .segmenter import Segmenter, run_segmenter
 from .shapes import merge, polygons, shapely
 from .slide import Slide
-from .small_view import thumbnail
+from .thumbnail import read_thumbnail
 from .tissue_mask import PRESETS, TissueOptions, clean_mask, tissue_mask
 
 __all__ = ["Tissue", "find_tissue"]
 
-#: Of the picture that is looked at, whatever the preset wants; and at least, for small slides.
+#: Of the image that is looked at, whatever the preset wants; and at least, for small slides.
 _MOST_PX, _LEAST_PX = 4096, 512
 #: Microns per pixel of a slide that does not tell them: of 20x, the coarser of the two usual scans.
 _USUAL_MPP = 0.5
@@ -75,7 +75,7 @@ class Tissue:
         pieces = [Region(piece, name="Tissue", tissue_id=number) for number, piece in enumerate(self.pieces)]
         return pieces + [Region(mark, name="Ignore* ink") for mark in polygons(self.marks)]
 
-    def picture(self, preview: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+    def image(self, preview: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
         """A thumbnail with the outlines of pieces in green and of marks in red.
 
         Args:
@@ -169,23 +169,23 @@ def _look(
     full = slide.levels[0]
     mpp = slide.mpp or (10 / slide.objective if slide.objective else _USUAL_MPP)
     longest = max(full.width, full.height)
-    picture, downsample = thumbnail(
+    image, downsample = read_thumbnail(
         slide, max(1, min(_MOST_PX, longest, max(_LEAST_PX, round(longest * mpp / options.mpp))))
     )
     spacing_um = mpp * downsample
-    scanned = np.zeros(picture.shape[:2], bool)
+    scanned = np.zeros(image.shape[:2], bool)
     left, top, width, height = slide.bounds
     scanned[
         int(top / downsample) : round((top + height) / downsample),
         int(left / downsample) : round((left + width) / downsample),
     ] = True
-    found = find_marks(picture, spacing_um)
+    found = find_marks(image, spacing_um)
     pen = found.pen & scanned if pens else np.zeros_like(scanned)
     edge = found.edge & scanned
     if segmenter is None:
-        mask = tissue_mask(picture, spacing_um, options, ignore=pen | edge | ~scanned)
+        mask = tissue_mask(image, spacing_um, options, ignore=pen | edge | ~scanned)
     else:
-        mask = run_segmenter(slide, segmenter, mpp, picture.shape[:2], downsample) & scanned & ~pen & ~edge
+        mask = run_segmenter(slide, segmenter, mpp, image.shape[:2], downsample) & scanned & ~pen & ~edge
     if slide.mpp is None:
         area = slide.bounds[2] * slide.bounds[3] / downsample**2
         least_piece, least_hole = options.least_piece_share * area, options.least_hole_share * area

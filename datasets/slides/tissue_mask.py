@@ -1,4 +1,4 @@
-"""Which pixels of a small picture of a slide are tissue.
+"""Which pixels of a small image of a slide are tissue.
 
 Tissue is coloured or darker than the glass. A weak threshold finds how far it reaches, a strong one which pieces are
 any: pale tissue keeps its borders, and the noise of the glass and faint smears are no pieces. The glass is first made
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from .discs import close_mask
+from .morphology import close_mask
 
 __all__ = ["PRESETS", "TissueOptions", "clean_mask", "tissue_mask"]
 
@@ -32,7 +32,7 @@ class TissueOptions:
     """What counts as tissue.
 
     Attributes:
-        mpp: microns per pixel of the picture that is looked at.
+        mpp: microns per pixel of the image that is looked at.
         weak: colour and darkness, 0-255, that tissue has at its border; raised where the glass is noisier.
         strong: colour and darkness that each piece has somewhere.
         darkness: weight of darkness beside colour, 0-1.
@@ -75,7 +75,7 @@ PRESETS: Mapping[str, TissueOptions] = MappingProxyType(
 
 
 def tissue_mask(
-    picture: UInt8[np.ndarray, "height width 3"],
+    image: UInt8[np.ndarray, "height width 3"],
     spacing_um: float,
     options: TissueOptions,
     ignore: Bool[np.ndarray, "height width"] | None = None,
@@ -83,16 +83,16 @@ def tissue_mask(
     """Coloured or dark pixels; pieces and holes of any size.
 
     Args:
-        picture: of the whole slide, RGB.
-        spacing_um: microns per pixel of the picture.
+        image: of the whole slide, RGB.
+        spacing_um: microns per pixel of the image.
         options: thresholds and widths.
         ignore: what is no tissue, such as ink; it joins no pieces.
     """
     if ignore is not None and ignore.any():
-        picture = np.where(ignore[..., None], np.uint8(255), picture)
-    glass, empty = _glass(picture)
+        image = np.where(ignore[..., None], np.uint8(255), image)
+    glass, empty = _glass(image)
     gain = glass.max() / glass
-    balanced = np.minimum(picture * gain.astype(np.float32), 255)
+    balanced = np.minimum(image * gain.astype(np.float32), 255)
     bright, least = _extremes(balanced)
     signal = bright - least + options.darkness * np.maximum(glass.max() - bright, 0)
     signal = signal.clip(0, 255).astype(np.uint8)
@@ -138,10 +138,10 @@ def _small(
 
 
 def _glass(
-    picture: UInt8[np.ndarray, "height width 3"],
+    image: UInt8[np.ndarray, "height width 3"],
 ) -> tuple[Float[np.ndarray, "3"], Bool[np.ndarray, "height width"]]:
     """Colour of the empty glass, and where it is; a usual white where there is none."""
-    bright, least = _extremes(picture)
+    bright, least = _extremes(image)
     chroma = bright - least
     kernel = np.ones((3, 3), np.uint8)
     even = cv2.dilate(bright, kernel) - cv2.erode(bright, kernel) < 8
@@ -149,7 +149,7 @@ def _glass(
     if found.sum() < 0.002 * bright.size:
         return np.full(3, 245.0), np.zeros_like(found)
     found &= bright >= np.percentile(bright[found], 75) - 8
-    return np.maximum(np.median(picture[found], axis=0), 1.0).astype(np.float64), found
+    return np.maximum(np.median(image[found], axis=0), 1.0).astype(np.float64), found
 
 
 def _noise(signal: UInt8[np.ndarray, " pixels"]) -> float:
@@ -160,9 +160,9 @@ def _noise(signal: UInt8[np.ndarray, " pixels"]) -> float:
     return float(middle + 4 * 1.48 * np.median(np.abs(signal - middle)))
 
 
-def _extremes(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The greatest and the least channel; NumPy is slow along so short an axis."""
-    red, green, blue = cv2.split(picture)
+    red, green, blue = cv2.split(image)
     return cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
 
 

@@ -41,9 +41,9 @@ def write_slide(
 
     Args:
         path: the file.
-        image: the picture, or a function that gives the rectangle at x, y of width and height in pixels of full
+        image: the image, or a function that gives the rectangle at x, y of width and height in pixels of full
             resolution, or None for a tile that the file leaves out, which is white. It is asked once for each tile,
-            by rows, so that the picture need not fit in memory; the lower levels do (but not what is left out).
+            by rows, so that the image need not fit in memory; the lower levels do (but not what is left out).
         size: width and height, for a function.
         mpp: microns per pixel.
         objective: magnification; generic TIFF cannot hold it.

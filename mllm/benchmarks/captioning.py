@@ -19,7 +19,7 @@ from .tokens import words
 
 __all__ = ["EXPORTS", "Captioning", "export_answers"]
 
-_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
+_IMAGES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +43,16 @@ class Captioning:
         return "captioning"
 
     def samples(self, data: Path) -> list[Sample]:
-        """One question for every picture of a folder and the folders in it.
+        """One question for every image of a folder and the folders in it.
 
         Raises:
-            ValueError: no such folder, or no pictures in it.
+            ValueError: no such folder, or no images in it.
         """
         if not data.is_dir():
             raise ValueError(f"there is no folder {data}; give one with images")
-        paths = sorted(path for path in data.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
+        paths = sorted(path for path in data.rglob("*") if path.suffix.lower() in _IMAGES and path.is_file())
         if not paths:
-            raise ValueError(f"{data} has no images; expected files that end in {', '.join(sorted(_PICTURES))}")
+            raise ValueError(f"{data} has no images; expected files that end in {', '.join(sorted(_IMAGES))}")
         files = [path.relative_to(data).as_posix() for path in paths]
         return [Sample(id=file, image=file, question=self.prompt) for file in files]
 

@@ -30,7 +30,7 @@ class Sample:
         truth: what is known of the image, in JSON's types.
         part: the split or subtask that is scored for itself, e.g. "adversarial".
         groups: kind -> name of a group of questions that counts as right when all of its answers are, e.g. the two
-            about one image of MME; `regard.mllm.tally` counts them.
+            about one image of MME; `regard.mllm.evaluation.aggregate` counts them.
         present: objects that are known to be in the image, for the table of what is invented beside what.
     """
 

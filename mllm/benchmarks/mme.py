@@ -27,7 +27,7 @@ _COGNITION = ("commonsense_reasoning", "numerical_calculation", "text_translatio
 #: All subtasks, by their names in the release.
 SUBTASKS = (*_PERCEPTION, *_COGNITION)
 
-_PICTURES = (".jpg", ".png", ".jpeg")
+_IMAGES = (".jpg", ".png", ".jpeg")
 _EXPECTED = (
     f"folders or text files named after subtasks ({', '.join(SUBTASKS[:4])} ...), as in MME_Benchmark_release or its "
     "eval_tool/Your_Results"
@@ -123,7 +123,7 @@ class MME:
         """Scores: of the subtasks that are there together, of the published sets of them, and of each.
 
         `hallucination` (at most 800), `perception` (2000) and `cognition` (800) are nan unless all of their subtasks
-        are there. The numbers of groups (`regard.mllm.tally`) have to be among the sums.
+        are there. The numbers of groups (`regard.mllm.evaluation.aggregate`) have to be among the sums.
         """
         of = {name: np.asarray(value, float) for name, value in sums.items()}
         nothing = np.zeros_like(of["yes"])
@@ -155,10 +155,8 @@ def _of_folder(data: Path, part: str) -> list[tuple[str, str, str]]:
     pairs = []
     for path in texts:
         beside = folder / "images" if apart else folder
-        picture = next(
-            (beside / f"{path.stem}{end}" for end in _PICTURES if (beside / f"{path.stem}{end}").exists()), None
-        )
-        image = (picture or beside / f"{path.stem}.jpg").relative_to(data).as_posix()
+        found = next((beside / f"{path.stem}{end}" for end in _IMAGES if (beside / f"{path.stem}{end}").exists()), None)
+        image = (found or beside / f"{path.stem}.jpg").relative_to(data).as_posix()
         pairs += [(image, question, label) for question, label in _rows(path, 2)]
     return pairs
 

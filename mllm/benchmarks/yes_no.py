@@ -83,7 +83,7 @@ _UNSURE = re.compile(
 )
 _DENIES = re.compile(r"\b(?:not|n't|cannot|never|none|nothing|nobody|neither|without|absent|lacks?|false)\b")
 _AFFIRMS = re.compile(
-    r"\bthere(?: (?:is|are|was|were)|'s|'re)\b|\b(?:image|picture|photo|it) (?:\w+ )?(?:shows?|contains?|has|does|is|"
+    r"\bthere(?: (?:is|are|was|were)|'s|'re)\b|\b(?:image|image|photo|it) (?:\w+ )?(?:shows?|contains?|has|does|is|"
     r"features?|includes?|depicts?)\b|\bi (?:can |do )?(?:also )?see\b|\b(?:visible|present|correct|true|indeed|sure)\b"
 )
 

@@ -16,8 +16,8 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import functional
 
-from ..call import Call
-from ..edit import Edit, View, head_mask, layer_indices
+from ..session.call import Call
+from ..session.edit import Edit, View, head_mask, layer_indices
 
 __all__ = ["ACT"]
 

@@ -19,10 +19,10 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..call import Call
-from ..edit import Edit, Prompts
 from ..image_matching import Match, Matcher, load_matcher
-from ..streams import Stream, contrast
+from ..session.call import Call
+from ..session.edit import Edit, Prompts
+from ..session.streams import Stream, contrast
 
 __all__ = ["AGLA", "augmented", "kept_pixels", "smooth_map"]
 

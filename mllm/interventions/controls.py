@@ -14,8 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..call import Call
-from ..edit import Edit, Prompts, View, layer_indices
+from ..session.call import Call
+from ..session.edit import Edit, Prompts, View, layer_indices
 
 __all__ = ["EndBias", "ImageScale", "RandomHeads", "WordBias"]
 

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..call import Call
-from ..edit import Edit, Prompts
-from ..streams import Stream
+from ..session.call import Call
+from ..session.edit import Edit, Prompts
+from ..session.streams import Stream
 
 __all__ = ["Debias", "calibrated"]
 

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..call import Call
-from ..edit import Edit, layer_indices
-from ..streams import guidance
+from ..session.call import Call
+from ..session.edit import Edit, layer_indices
+from ..session.streams import guidance
 
 __all__ = ["PAI", "raised"]
 

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..call import Call
-from ..edit import Edit, View, layer_indices
-from ..saliency import image_saliency
-from ..streams import guidance
+from ..session.call import Call
+from ..session.edit import Edit, View, layer_indices
+from ..session.saliency import image_saliency
+from ..session.streams import guidance
 from .pai import raised
 
 __all__ = ["Rebalance", "outliers", "strongest"]
@@ -30,7 +30,7 @@ class Rebalance:
     Local tokens are those that the tower's class token attends to most in its first layer; summary tokens, the
     outliers of the same attention in its last layer but one. A token that is both counts as summary. The tower runs
     once more for this. Where there is no class token, the attention that patches receive from all others stands for
-    it; where patches are merged, a token has their mean; where the image is in several tiles or pictures, the tokens
+    it; where patches are merged, a token has their mean; where the image is in several tiles or images, the tokens
     of a sample are ranked together. The authors' "spatial" stream, off in their code, sums a softmax over its own
     axis, which is 1 everywhere, and is left out.
 

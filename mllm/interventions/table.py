@@ -9,7 +9,7 @@ from ...class_names import class_named
 from ..named_options import with_options
 
 if TYPE_CHECKING:
-    from ..edit import Intervention
+    from ..session.edit import Intervention
 
 __all__ = ["INTERVENTIONS", "build_intervention", "intervention_class"]
 

@@ -1,6 +1,6 @@
 """The text form of methods, for the command line and the names of results.
 
-A method is written as its name, and after a colon its options; `regard.mllm.named_text` tells the rest:
+A method is written as its name, and after a colon its options; `regard.mllm.option_grammar` tells the rest:
 
     vhr
     vhr:alpha=1.5,layers=1,-4:
@@ -13,11 +13,11 @@ import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..named_text import options_text, read_named
+from ..option_grammar import options_text, read_named
 from .table import INTERVENTIONS, build_intervention, intervention_class
 
 if TYPE_CHECKING:
-    from ..edit import Intervention
+    from ..session.edit import Intervention
 
 __all__ = ["describe", "parse_intervention", "parse_interventions"]
 

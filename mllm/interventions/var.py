@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from ..call import Call
-from ..edit import Edit, View, layer_indices
-from ..sinks import sink_strength, sinks_of
+from ..session.call import Call
+from ..session.edit import Edit, View, layer_indices
+from ..session.sinks import sink_strength, sinks_of
 
 __all__ = ["VAR", "SinkColumns", "redistributed"]
 
@@ -134,11 +134,11 @@ class SinkColumns(NamedTuple):
         min_free: float,
     ) -> SinkColumns:
         """The columns of prompts, from which of their tokens are the image's and which are sinks; see `VAR`."""
-        pictured, sunk, free = image.float(), sinks.float(), (image & ~sinks).float()
-        sums = torch.stack([-pictured, min_free * pictured - free, -free, sunk, free + _TINY], dim=-1)
+        imaged, sunk, free = image.float(), sinks.float(), (image & ~sinks).float()
+        sums = torch.stack([-imaged, min_free * imaged - free, -free, sunk, free + _TINY], dim=-1)
         limits = torch.full((len(image), 5), torch.inf, device=image.device)
         limits[:, 0] = -min_image
-        limits[:, 1] = (1 - min_free) * 1e-6 * pictured.sum(dim=-1)  # the authors add 1e-6 to every image weight
+        limits[:, 1] = (1 - min_free) * 1e-6 * imaged.sum(dim=-1)  # the authors add 1e-6 to every image weight
         limits[:, 2] = -_TINY
         return cls(sums, -transfer * sunk[:, None], transfer * free[:, None], limits[:, None])
 

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..call import Call
-from ..edit import Edit
-from ..streams import Stream, contrast
+from ..session.call import Call
+from ..session.edit import Edit
+from ..session.streams import Stream, contrast
 
 __all__ = ["VCD", "diffused"]
 

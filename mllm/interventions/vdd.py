@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ..call import Call
-from ..edit import Edit
-from ..streams import Stream, contrast
+from ..session.call import Call
+from ..session.edit import Edit
+from ..session.streams import Stream, contrast
 
 __all__ = ["VDD"]
 

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..call import Call
-from ..edit import Edit, layer_indices
+from ..session.call import Call
+from ..session.edit import Edit, layer_indices
 
 __all__ = ["VHR", "HeadDivergence", "head_divergence"]
 

@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..call import Call
-from ..edit import Edit, View, head_mask, layer_indices
+from ..session.call import Call
+from ..session.edit import Edit, View, head_mask, layer_indices
 
 __all__ = ["ZeroTuning"]
 

@@ -30,13 +30,13 @@ def test_transforms_keep_size_and_mode(entry: Any, mode: str) -> None:
     assert (image.mode, image.size) == (mode, (20, 28))
 
 
-def test_pythons_generator_decides_the_picture() -> None:
+def test_pythons_generator_decides_the_image() -> None:
     pipeline = AlbumentationsList([{"ElasticTransform": {"alpha": 50.0, "p": 1.0}}])
-    pictures = []
+    images = []
     for seed in (1, 1, 2):
         with own_random(seed):
-            pictures.append(np.asarray(pipeline(NOISE)).tolist())
-    assert pictures[0] == pictures[1] != pictures[2]
+            images.append(np.asarray(pipeline(NOISE)).tolist())
+    assert images[0] == images[1] != images[2]
 
 
 def test_a_list_can_be_pickled() -> None:

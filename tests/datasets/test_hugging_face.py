@@ -19,7 +19,7 @@ except ImportError:
 needs_library = pytest.mark.skipif(library is None, reason='needs pip install "regard[huggingface]"')
 
 
-def pictures(count: int = 4) -> list[Image.Image]:
+def photos(count: int = 4) -> list[Image.Image]:
     return [Image.new("RGB", (5, 4), (index, 0, 0)) for index in range(count)]
 
 
@@ -33,7 +33,7 @@ def table(columns: dict[str, Any], types: Any) -> Any:
 
 @needs_library
 def test_a_saved_dictionary_of_splits_is_opened(tmp_path: Path) -> None:
-    part = table({"image": pictures(), "label": [0, 1, 1, 0]}, features())
+    part = table({"image": photos(), "label": [0, 1, 1, 0]}, features())
     library.DatasetDict({"train": part, "validation": part, "unsupervised": part}).save_to_disk(str(tmp_path))
     found = open_saved_set(tmp_path)
     assert list(found) == ["train", "val"]
@@ -43,7 +43,7 @@ def test_a_saved_dictionary_of_splits_is_opened(tmp_path: Path) -> None:
 
 @needs_library
 def test_a_saved_set_is_recognised(tmp_path: Path) -> None:
-    table({"image": pictures(40), "label": [0, 1] * 20}, features()).save_to_disk(str(tmp_path))
+    table({"image": photos(40), "label": [0, 1] * 20}, features()).save_to_disk(str(tmp_path))
     assert {split: len(part) for split, part in open_images(tmp_path).items()} == {
         "train": 32,
         "val": 4,
@@ -55,9 +55,9 @@ def test_a_saved_set_is_recognised(tmp_path: Path) -> None:
 @needs_library
 def test_a_list_of_classes_makes_several_labels(tmp_path: Path) -> None:
     types = library.Features(
-        {"picture": library.Image(), "objects": library.Sequence(library.ClassLabel(names=["cat", "dog"]))}
+        {"photo": library.Image(), "objects": library.Sequence(library.ClassLabel(names=["cat", "dog"]))}
     )
-    table({"picture": pictures(3), "objects": [[0, 1], [], [1]]}, types).save_to_disk(str(tmp_path))
+    table({"photo": photos(3), "objects": [[0, 1], [], [1]]}, types).save_to_disk(str(tmp_path))
     train = open_saved_set(tmp_path)["train"]
     assert train.multi_label
     np.testing.assert_array_equal(train.targets, [[1, 1], [0, 0], [0, 1]])
@@ -66,7 +66,7 @@ def test_a_list_of_classes_makes_several_labels(tmp_path: Path) -> None:
 @needs_library
 def test_of_several_label_columns_one_is_chosen(tmp_path: Path) -> None:
     types = library.Features({"img": library.Image(), **dict.fromkeys(("fine", "coarse"), library.ClassLabel(2))})
-    table({"img": pictures(2), "fine": [0, 1], "coarse": [1, 1]}, types).save_to_disk(str(tmp_path))
+    table({"img": photos(2), "fine": [0, 1], "coarse": [1, 1]}, types).save_to_disk(str(tmp_path))
     with pytest.raises(ValueError, match="choose one by label=NAME: fine, coarse"):
         open_saved_set(tmp_path)
     assert open_hugging_face(f"{tmp_path}:label=coarse")["train"].targets.tolist() == [1, 1]
@@ -83,8 +83,8 @@ def test_columns_of_other_types_are_explained(tmp_path: Path) -> None:
 
 @needs_library
 def test_a_split_with_hidden_labels_is_left_out(tmp_path: Path) -> None:
-    train = table({"image": pictures(2), "label": [0, 1]}, features())
-    test = table({"image": pictures(2), "label": [-1, -1]}, features())
+    train = table({"image": photos(2), "label": [0, 1]}, features())
+    test = table({"image": photos(2), "label": [-1, -1]}, features())
     library.DatasetDict({"train": train, "test": test}).save_to_disk(str(tmp_path))
     assert list(open_saved_set(tmp_path)) == ["train"]
 

@@ -52,16 +52,16 @@ def test_decoded_text_reads_like_text() -> None:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F"])
 @pytest.mark.parametrize("size", [(96, 96), (200, 33), (5, 5)])
-def test_any_picture_becomes_36_image_tokens(processor: Any, mode: str, size: tuple[int, int]) -> None:
+def test_any_image_becomes_36_image_tokens(processor: Any, mode: str, size: tuple[int, int]) -> None:
     inputs = processor(images=Image.new(mode, size), text="user : <image> describe", return_tensors="pt")
     assert inputs["pixel_values"].shape == (1, 3, 96, 96)
     assert (inputs["input_ids"] == WORDS["<image>"]).sum() == 36
 
 
 def test_a_scene_is_not_resized(processor: Any) -> None:
-    picture = Scenes("dev", 1)[0].picture()
-    values = processor(images=picture, text="<image>", return_tensors="np")["pixel_values"][0]
-    expected = (np.asarray(picture, np.float32).transpose(2, 0, 1) / 255 - 0.5) / 0.25
+    photo = Scenes("dev", 1)[0].image()
+    values = processor(images=photo, text="<image>", return_tensors="np")["pixel_values"][0]
+    expected = (np.asarray(photo, np.float32).transpose(2, 0, 1) / 255 - 0.5) / 0.25
     np.testing.assert_allclose(values, expected, atol=1e-5)
 
 
@@ -81,7 +81,7 @@ def test_the_chat_template_gives_the_prompt_of_the_training(processor: Any) -> N
 
 
 def test_prompts_of_different_length_are_padded_on_the_left(processor: Any, tmp_path: Path) -> None:
-    pictures = [Image.new("RGB", (9, 9))] * 2
-    inputs = processor(images=pictures, text=["<image> a", "<image> a dog"], padding=True, return_tensors="pt")
+    photos = [Image.new("RGB", (9, 9))] * 2
+    inputs = processor(images=photos, text=["<image> a", "<image> a dog"], padding=True, return_tensors="pt")
     assert inputs["input_ids"][:, 0].tolist() == [WORDS["<pad>"], WORDS["<bos>"]]
     assert inputs["attention_mask"].sum(dim=1).tolist() == [38, 39]

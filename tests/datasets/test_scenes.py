@@ -205,7 +205,7 @@ def test_the_class_of_an_image_is_its_largest_thing() -> None:
 def test_scenes_and_captions_need_no_torch() -> None:
     statement = (
         "import regard.datasets.scene_captions as c, regard.datasets.scenes as s, numpy as n, sys; "
-        "x = s.Scenes('dev', 1)[0]; x.picture(); c.write_caption(x, n.random.default_rng(0)); "
+        "x = s.Scenes('dev', 1)[0]; x.image(); c.write_caption(x, n.random.default_rng(0)); "
         "print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", statement], capture_output=True, text=True)

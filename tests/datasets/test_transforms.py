@@ -10,7 +10,7 @@ from regard.datasets.loader import own_random
 from regard.datasets.transforms import eval_transform, mean_and_std, train_transform
 
 
-def picture(width: int = 40, height: int = 30, channels: int = 3) -> Image.Image:
+def photo(width: int = 40, height: int = 30, channels: int = 3) -> Image.Image:
     shape = (height, width, 3) if channels == 3 else (height, width)
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
@@ -39,7 +39,7 @@ def test_every_recipe_makes_a_tensor_of_the_size(recipe: dict[str, Any], channel
     height, width = (size, size) if isinstance(size, int) else size
     for seed in range(5):
         with own_random(seed):
-            tensor = transform(picture(channels=channels))
+            tensor = transform(photo(channels=channels))
         assert (tensor.shape, tensor.dtype) == ((channels, height, width), torch.float32)
         assert tensor.isfinite().all()
 
@@ -51,13 +51,13 @@ def test_a_seed_decides_the_augmentation(recipe: dict[str, Any], size: int) -> N
     for _ in range(2):
         transform = train_transform(size, **recipe)
         with own_random(5):
-            tensors.append(transform(picture()))
+            tensors.append(transform(photo()))
     torch.testing.assert_close(*tensors, rtol=0, atol=0)
 
 
 def test_small_images_are_neither_flipped_nor_zoomed() -> None:
     transform = train_transform(8, channels=1, mean=[0.0], std=[1.0], color_jitter=0.0)
-    image = picture(8, 8, channels=1)
+    image = photo(8, 8, channels=1)
     padded = np.pad(np.asarray(image), 1)
     crops = [padded[top : top + 8, left : left + 8] for top in range(3) for left in range(3)]
     for _ in range(20):
@@ -67,7 +67,7 @@ def test_small_images_are_neither_flipped_nor_zoomed() -> None:
 
 def test_large_images_are_flipped() -> None:
     transform = train_transform(72, color_jitter=0.0, scale=(1.0, 1.0), ratio=(1.0, 1.0))
-    image = picture(72, 72)
+    image = photo(72, 72)
     kinds = {transform(image).numpy().tobytes() for _ in range(20)}
     assert len(kinds) == 2
 
@@ -75,18 +75,18 @@ def test_large_images_are_flipped() -> None:
 @pytest.mark.parametrize("size", [8, 96])
 def test_no_aug_has_no_randomness(size: int) -> None:
     transform = train_transform(size, no_aug=True)
-    torch.testing.assert_close(transform(picture()), transform(picture()), rtol=0, atol=0)
+    torch.testing.assert_close(transform(photo()), transform(photo()), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_evaluation_makes_a_tensor_of_the_size(crop_mode: str, channels: int) -> None:
     transform = pickle.loads(pickle.dumps(eval_transform((48, 80), channels=channels, crop_mode=crop_mode)))
-    assert transform(picture(channels=channels)).shape == (channels, 48, 80)
+    assert transform(photo(channels=channels)).shape == (channels, 48, 80)
 
 
 def test_evaluation_of_a_digit_keeps_every_pixel() -> None:
-    image = picture(8, 8, channels=1)
+    image = photo(8, 8, channels=1)
     pixels = eval_transform(8, channels=1, mean=[0.0], std=[1.0])(image)[0].mul(255).round()
     np.testing.assert_array_equal(pixels.numpy(), np.asarray(image))
 

@@ -12,14 +12,14 @@ from fill import normal
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel
 
-from regard.mllm.attention import WORK, edited_attention
-from regard.mllm.call import Call, LayerWork
-from regard.mllm.edit import Edit, Intervention
 from regard.mllm.interventions.pai import PAI, raised
 from regard.mllm.interventions.rebalance import outliers, strongest
 from regard.mllm.interventions.var import VAR, SinkColumns, redistributed
 from regard.mllm.interventions.vhr import head_divergence
-from regard.mllm.sinks import sink_strength
+from regard.mllm.session.attention import WORK, edited_attention
+from regard.mllm.session.call import Call, LayerWork
+from regard.mllm.session.edit import Edit, Intervention
+from regard.mllm.session.sinks import sink_strength
 
 TOLERANCES = {"attention": 1e-6, "heads_concat": 1e-5}
 

@@ -11,16 +11,16 @@ import pytest
 from regard.datasets.scene_captions import named_objects
 from regard.datasets.scenes import Scene, Scenes
 from regard.mllm import LVLM, PAI, VDD, ImageScale
-from regard.mllm.edit import Intervention
+from regard.mllm.session.edit import Intervention
 
 SCENES = 300
 
 
 def counts(lvlm: LVLM, scenes: list[Scene], *methods: Intervention) -> np.ndarray:
     """For each scene, whether its caption names something absent, and the share of its things that are named."""
-    pictures = [scene.picture() for scene in scenes]
+    images = [scene.image() for scene in scenes]
     answers = lvlm.answer(
-        pictures, ["describe the image in detail ."] * len(scenes), methods=methods, max_new_tokens=60, batch_size=100
+        images, ["describe the image in detail ."] * len(scenes), methods=methods, max_new_tokens=60, batch_size=100
     )
     named = [set(named_objects(answer.text)) for answer in answers]
     pairs = list(zip(scenes, named, strict=True))

@@ -13,7 +13,6 @@ from tiny_lvlms import IMAGE, SINK, TinyLVLM, plant_sinks, tiny_lvlm
 from torch import Tensor
 
 from regard.mllm.answers import with_answers
-from regard.mllm.edit import Intervention
 from regard.mllm.interventions.act import ACT
 from regard.mllm.interventions.debias import Debias
 from regard.mllm.interventions.pai import PAI
@@ -23,7 +22,8 @@ from regard.mllm.interventions.vcd import VCD
 from regard.mllm.interventions.vdd import VDD
 from regard.mllm.interventions.vhr import VHR
 from regard.mllm.interventions.zerotuning import ZeroTuning
-from regard.mllm.session import intervene
+from regard.mllm.session.edit import Intervention
+from regard.mllm.session.session import intervene
 
 #: mllama reads images by cross-attention, half of qwen3_5's layers are linear, llama reads none: refused elsewhere.
 FAMILIES = [family for family in ALL_FAMILIES if family not in ("mllama", "qwen3_5", "llama")]

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from regard import mllm
-from regard.mllm.edit import Intervention
 from regard.mllm.interventions import (
     INTERVENTIONS,
     build_intervention,
@@ -19,6 +18,7 @@ from regard.mllm.interventions import (
     parse_intervention,
     parse_interventions,
 )
+from regard.mllm.session.edit import Intervention
 
 
 @pytest.mark.parametrize("name", INTERVENTIONS)
@@ -101,7 +101,7 @@ def test_any_value_survives_its_text_form(layers: Any) -> None:
         ("vhr=2", "name:option=value"),
         ("alpha=2", "name:option=value"),
         ("no.such.module:Method", "cannot import the method"),
-        ("regard.mllm.edit:Method", "cannot import the method"),
+        ("regard.mllm.session.edit:Method", "cannot import the method"),
     ],
 )
 def test_a_mistake_is_named_with_what_would_do(text: str, hint: str) -> None:

@@ -27,7 +27,7 @@ IDLE = VHR(alpha=1.0)
 NAME = "regard.mllm.lmms_eval"
 
 
-def picture(seed: int) -> Image.Image:
+def image(seed: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8))
 
 
@@ -56,7 +56,7 @@ def model(adapter: Any, lvlm: LVLM) -> Callable[..., Any]:
     def build(**options: Any) -> Any:
         built = adapter.Regard(lvlm, **{"batch_size": 2, **options})
         questions = (DOG, ANY, RED, f"{DOG} {ANY}")
-        built.task_dict["task"] = {"test": [{"image": picture(n), "text": text} for n, text in enumerate(questions)]}
+        built.task_dict["task"] = {"test": [{"image": image(n), "text": text} for n, text in enumerate(questions)]}
         return built
 
     return build
@@ -163,14 +163,14 @@ def test_draws_are_repeatable_and_differ_between_batches(model: Callable[..., An
 def test_several_images_stand_where_the_question_has_them(
     model: Callable[..., Any], lvlm: LVLM, caplog: pytest.LogCaptureFixture
 ) -> None:
-    regard, two = model(), [picture(7), picture(8)]
+    regard, two = model(), [image(7), image(8)]
     text = "is <image> red and <image> blue ?"
     found = outputs(regard.generate_until(asked(regard, {"max_new_tokens": 4}, lambda _: [two[:1], two[1:]], text)))
     assert found == [lvlm.answer([two], [text], max_new_tokens=4)[0].text] * 4
     assert not caplog.records
     found = outputs(regard.generate_until(asked(regard, {"max_new_tokens": 4}, visuals, text)))
     plain = text.replace("<image>", "")
-    assert found == [lvlm.answer([picture(n)], [plain], max_new_tokens=4)[0].text for n in range(4)]
+    assert found == [lvlm.answer([image(n)], [plain], max_new_tokens=4)[0].text for n in range(4)]
     assert ["images come first" in record.message for record in caplog.records] == [True]
 
 
@@ -226,7 +226,7 @@ def test_rounds_go_on_until_the_task_ends_them(model: Callable[..., Any], lvlm: 
     def ask(document: Any, previous_output: list[str], round_idx: int, previous_round_info: Any) -> tuple[Any, ...]:
         seen.append((document["text"], list(previous_output), round_idx, previous_round_info))
         ended = round_idx == (2 if document["text"] == DOG else 1)
-        return [picture(9)], RED, ended, previous_output, f"note {round_idx}"
+        return [image(9)], RED, ended, previous_output, f"note {round_idx}"
 
     options = {"max_new_tokens": 3}
     requests = [
@@ -234,8 +234,8 @@ def test_rounds_go_on_until_the_task_ends_them(model: Callable[..., Any], lvlm: 
         for index, one in enumerate(regard.task_dict["task"]["test"][:2])
     ]
     found = regard.generate_until_multi_round(requests)
-    first = [lvlm.answer([picture(n)], [text], max_new_tokens=3)[0].text for n, text in enumerate((DOG, ANY))]
-    second = lvlm.answer([picture(9)], [RED], max_new_tokens=3)[0].text
+    first = [lvlm.answer([image(n)], [text], max_new_tokens=3)[0].text for n, text in enumerate((DOG, ANY))]
+    second = lvlm.answer([image(9)], [RED], max_new_tokens=3)[0].text
     assert found == [[first[0], second], [first[1]]]
     assert seen[-1] == (DOG, [first[0], second], 2, "note 1")
 
@@ -334,7 +334,7 @@ def test_tasks_of_lmms_eval_run(methods: list[Any], adapter: Any, lvlm: LVLM, tm
     from lmms_eval.tasks import TaskManager
 
     for n in range(3):
-        picture(n).save(tmp_path / f"{n}.png")
+        image(n).save(tmp_path / f"{n}.png")
     rows = [json.dumps({"image": str(tmp_path / f"{n}.png"), "question": DOG}) for n in range(3)]
     (tmp_path / "questions.jsonl").write_text("\n".join(rows))
     (tmp_path / "shown.py").write_text("def visual(document):\n    return [document['image']]\n")
@@ -349,7 +349,7 @@ def test_tasks_of_lmms_eval_run(methods: list[Any], adapter: Any, lvlm: LVLM, tm
         gen_kwargs="max_new_tokens=2",
         log_samples=True,
     )
-    images = [picture(n) for n in range(3)]
+    images = [image(n) for n in range(3)]
     said = lvlm.answer(images, [DOG] * 3, methods=methods, max_new_tokens=2)
     assert [one["filtered_resps"][0] for one in found["samples"]["regard_said"]] == [one.text for one in said]
     scores = lvlm.score(images, [DOG] * 3, ["yes", "no"], methods=methods)

@@ -18,13 +18,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from regard.mllm import LVLM, PAI, VAR, VHR, intervene
 from regard.mllm.answer import token_texts
-from regard.mllm.pictures import as_image
+from regard.mllm.images import as_image
 
 DOG, ANY = "is there a dog in the image ?", "describe the image ."
 IMAGE = lvlm_folder.WORDS["<image>"]
 
 
-def picture(seed: int, width: int = 32, height: int = 32) -> Image.Image:
+def photo(seed: int, width: int = 32, height: int = 32) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
@@ -45,7 +45,7 @@ def test_a_loaded_model_answers_with_the_attention_asked_for(folder: Path) -> No
     assert loaded.model.model.vision_tower.config._attn_implementation == "sdpa"
     assert not loaded.model.training
     assert loaded.tokenizer.padding_side == "left"
-    assert loaded.answer([picture(0)], [DOG], max_new_tokens=2)[0].text
+    assert loaded.answer([photo(0)], [DOG], max_new_tokens=2)[0].text
 
 
 def test_half_precision_becomes_single_on_a_cpu_unless_it_is_asked_for(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_half_precision_becomes_single_on_a_cpu_unless_it_is_asked_for(tmp_path:
 
 
 def test_prompts_are_padded_on_the_left_and_know_their_image(lvlm: LVLM) -> None:
-    inputs = lvlm.prepare([picture(0), picture(1)], [DOG, ANY])
+    inputs = lvlm.prepare([photo(0), photo(1)], [DOG, ANY])
     assert inputs["input_ids"].shape == inputs["attention_mask"].shape
     assert inputs["attention_mask"][:, -1].all()
     assert inputs["attention_mask"][1, 0] == 0
@@ -69,7 +69,7 @@ def test_prompts_are_padded_on_the_left_and_know_their_image(lvlm: LVLM) -> None
 
 
 def test_a_placeholder_says_where_the_image_belongs(lvlm: LVLM) -> None:
-    inputs = lvlm.prepare([[picture(0), picture(1)]], ["red <image> blue <image> white"])
+    inputs = lvlm.prepare([[photo(0), photo(1)]], ["red <image> blue <image> white"])
     words = lvlm.tokenizer.convert_ids_to_tokens(inputs["input_ids"][0])
     assert words == [
         "<bos>",
@@ -83,20 +83,20 @@ def test_a_placeholder_says_where_the_image_belongs(lvlm: LVLM) -> None:
         "assistant",
         ":",
     ]
-    plain = lvlm.prepare([picture(0)], ["<image> red"], template=False)
+    plain = lvlm.prepare([photo(0)], ["<image> red"], template=False)
     assert lvlm.tokenizer.convert_ids_to_tokens(plain["input_ids"][0]) == ["<bos>", *["<image>"] * 16, "red"]
 
 
 def test_without_a_chat_template_the_image_comes_first(lvlm: LVLM) -> None:
     bare = lvlm_folder.processor()
     bare.chat_template = None
-    inputs = LVLM(lvlm.model, bare).prepare([picture(0)], ["red"])
+    inputs = LVLM(lvlm.model, bare).prepare([photo(0)], ["red"])
     assert inputs["input_ids"][0].tolist() == [1, *[IMAGE] * 16, lvlm_folder.WORDS["red"]]
 
 
 @pytest.mark.parametrize("kind", ["path", "text", "array", "floats", "tensor", "float_tensor", "palette"])
 def test_an_image_may_be_given_in_many_forms(kind: str, lvlm: LVLM, tmp_path: Path) -> None:
-    image = picture(3)
+    image = photo(3)
     image.save(tmp_path / "image.png")
     array = np.asarray(image)
     given: dict[str, Any] = {
@@ -115,7 +115,7 @@ def test_an_image_may_be_given_in_many_forms(kind: str, lvlm: LVLM, tmp_path: Pa
 
 
 def test_a_rotated_photograph_is_turned_upright(tmp_path: Path) -> None:
-    image, exif = picture(0, width=6, height=4), Image.Exif()
+    image, exif = photo(0, width=6, height=4), Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "turned.png", exif=exif)
     assert as_image(tmp_path / "turned.png").size == (4, 6)
@@ -131,7 +131,7 @@ def test_the_seen_image_is_what_the_crop_left(lvlm: LVLM) -> None:
 
 
 def test_an_answer_does_not_depend_on_its_batch(lvlm: LVLM) -> None:
-    images = [picture(0), None, [picture(1), picture(2)], picture(3)]
+    images = [photo(0), None, [photo(1), photo(2)], photo(3)]
     questions = [DOG, ANY, ANY, DOG]
     together = lvlm.answer(images, questions, max_new_tokens=6)
     for size in (1, 3):
@@ -140,14 +140,14 @@ def test_an_answer_does_not_depend_on_its_batch(lvlm: LVLM) -> None:
 
 
 def test_tokens_join_to_the_text_and_the_limit_is_told(lvlm: LVLM) -> None:
-    answer = lvlm.answer([picture(0)], [DOG], max_new_tokens=6)[0]
+    answer = lvlm.answer([photo(0)], [DOG], max_new_tokens=6)[0]
     assert "".join(answer.tokens).strip() == answer.text
     assert len(answer.tokens) == 6
     assert not answer.complete
     ends = lvlm.model.generation_config.eos_token_id
     try:
         lvlm.model.generation_config.eos_token_id = lvlm_folder.WORDS[answer.tokens[2].strip()]
-        short = lvlm.answer([picture(0)], [DOG], max_new_tokens=6)[0]
+        short = lvlm.answer([photo(0)], [DOG], max_new_tokens=6)[0]
     finally:
         lvlm.model.generation_config.eos_token_id = ends
     assert short.complete
@@ -164,7 +164,7 @@ def test_a_letter_of_several_tokens_belongs_to_the_last_of_them() -> None:
 
 
 def test_greedy_sampling_and_beams_are_what_generate_does(lvlm: LVLM) -> None:
-    inputs = lvlm.prepare([picture(0)], [DOG])
+    inputs = lvlm.prepare([photo(0)], [DOG])
     start = inputs["input_ids"].shape[1]
 
     def generated(**options: Any) -> str:
@@ -172,7 +172,7 @@ def test_greedy_sampling_and_beams_are_what_generate_does(lvlm: LVLM) -> None:
         return str(lvlm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
     def said(**options: Any) -> str:
-        return lvlm.answer([picture(0)], [DOG], max_new_tokens=6, **options)[0].text
+        return lvlm.answer([photo(0)], [DOG], max_new_tokens=6, **options)[0].text
 
     assert said() == generated(do_sample=False)
     assert said(beams=3) == generated(do_sample=False, num_beams=3)
@@ -187,8 +187,8 @@ def test_greedy_sampling_and_beams_are_what_generate_does(lvlm: LVLM) -> None:
 
 
 def test_attention_on_view_is_that_of_the_image_tokens_in_their_grid(lvlm: LVLM) -> None:
-    image, methods = picture(0, width=50), [PAI(alpha=0.5, gamma=1.0, layers="all")]
-    plain = lvlm.answer([image, [image, picture(1)]], [DOG, ANY], max_new_tokens=4, watch=True)
+    image, methods = photo(0, width=50), [PAI(alpha=0.5, gamma=1.0, layers="all")]
+    plain = lvlm.answer([image, [image, photo(1)]], [DOG, ANY], max_new_tokens=4, watch=True)
     assert [[tuple(view.shape) for view in answer.attention or ()] for answer in plain] == [
         [(4, 4, 4)],
         [(4, 4, 4)] * 2,
@@ -206,7 +206,7 @@ def test_attention_on_view_is_that_of_the_image_tokens_in_their_grid(lvlm: LVLM)
 
 def test_activity_is_told_for_each_sample(lvlm: LVLM) -> None:
     vhr = VHR(alpha=2.0, layers="all")
-    answers = lvlm.answer([picture(0), None], [DOG, DOG], methods=vhr, max_new_tokens=3)
+    answers = lvlm.answer([photo(0), None], [DOG, DOG], methods=vhr, max_new_tokens=3)
     assert [answer.activity[0].active for answer in answers] == [True, False]
     assert answers[0].activity[0].heads.shape == (1, 4)
 
@@ -232,14 +232,14 @@ METHODS: dict[str, Callable[[], list[Any]]] = {
 @pytest.mark.parametrize("name", METHODS)
 def test_a_score_is_the_probability_of_the_answer_while_it_is_generated(name: str, lvlm: LVLM) -> None:
     methods = METHODS[name]()
-    inputs = lvlm.prepare([picture(0)], [DOG])
+    inputs = lvlm.prepare([photo(0)], [DOG])
     with intervene(lvlm.model, methods) as session:
         options = {"max_new_tokens": 5, "do_sample": False, "output_scores": True, "return_dict_in_generate": True}
         out = session.generate(**inputs, **options)
     words = out.sequences[0, inputs["input_ids"].shape[1] :]
     sums = torch.stack([table[0].log_softmax(dim=-1)[word] for table, word in zip(out.scores, words, strict=True)])
     answers = [lvlm.tokenizer.decode(words[:end]) for end in (5, 1, 3)]
-    scores = lvlm.score([picture(0)], [DOG], answers, methods=methods)
+    scores = lvlm.score([photo(0)], [DOG], answers, methods=methods)
     expected = sums.cumsum(dim=0)[[4, 0, 2]]
     torch.testing.assert_close(scores[0], expected, atol=1e-4, rtol=1e-4)
 
@@ -247,7 +247,7 @@ def test_a_score_is_the_probability_of_the_answer_while_it_is_generated(name: st
 @pytest.mark.parametrize("name", METHODS)
 def test_a_score_depends_neither_on_its_batch_nor_on_the_other_answers(name: str, lvlm: LVLM) -> None:
     methods, answers = METHODS[name](), ["yes", "no", "red dog", "red dog and white", "no cat"]
-    images, questions = [picture(0), picture(1), [picture(2), picture(3)]], [DOG, ANY, DOG]
+    images, questions = [photo(0), photo(1), [photo(2), photo(3)]], [DOG, ANY, DOG]
     scores = lvlm.score(images, questions, answers, methods=methods)
     assert torch.isfinite(scores).all()
     for row in range(3):
@@ -264,31 +264,31 @@ def test_a_score_depends_neither_on_its_batch_nor_on_the_other_answers(name: str
 @pytest.mark.parametrize("name", METHODS)
 def test_answers_that_are_read_are_likeliest_if_the_model_would_say_them(name: str, lvlm: LVLM) -> None:
     methods = METHODS[name]()
-    said = lvlm.answer([picture(0)], [DOG], methods=methods, max_new_tokens=4)[0].text.split()
+    said = lvlm.answer([photo(0)], [DOG], methods=methods, max_new_tokens=4)[0].text.split()
     answers = [" ".join(said[:end]) for end in (1, 4)] + ["no cat", " ".join([*said[:2], "<unk>"])]
-    read = lvlm.read([picture(0)], [DOG], answers, methods=methods)
+    read = lvlm.read([photo(0)], [DOG], answers, methods=methods)
     assert read.lengths.tolist() == [[1, 4, 2, 3]]
     assert read.likeliest.tolist() == [[True, True, said[:2] == ["no", "cat"], False]]
     assert read.active == {method.name for method in methods}
-    torch.testing.assert_close(read.scores, lvlm.score([picture(0)], [DOG], answers, methods=methods))
+    torch.testing.assert_close(read.scores, lvlm.score([photo(0)], [DOG], answers, methods=methods))
 
 
 def test_probabilities_of_a_closed_set_sum_to_one_even_if_a_method_rules_all_out(lvlm: LVLM) -> None:
-    shares = lvlm.score([picture(0)], [DOG], ["yes", "no"], normalise=True)
+    shares = lvlm.score([photo(0)], [DOG], ["yes", "no"], normalise=True)
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(1))
-    torch.testing.assert_close(shares, lvlm.score([picture(0)], [DOG], ["yes", "no"]).softmax(dim=-1))
+    torch.testing.assert_close(shares, lvlm.score([photo(0)], [DOG], ["yes", "no"]).softmax(dim=-1))
     rare = ["yes", "no", "red", "blue", "cat", "dog"]
     strict = PAI(alpha=0.0, gamma=1.2, plausible=1.0)
-    out = lvlm.score([picture(0)], [DOG], rare, methods=strict)
+    out = lvlm.score([photo(0)], [DOG], rare, methods=strict)
     hidden = [word for word, score in zip(rare, out[0], strict=True) if score == -torch.inf]
     assert len(hidden) > 1
-    shares = lvlm.score([picture(0)], [DOG], hidden, methods=strict, normalise=True)
+    shares = lvlm.score([photo(0)], [DOG], hidden, methods=strict, normalise=True)
     torch.testing.assert_close(shares, torch.full((1, len(hidden)), 1 / len(hidden)))
 
 
 def test_prepared_answers_follow_their_prompts(lvlm: LVLM) -> None:
-    prompts = lvlm.prepare([picture(0), picture(1)], [DOG, ANY])
-    inputs = lvlm.prepare([picture(0), picture(1)], [DOG, ANY], answers=["yes", "no cat"])
+    prompts = lvlm.prepare([photo(0), photo(1)], [DOG, ANY])
+    inputs = lvlm.prepare([photo(0), photo(1)], [DOG, ANY], answers=["yes", "no cat"])
     length = prompts["input_ids"].shape[1]
     assert torch.equal(inputs["input_ids"][:, :length], prompts["input_ids"])
     words = [[lvlm_folder.WORDS["yes"], 0], [lvlm_folder.WORDS["no"], lvlm_folder.WORDS["cat"]]]
@@ -301,11 +301,11 @@ def test_prepared_answers_follow_their_prompts(lvlm: LVLM) -> None:
     [
         (None, ["<image> red"], "needs one image (<image>), but no image was given"),
         ([None], ["<image> red"], "needs one image (<image>), but no image was given"),
-        ([picture(0)], ["<image> red <image>"], "needs 2 images (<image>), but one image given"),
-        ([[picture(0), picture(1)]], ["<image> red"], "2 images given for 1 placeholders"),
-        ([picture(0)], ["red", "blue"], "1 images were given for 2 questions"),
-        ([picture(0)], [" "], "a question is empty"),
-        ([picture(0)], "red", "questions is a list of one question or more"),
+        ([photo(0)], ["<image> red <image>"], "needs 2 images (<image>), but one image given"),
+        ([[photo(0), photo(1)]], ["<image> red"], "2 images given for 1 placeholders"),
+        ([photo(0)], ["red", "blue"], "1 images were given for 2 questions"),
+        ([photo(0)], [" "], "a question is empty"),
+        ([photo(0)], "red", "questions is a list of one question or more"),
         ([], [], "questions is a list of one question or more"),
         (["no/such/image.png"], ["red"], "cannot read the image no/such/image.png: no such file"),
         ([np.zeros((3, 4, 5), np.uint8)], ["red"], "an array is (height, width, 3); got the shape (3, 4, 5)"),
@@ -323,19 +323,19 @@ def test_a_wrong_prompt_is_named(images: Any, questions: Any, hint: str, lvlm: L
 def test_an_unreadable_image_is_named(content: bytes, lvlm: LVLM, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(content)
     with pytest.raises(ValueError, match=r"cannot read the image .*bad\.png: "):
-        lvlm.answer([picture(0), tmp_path / "bad.png"], [DOG, DOG])
+        lvlm.answer([photo(0), tmp_path / "bad.png"], [DOG, DOG])
 
 
 def test_images_without_a_placeholder_need_the_template(lvlm: LVLM) -> None:
     with pytest.raises(ValueError, match=r"one image given for 0 placeholders .* or let template=True put them first"):
-        lvlm.prepare([picture(0)], ["red"], template=False)
+        lvlm.prepare([photo(0)], ["red"], template=False)
 
 
 def test_what_a_method_cannot_do_here_is_said_before_anything_is_generated(lvlm: LVLM) -> None:
     with pytest.raises(ValueError, match="layer 30 of '30' does not exist; the model has 4 layers"):
-        lvlm.answer([picture(0)], [DOG], methods=VHR(layers="30"))
+        lvlm.answer([photo(0)], [DOG], methods=VHR(layers="30"))
     with pytest.raises(ValueError, match=r"no sink dimensions are known .*discover_sinks.*regard sinks"):
-        lvlm.score([picture(0)], [DOG], ["yes"], methods=VAR())
+        lvlm.score([photo(0)], [DOG], ["yes"], methods=VAR())
 
 
 @pytest.mark.parametrize(
@@ -343,12 +343,12 @@ def test_what_a_method_cannot_do_here_is_said_before_anything_is_generated(lvlm:
 )
 def test_a_number_out_of_range_is_named(options: dict[str, Any], lvlm: LVLM) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(options))}={next(iter(options.values()))}"):
-        lvlm.answer([picture(0)], [DOG], **options)
+        lvlm.answer([photo(0)], [DOG], **options)
 
 
 def test_beams_cannot_be_watched(lvlm: LVLM) -> None:
     with pytest.raises(ValueError, match="the attention of 3 beams cannot be watched"):
-        lvlm.answer([picture(0)], [DOG], beams=3, watch=True)
+        lvlm.answer([photo(0)], [DOG], beams=3, watch=True)
 
 
 def test_a_model_without_images_is_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from regard.mllm import LVLM, PAI
 QUESTIONS = ["a dog ?", "what is red ?"]  # short, since some layers see no further than eight tokens
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # in a processor of transformers
 
-#: Rows and columns of image tokens for pictures of 60 x 40 and 30 x 64 px.
+#: Rows and columns of image tokens for photos of 60 x 40 and 30 x 64 px.
 SQUARE, LONG = [[(2, 2)], [(2, 2)]], [[(1, 2)], [(2, 1)]]
 GRIDS = {
     **dict.fromkeys(("llava", "paligemma", "gemma3", "idefics3"), SQUARE),
@@ -27,7 +27,7 @@ NO_GRIDS = {
 }
 
 
-def pictures() -> list[Image.Image]:
+def photos() -> list[Image.Image]:
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)) for shape in ((40, 60, 3), (64, 30, 3))]
 
@@ -45,7 +45,7 @@ def lvlm(family: str) -> LVLM:
 
 
 def test_answers_and_scores_do_not_depend_on_the_batch(lvlm: LVLM) -> None:
-    images, words = pictures(), ["yes", "no", "red dog"]
+    images, words = photos(), ["yes", "no", "red dog"]
     method = PAI(alpha=0.5, gamma=1.0, layers="all")
     together = lvlm.answer(images, QUESTIONS, max_new_tokens=3, methods=method)
     scores = lvlm.score(images, QUESTIONS, words, methods=method)
@@ -58,7 +58,7 @@ def test_answers_and_scores_do_not_depend_on_the_batch(lvlm: LVLM) -> None:
 
 
 def test_samples_may_have_no_image_or_several(family: str, lvlm: LVLM) -> None:
-    first, second = pictures()
+    first, second = photos()
     if family == "instructblip":
         with pytest.raises(ValueError, match="takes exactly one image with a prompt"):
             lvlm.prepare([None], QUESTIONS[:1])
@@ -69,11 +69,11 @@ def test_samples_may_have_no_image_or_several(family: str, lvlm: LVLM) -> None:
 
 
 def test_the_grid_of_an_image_is_told_or_why_there_is_none(family: str, lvlm: LVLM) -> None:
-    inputs = lvlm.prepare(pictures(), QUESTIONS)
+    inputs = lvlm.prepare(photos(), QUESTIONS)
     if family in NO_GRIDS:
         with pytest.raises(ValueError, match=NO_GRIDS[family]):
             lvlm.image_grid(inputs)
         return
     assert lvlm.image_grid(inputs) == GRIDS[family]
-    watched = lvlm.answer(pictures(), QUESTIONS, max_new_tokens=2, watch=True)
+    watched = lvlm.answer(photos(), QUESTIONS, max_new_tokens=2, watch=True)
     assert [[tuple(view.shape[1:]) for view in answer.attention or ()] for answer in watched] == GRIDS[family]

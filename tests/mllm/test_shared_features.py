@@ -10,7 +10,7 @@ from tiny_lvlms import FAMILIES, IMAGE, tiny_lvlm
 
 from regard.mllm.interventions.vcd import VCD
 from regard.mllm.interventions.vhr import VHR
-from regard.mllm.session import intervene
+from regard.mllm.session.session import intervene
 from regard.mllm.shared_features import shared_image_features
 
 FOUND = [family for family in FAMILIES if family not in ("llama",)]

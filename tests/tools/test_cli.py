@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from regard.tools import cli
-from regard.tools.recipes import recipes
+from regard.tools.run.recipes import recipes
 from regard.tools.settings import TrainSettings
 
 

@@ -13,7 +13,7 @@ import torch
 from jobs import run, train
 from PIL import Image
 
-from regard.tools.benchmark import _contestants
+from regard.tools.benchmark.blocks import _contestants
 from regard.tools.settings import BenchmarkSettings
 from regard.vision.attention import ATTENTION
 
@@ -58,14 +58,14 @@ def test_evaluate_names_what_is_wrong(
         assert "Traceback" not in said
 
 
-def test_demo_trains_twins_and_leaves_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_trains_twins_and_leaves_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("demo", "--epochs", "4", "--attention", "ela", "--out", tmp_path) == 0
     table = capsys.readouterr().out
     assert "ela" in table
     assert "softmax" in table
     for name in ("curves.png", "ela/confusion.png", "softmax/confusion.png"):
-        with Image.open(tmp_path / name) as picture:
-            assert np.asarray(picture.convert("L")).std() > 10  # something is drawn
+        with Image.open(tmp_path / name) as image:
+            assert np.asarray(image.convert("L")).std() > 10  # something is drawn
 
 
 def test_list_shows_every_block_model_and_recipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,7 @@ def test_the_border_is_cut_and_values_are_rounded_to_8_bits(pair: tuple[torch.Te
     assert measure(nearly, (truth * 255).round() / 255)["psnr"].tolist() == [100.0, 100.0]
 
 
-def test_small_pictures_have_no_ssim_and_a_border_must_leave_something() -> None:
+def test_small_images_have_no_ssim_and_a_border_must_leave_something() -> None:
     assert measure(torch.rand(1, 3, 8, 20), torch.rand(1, 3, 8, 20))["ssim"].isnan().all()
     with pytest.raises(ValueError, match="leaves nothing of 8 x 8"):
         measure(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), border=4)

@@ -13,7 +13,7 @@ from regard.vision.attention.softmax import SoftmaxAttention
 VIT = {"img_size": (32, 80), "embed_dim": 48, "depth": 2, "num_heads": 3}
 
 
-def picture(height: int = 32, width: int = 80) -> torch.Tensor:
+def image(height: int = 32, width: int = 80) -> torch.Tensor:
     torch.manual_seed(1)
     return torch.randn(1, 3, height, width)
 
@@ -50,9 +50,9 @@ def test_a_saved_folder_remembers_options_size_and_tokens(tmp_path: Path) -> Non
     assert settings["model_args"]["attention_options"] == {"version": "L"}
     again = create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     assert again.blocks[0].attn.attention.conv.kernel_size == (7,)
-    assert torch.equal(again(picture()), model(picture()))
+    assert torch.equal(again(image()), model(image()))
     resized = create_model(f"local-dir:{tmp_path}", pretrained=True, img_size=(64, 48), num_classes=7)
-    assert resized(picture(64, 48)).shape == (1, 7)
+    assert resized(image(64, 48)).shape == (1, 7)
 
 
 def test_a_saved_folder_loads_strictly(tmp_path: Path) -> None:
@@ -138,13 +138,13 @@ def test_every_block_starts_with_its_own_initialisation(
 def test_feature_maps_of_a_staged_host() -> None:
     model = create_model("poolformerv2_s12", attention="van", attention_stages=[2], features_only=True)
     assert model.feature_info.channels() == [64, 128, 320, 512]
-    assert [tuple(feature.shape[1:]) for feature in model(picture(97, 130))] == [
+    assert [tuple(feature.shape[1:]) for feature in model(image(97, 130))] == [
         (64, 24, 32),
         (128, 12, 16),
         (320, 6, 8),
         (512, 3, 4),
     ]
-    assert len(create_model("test_resnet", attention="van", features_only=True)(picture())) == 5
+    assert len(create_model("test_resnet", attention="van", features_only=True)(image())) == 5
 
 
 @pytest.mark.parametrize("name", ["poolformerv2_s12", "resnet18", "inception_next_atto", "mobilenetv2_050"])

@@ -27,18 +27,18 @@ def pixels(height: int = 37, width: int = 50, channels: int = 3, dtype: type = n
     return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (height, width, channels), dtype)
 
 
-def whole(model: nn.Module, picture: np.ndarray) -> Tensor:
+def whole(model: nn.Module, image: np.ndarray) -> Tensor:
     with torch.no_grad():
-        x = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[None] / np.iinfo(picture.dtype).max
+        x = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] / np.iinfo(image.dtype).max
         return model(x)[0]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize(("tile", "overlap"), [(16, 8), (20, 4), (64, 32), (24, 12)])
-def test_tiles_of_a_local_network_give_the_whole_picture(dtype: type, tile: int, overlap: int) -> None:
-    model, picture = Local(), pixels(dtype=dtype)
-    strips = list(restore_strips(model, picture, tile=tile, overlap=overlap))
-    torch.testing.assert_close(torch.cat(strips, dim=1), whole(model, picture), rtol=0, atol=1e-6)
+def test_tiles_of_a_local_network_give_the_whole_image(dtype: type, tile: int, overlap: int) -> None:
+    model, image = Local(), pixels(dtype=dtype)
+    strips = list(restore_strips(model, image, tile=tile, overlap=overlap))
+    torch.testing.assert_close(torch.cat(strips, dim=1), whole(model, image), rtol=0, atol=1e-6)
 
 
 def test_tiles_fade_without_a_seam() -> None:
@@ -46,11 +46,11 @@ def test_tiles_fade_without_a_seam() -> None:
     model = Local(reach=1)
     model.forward = lambda x: (x.mean() + 0 * x).repeat_interleave(2, 2).repeat_interleave(2, 3)
     ramp = np.linspace(0, 255, 96).astype(np.uint8)
-    picture = np.repeat(np.repeat(ramp[None, :, None], 40, 0), 3, 2)
-    strips = restore_strips(model, picture, tile=32, overlap=16)
+    image = np.repeat(np.repeat(ramp[None, :, None], 40, 0), 3, 2)
+    strips = restore_strips(model, image, tile=32, overlap=16)
     restored = torch.cat(list(strips), dim=1)
     assert restored.diff(dim=2).abs().max() < 0.05
-    hard = torch.cat(list(restore_strips(model, picture, tile=32, overlap=0)), dim=1)
+    hard = torch.cat(list(restore_strips(model, image, tile=32, overlap=0)), dim=1)
     assert hard.diff(dim=2).abs().max() > 0.2
 
 
@@ -74,13 +74,13 @@ def test_fading_starts_and_ends_with_one_tile_alone() -> None:
 
 
 def test_a_network_of_one_channel_takes_colours_one_by_one_and_one_of_three_takes_grey() -> None:
-    picture = pixels()
+    image = pixels()
     grey = Local(channels=1)
-    restored = torch.cat(list(restore_strips(grey, picture, tile=64, overlap=8)), dim=1)
-    torch.testing.assert_close(restored[1:2], whole(grey, picture[..., 1:2]))
+    restored = torch.cat(list(restore_strips(grey, image, tile=64, overlap=8)), dim=1)
+    torch.testing.assert_close(restored[1:2], whole(grey, image[..., 1:2]))
     colours = Local()
-    restored = torch.cat(list(restore_strips(colours, picture[..., :1], tile=64, overlap=8)), dim=1)
-    expected = whole(colours, picture[..., [0, 0, 0]]).mean(dim=0, keepdim=True)
+    restored = torch.cat(list(restore_strips(colours, image[..., :1], tile=64, overlap=8)), dim=1)
+    expected = whole(colours, image[..., [0, 0, 0]]).mean(dim=0, keepdim=True)
     torch.testing.assert_close(restored, expected)
 
 
@@ -91,14 +91,14 @@ def test_tiles_that_do_not_fit_are_refused() -> None:
         next(restore_strips(Local(), pixels(channels=4), tile=16, overlap=8))
 
 
-def test_a_wide_overlap_brings_the_real_network_near_the_whole_picture() -> None:
+def test_a_wide_overlap_brings_the_real_network_near_the_whole_image() -> None:
     torch.manual_seed(0)
     model = HAT(scale=2, dim=12, depths=(2,), num_heads=2, window_size=4, squeeze_factor=6).eval()
-    picture = pixels(64, 48)
+    image = pixels(64, 48)
     errors = []
     for overlap in (0, 8, 16):
-        restored = torch.cat(list(restore_strips(model, picture, tile=32, overlap=overlap)), dim=1)
-        errors.append((restored - whole(model, picture)).abs().max().item())
+        restored = torch.cat(list(restore_strips(model, image, tile=32, overlap=overlap)), dim=1)
+        errors.append((restored - whole(model, image)).abs().max().item())
     assert errors[2] < errors[1] < errors[0]
 
 
@@ -106,11 +106,11 @@ def test_channel_attention_has_the_same_means_in_all_tiles() -> None:
     torch.manual_seed(0)
     sizes = {"dim": 12, "depths": (1,), "num_heads": 2, "window_size": 4, "squeeze_factor": 6}
     model = HAT(scale=2, conv_scale=1, **sizes).eval()
-    picture = np.sort(pixels(64, 64), axis=1)  # dark at the left, bright at the right
+    image = np.sort(pixels(64, 64), axis=1)  # dark at the left, bright at the right
     apart = []
     for share in (False, True):
-        strips = restore_strips(model, picture, tile=32, overlap=16, share_means=share)
-        apart.append((torch.cat(list(strips), dim=1) - whole(model, picture)).abs().mean().item())
+        strips = restore_strips(model, image, tile=32, overlap=16, share_means=share)
+        apart.append((torch.cat(list(strips), dim=1) - whole(model, image)).abs().mean().item())
     assert apart[1] < 0.5 * apart[0]
     assert not any(module._forward_hooks for module in model.modules())
 

@@ -13,15 +13,15 @@ class AskSettings:
     """Ask a vision-language model about an image, as it is and with fixes, and draw where it looked at every word.
 
     Attributes:
-        image: file with the picture; example is the one that comes with the embedded model.
+        image: file with the image; example is the one that comes with the embedded model.
         question: what is asked.
         model: embedded, the folder of a model, or its name on the Hugging Face hub.
         fix: methods against hallucination that are at work together, e.g. var,vhr:alpha=1.5; give it again for
             another answer with other methods. If one of them does nothing, the exit code is 1.
-        out: folder for attention.png and answers.json, or a file ending in .png for the picture alone.
+        out: folder for attention.png and answers.json, or a file ending in .png for the image alone.
         max_new_tokens: longest answer, in tokens.
         temperature: 0 takes the likeliest word; above, words are drawn.
-        beams: width of the beam search; with more than one there is no picture.
+        beams: width of the beam search; with more than one there is no image.
         seed: of the draws.
         device: cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is one.
         dtype: type of the weights; auto is that of the file, but on a CPU float32 for float16.
@@ -48,16 +48,16 @@ class SinksSettings:
     """Find the dimensions that give away a model's attention sinks, which the method var needs.
 
     Attributes:
-        images: files with pictures.
+        images: files with images.
         model: as in `regard ask`.
-        question: prompt beside every picture.
+        question: prompt beside every image.
         threshold: least strength of a sink, below the root of the model's width; by default the model's own, or 20.
         device: as in `regard ask`.
         dtype: as in `regard ask`.
         json: machine-readable output.
     """
 
-    images: list[str] = field(metadata={"words": "files with a few different pictures"})
+    images: list[str] = field(metadata={"words": "files with a few different images"})
     model: str = "embedded"
     question: str = "describe the image in detail ."
     threshold: float | None = None

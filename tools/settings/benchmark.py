@@ -34,14 +34,14 @@ class BenchmarkSettings:
             bags that do not fit otherwise.
         slides: sides of square slides in pixels, e.g. 8192; each is written, and read beside OpenSlide and tiffslide,
             alone and with a small encoder. It also measures the memory that a slide of 100,000 pixels a side takes.
-        restorers: networks that restore pictures of sides x sides pixels, beside their plain formulation: names of
+        restorers: networks that restore images of sides x sides pixels, beside their plain formulation: names of
             regard list or embedded ones, or folders.
-        overlaps: for restorers: overlaps of tiles, in windows; how far the result is from the picture restored at once.
+        overlaps: for restorers: overlaps of tiles, in windows; how far the result is from the image restored at once.
         tile: side of these tiles, in pixels.
-        image_size: side of the pictures for hosts, in pixels.
+        image_size: side of the images for hosts, in pixels.
         sides: heights of the square maps for blocks alone, in tokens.
         dim: width of a token for blocks alone.
-        batch: maps or pictures in a batch.
+        batch: maps or images in a batch.
         passes: forward is inference; training is forward and backward.
         layouts: memory order of what our block alone is given; the plain formulation always has NCHW.
         beside: what a block alone is timed beside: its plain formulation, softmax attention.

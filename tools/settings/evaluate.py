@@ -19,7 +19,7 @@ class EvaluateSettings:
             vision-language model as in `regard ask`; without both, the embedded one; hat_photo_x2 is the embedded
             restorer.
         data: as in `regard train`; with a benchmark, the folder that has its files; for a restorer a folder of good
-            pictures, by default the photographs that the embedded one never saw.
+            images, by default the photographs that the embedded one never saw.
         out: folder of results. The same command again goes on where a run was stopped.
         batch_size: images, or questions, in one pass; by default 128, or 8 for a vision-language model.
         benchmark: what a vision-language model is asked: pope, chair, amber, mme, hallusionbench, mmhal, captioning,
@@ -30,7 +30,7 @@ class EvaluateSettings:
         image_folder: where the images of a benchmark are; by default in the data.
         missing_images: whether an image that is missing or cannot be read stops the run, or is skipped and counted.
         synonyms: the authors' synonyms.txt for chair, in place of our own table.
-        limit: ask this many questions, or restore this many pictures only, the first ones; 0 is all.
+        limit: ask this many questions, or restore this many images only, the first ones; 0 is all.
         max_new_tokens: longest answer, in tokens; by default that of the benchmark.
         temperature: 0 takes the likeliest word; above, words are drawn.
         top_p: draw from the likeliest words that together have this probability.
@@ -39,7 +39,7 @@ class EvaluateSettings:
         scenes: rendered scenes to caption; a quarter of them are asked 18 questions each.
         resamples: of the bootstrap, over images.
         costs: questions on which time and memory are measured; 0 measures nothing.
-        pictures: questions for which attention is drawn; 0 draws none.
+        attention_samples: questions for which attention is drawn; 0 draws none.
         shard: I/N answers part I (from 1) of N only, for array jobs; `regard score OUT` joins the parts.
         engine: local answers in this process; ray hands shards to workers of a Ray cluster, or of this machine.
         workers: shards for ray.
@@ -47,7 +47,7 @@ class EvaluateSettings:
             one.
         dtype: type of the weights of a vision-language model, as in `regard ask`.
         split: part of the data that a classifier is measured on.
-        low: for a restorer, folder of the spoilt partners of `data`; null spoils its pictures.
+        low: for a restorer, folder of the spoilt partners of `data`; null spoils its images.
         degradation: for a restorer, what spoils; null is bicubic where it enlarges.
         degradation_options: the degradation's own options, as restoration.options of `regard train`.
         images: how images are read for a classifier; what is null comes from the model.
@@ -73,7 +73,7 @@ class EvaluateSettings:
     scenes: int = 200
     resamples: int = 10_000
     costs: int = 8
-    pictures: int = 2
+    attention_samples: int = 2
     shard: str = "1/1"
     engine: Literal["local", "ray"] = "local"
     workers: int = 2

@@ -10,16 +10,16 @@ __all__ = ["RestoreSettings"]
 
 @dataclass(frozen=True)
 class RestoreSettings:
-    """Enlarge or clean pictures of any size, tile by tile, within a limit of memory.
+    """Enlarge or clean images of any size, tile by tile, within a limit of memory.
 
     Attributes:
-        paths: pictures, folders (with all their folders) or globs; the last one is where to: a file for a single
-            picture, otherwise a folder, in which finished pictures are kept when the command runs again.
+        paths: images, folders (with all their folders) or globs; the last one is where to: a file for a single
+            image, otherwise a folder, in which finished images are kept when the command runs again.
         model: embedded; a folder that `regard train` or `regard convert` made; a file of weights of the authors, or its
             URL; or a model of `regard list` whose weights are published, e.g. hat_x4.real_gan_sharper.
         scale: how many times as wide and high the result is; null is what the model has, 2 for embedded.
         memory: most memory the whole process may take, e.g. 4GB or 800MB.
-        tile: side of a tile in pixels of the picture, rounded down to whole windows; auto is the largest that fits into
+        tile: side of a tile in pixels of the image, rounded down to whole windows; auto is the largest that fits into
             the memory.
         overlap: pixels that neighbouring tiles share, rounded up to whole windows; null is four windows.
         format: of the results in a folder: png is written line by line; the others are put together in memory.
@@ -30,7 +30,7 @@ class RestoreSettings:
         threads: of the CPU; null is what PyTorch takes.
     """
 
-    paths: list[str] = field(metadata={"words": "pictures, folders or globs, and last where to"})
+    paths: list[str] = field(metadata={"words": "images, folders or globs, and last where to"})
     _: KW_ONLY
     model: str = "embedded"
     scale: int | None = None

@@ -71,7 +71,7 @@ class AugmentationSettings:
 
     Attributes:
         no_aug: nothing at all to the images.
-        crop: zoom into a random part, as for photographs; pad and crop, as for small pictures; auto is by size.
+        crop: zoom into a random part, as for photographs; pad and crop, as for small images; auto is by size.
         scale: smallest and largest share of the area that a zoom takes, 0-1.
         ratio: smallest and largest width over height of a zoom.
         pad_px: border before a padded crop; null is an eighth of the side.
@@ -137,12 +137,12 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """Train an image classifier, with `bags` heads on bags of features, or with `restoration` a restorer of pictures.
+    """Train an image classifier, with `bags` heads on bags of features, or with `restoration` a restorer of images.
 
     Attributes:
         data: digits; a folder (class folders, labels.csv or IDX files); torchvision:NAME; or hf:NAME. For bags: ucsb,
             musk1, musk2, elephant; mil_shortcut, mil_noise, mil_rare (rendered); or a folder of features. For
-            restoration: photographs (embedded), or a folder of good pictures.
+            restoration: photographs (embedded), or a folder of good images.
         out: folder of results; the same command again goes on where it was stopped.
         backbone: the model.
         images: how images are read.
@@ -170,7 +170,7 @@ class TrainSettings:
         loggers: further loggers by name; metrics.csv is always written.
         limit_batches: at most this many batches an epoch, for a trial run; null is all.
         bags: heads on bags of features instead of an image classifier.
-        restoration: a restorer of pictures instead.
+        restoration: a restorer of images instead.
     """
 
     data: str = "digits"

@@ -10,12 +10,12 @@ __all__ = ["RestorationSettings"]
 
 @dataclass(frozen=True, kw_only=True)
 class RestorationSettings:
-    """Pictures, what spoils them, and how a restorer learns to undo it.
+    """Images, what spoils them, and how a restorer learns to undo it.
 
     Attributes:
         low: folder of the spoilt partners of `data`, by the same names or with x2, x3 ... at the end; null spoils the
-            pictures of `data` as they are read.
-        val: pictures to measure on after each epoch and at the end, as `data`; null holds images.val_fraction of
+            images of `data` as they are read.
+        val: images to measure on after each epoch and at the end, as `data`; null holds images.val_fraction of
             `data` out, or of `photographs` three that are never learnt from.
         val_low: spoilt partners of `val`.
         degradation: bicubic (shrinks as MATLAB does), noise, jpeg, real_world (Real-ESRGAN's two rounds of blur,
@@ -23,15 +23,15 @@ class RestorationSettings:
         options: the degradation's own options, e.g. sigma of noise, quality of jpeg.
         patch_px: side of the spoilt crops.
         crops: crops of an epoch; `epochs` counts in these.
-        shrink: factors by one of which a picture is shrunk before it is cropped; for few pictures.
-        enlarge: enlarge pictures smaller than a crop instead of stopping, as the authors do with ImageNet.
-        recolour: shuffle the colours of half of the crops; for few pictures.
+        shrink: factors by one of which an image is shrunk before it is cropped; for few images.
+        enlarge: enlarge images smaller than a crop instead of stopping, as the authors do with ImageNet.
+        recolour: shuffle the colours of half of the crops; for few images.
         loss: l1, or charbonnier.
         halve_at: shares of the run, 0-1, after which the rate is halved, as the authors do; [] for optimizer.schedule.
         start: random; interpolation, a network that enlarges as bilinear interpolation does; or a file, an exported
             folder or an embedded restorer, the same network for another scale (x4 starts from x2).
-        cache: folder that keeps decoded pictures, for many large ones.
-        keep: decoded pictures that each worker keeps in memory.
+        cache: folder that keeps decoded images, for many large ones.
+        keep: decoded images that each worker keeps in memory.
     """
 
     low: str | None = None

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...heads.trained_head import TrainedHead, load_trained_head
-from .heat import Heat
-from .ledger import file_digest
+from .heatmaps.score_map import Heat
+from .stage_cache import file_digest
 
 __all__ = ["Ensemble", "Prediction", "find_heads"]
 

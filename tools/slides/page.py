@@ -12,8 +12,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from ..page_policy import policy_hash
-from ..strict_json import strict_json
+from ..run.page_policy import policy_hash
+from ..run.strict_json import strict_json
 
 __all__ = ["build_page"]
 

@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 
 from .read_ahead import ReadAhead
-from .work import Batch, SlideWork
+from .stage_runner import Batch, SlideWork
 
 __all__ = ["work_on"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ...whole_files import write_atomically
-from ..strict_json import strict_json
+from ..run.strict_json import strict_json
 
 __all__ = ["SlideResult", "check_id", "read_result", "read_results", "write_result"]
 

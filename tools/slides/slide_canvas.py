@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .heat import palette
-from .lattice import Lattice
+from .heatmaps.patch_raster import Lattice
+from .heatmaps.score_map import palette
 from .slide_tiles import TILE, TilePyramid
 
 __all__ = ["bokeh_script", "draw_canvas"]
@@ -104,7 +104,7 @@ def draw_canvas(
         }
     )
     if top:
-        plot.image_url("file", "x", "y", "side", "side", anchor="top_left", source=patches, name="pictures")
+        plot.image_url("file", "x", "y", "side", "side", anchor="top_left", source=patches, name="images")
     if lattice is not None:
         rows, columns = lattice.values.shape
         plot.image(

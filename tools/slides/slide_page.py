@@ -1,7 +1,7 @@
 """A page to zoom into a slide, with its heatmap over it.
 
 It opens from disk and by `regard view`. Bokeh does the zooming; where it was missing when the page was written, or its
-script is gone, the page shows the slide small and the pictures of the heatmap.
+script is gone, the page shows the slide small and the images of the heatmap.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from uuid import uuid4
 from ...datasets.slides.grid import Grid
 from ...datasets.slides.slide import Slide, UnreadableTileError
 from ...whole_files import PARTIAL, write_atomically
-from .contact_sheet import read_patch, top_patches
-from .encoded import encoded
-from .heat import SCALES, Heat, palette, scale_of
-from .heat_files import picture_of
-from .heatmap import outlines
-from .lattice import Lattice, lay_out
+from .heatmaps.contact_sheet import read_patch, top_patches
+from .heatmaps.files import image_of
+from .heatmaps.jpeg import encoded
+from .heatmaps.patch_raster import Lattice, lay_out
+from .heatmaps.rendering import outlines
+from .heatmaps.score_map import SCALES, Heat, palette, scale_of
 from .page import build_page
 from .result import SlideResult, check_id
 from .slide_canvas import bokeh_script, draw_canvas
@@ -29,7 +29,7 @@ from .slide_tiles import TilePyramid, write_tiles
 
 __all__ = ["write_slide_page"]
 
-#: Longer side of the picture that stands in for the zooming, and side of a top patch at most.
+#: Longer side of the image that stands in for the zooming, and side of a top patch at most.
 _OVERVIEW_PX, _PATCH_PX = 1024, 1024
 _QUALITY = 88
 
@@ -93,7 +93,7 @@ def _fill(
     notes: Sequence[str],
 ) -> None:
     pyramid = write_tiles(folder / "tiles", slide, longest_px)
-    (folder / "overview.jpg").write_bytes(encoded(picture_of(slide, _OVERVIEW_PX)[0], "JPEG", _QUALITY))
+    (folder / "overview.jpg").write_bytes(encoded(image_of(slide, _OVERVIEW_PX)[0], "JPEG", _QUALITY))
     width, height = slide.levels[0].width, slide.levels[0].height
     rings = outlines(regions, max(1.0, pyramid.downsample))
     lattice: Lattice | None = None
@@ -170,7 +170,7 @@ def _said(result: SlideResult, slide: Slide, pyramid: TilePyramid) -> dict[str, 
     detail += f", {spacing:.2g} \N{MICRO SIGN}m." if spacing else "."
     if pyramid.damaged:
         detail += f" {pyramid.damaged} tiles cannot be read and are white."
-    pictures = [
+    images = [
         (f"../../{result.files[name]}", words)
         for name, words in (
             ("heatmap_absolute", "heatmap, absolute scale"),
@@ -201,5 +201,5 @@ def _said(result: SlideResult, slide: Slide, pyramid: TilePyramid) -> dict[str, 
         "facts": facts,
         "detail": detail,
         "overview": ("overview.jpg", "the slide"),
-        "pictures": pictures,
+        "images": images,
     }

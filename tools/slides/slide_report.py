@@ -1,6 +1,6 @@
 """The report of `regard slide`: a table of the slides that opens from disk.
 
-Pictures lie beside the file and are loaded as they come into view, so a run of a thousand slides is a page of a
+Images lie beside the file and are loaded as they come into view, so a run of a thousand slides is a page of a
 megabyte.
 """
 
@@ -26,10 +26,10 @@ def write_report(
     versions: Mapping[str, str] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write OUT/report.html from OUT/slides/*.json; pictures and pages are linked, not held.
+    """Write OUT/report.html from OUT/slides/*.json; images and pages are linked, not held.
 
     Of a result's files the table shows `preview`, or else `thumbnail` or `heatmap_absolute`; behind a row lie
-    `heatmap_absolute`, `heatmap_percentile`, `top` and `tissue_picture`; `page` is where its name leads; all are
+    `heatmap_absolute`, `heatmap_percentile`, `top` and `tissue_image`; `page` is where its name leads; all are
     linked.
 
     Args:

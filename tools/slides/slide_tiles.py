@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ...datasets.slides.slide import Slide, UnreadableTileError
-from .encoded import encoded
+from .heatmaps.jpeg import encoded
 
 __all__ = ["TILE", "TilePyramid", "best_level", "write_tiles"]
 
@@ -39,7 +39,7 @@ class TilePyramid:
 
 
 def best_level(slide: Slide, downsample: float) -> tuple[int, int]:
-    """The level from which a picture is made with the least reading, and by how much it must be reduced.
+    """The level from which an image is made with the least reading, and by how much it must be reduced.
 
     Args:
         slide: to read.

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from ...whole_files import write_atomically
 from ..settings import SlideSettings
+from .cohort_plan import SlideTask
 from .embedded import DEMONSTRATION
-from .plan import SlideTask
 from .result import SlideResult, read_results
 from .slide_report import write_report
 

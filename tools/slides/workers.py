@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from ..ray_tasks import run_on_ray
+from ..run.ray_tasks import run_on_ray
 from ..settings import SlideSettings
-from .instruments import Instruments, load_instruments
+from .cohort_plan import SlideTask
 from .pipeline import work_on
-from .plan import SlideTask
-from .work import SlideWork, attempted, note_failure
+from .slide_models import Instruments, load_instruments
+from .stage_runner import SlideWork, attempted, note_failure
 
 __all__ = ["work_by_processes", "work_on_ray", "work_through"]
 

@@ -24,7 +24,7 @@ class HybridAttention(nn.Module):
     second one has its windows shifted by half a window, so that neighbours meet: `set_depth` tells a block its
     place. A map that is no larger than one window, high or wide, is not shifted.
 
-    The default window of 16 is that of the authors' networks for pictures. A 14 x 14 map fits into one such window:
+    The default window of 16 is that of the authors' networks for images. A 14 x 14 map fits into one such window:
     every patch attends to every patch. Windows of 7 suit the maps of a classifier of 224 pixels (56, 28, 14 and 7).
 
     Args:

@@ -53,7 +53,7 @@ class MaskPredictor(nn.Module):
     were dropped), and the error is the mean over images there where it trains by itself.
 
     Args:
-        tokens: rows of the tables: the tokens of a picture.
+        tokens: rows of the tables: the tokens of an image.
         head_dim: width of a head.
         keep_rate: share of a row that is kept, 0-1; None keeps what is above `score_threshold`.
         score_threshold: see `keep_rate`.
@@ -119,7 +119,7 @@ class MaskPredictor(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def resize(self, old: tuple[int, int], new: tuple[int, int], *, prefix: int = 0) -> None:
-        """Fit the tables to another picture; arguments as for `resize_table`. The rank stays."""
+        """Fit the tables to another image; arguments as for `resize_table`. The rank stays."""
         tied = self.proj_back_n is self.proj_n
         for name in ("proj_n", "proj_back_n"):
             table = getattr(self, name)
@@ -302,7 +302,7 @@ class MaskPredictor(nn.Module):
 def resize_table(
     table: Float[Tensor, "tokens rank"], old: tuple[int, int], new: tuple[int, int], *, prefix: int = 0
 ) -> Float[Tensor, "new_tokens rank"]:
-    """A predictor's table for another picture: bicubic in float32, antialiased as timm resizes position tables.
+    """A predictor's table for another image: bicubic in float32, antialiased as timm resizes position tables.
 
     Args:
         table: a row for each token.
@@ -317,9 +317,9 @@ def resize_table(
     if old == new:
         return table
     with torch.autocast(table.device.type, enabled=False):
-        picture = table[prefix:].to(_exact(table)).unflatten(0, old).permute(2, 0, 1).unsqueeze(0)
-        picture = F.interpolate(picture, size=new, mode="bicubic", antialias=True)
-    return torch.cat([table[:prefix], picture[0].flatten(1).mT.to(table.dtype)])
+        image = table[prefix:].to(_exact(table)).unflatten(0, old).permute(2, 0, 1).unsqueeze(0)
+        image = F.interpolate(image, size=new, mode="bicubic", antialias=True)
+    return torch.cat([table[:prefix], image[0].flatten(1).mT.to(table.dtype)])
 
 
 def _exact(x: Tensor) -> torch.dtype:

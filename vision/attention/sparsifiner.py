@@ -22,15 +22,15 @@ __all__ = ["SparsifinerAttention"]
 class SparsifinerAttention(nn.Module):
     """Every position attends to the few that a low-rank guess of its attention picks.
 
-    The predictor's tables belong to a picture of `grid` positions and one more row, which all tokens of a
-    context share. Another picture gets them resized, bicubic; the authors know one size. The budget counts the
+    The predictor's tables belong to an image of `grid` positions and one more row, which all tokens of a
+    context share. Another image gets them resized, bicubic; the authors know one size. The budget counts the
     context too, which competes like any other key.
 
     Args:
         dim: width of a token, a multiple of `num_heads`.
         num_heads: heads.
         qkv_bias: whether queries, keys and values have a bias.
-        grid: height and width of the pictures that the tables are made for; a number is a square.
+        grid: height and width of the images that the tables are made for; a number is a square.
         keep_rate: share of its keys that a query keeps, 0-1; None keeps what is above a threshold.
         predictor: the other arguments of `MaskPredictor`.
 

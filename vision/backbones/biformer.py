@@ -2,7 +2,7 @@
 
 Source: Zhu et al. 2023, arXiv:2303.08810, table 1; rayleizhu/BiFormer@1697bbb, whose parameter names are kept for
 T, S and B; `checkpoint_filter_fn` maps those of its STL variants (Swin-T's layout) and of its refactored modules.
-Unlike there, any picture size is taken, memory is channels last and `reset_classifier` works.
+Unlike there, any image size is taken, memory is channels last and `reset_classifier` works.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class BiFormer(Pyramid):
         depths: blocks of the stages.
         topks: regions that a region attends to, for each stage; None is full attention.
         n_win: regions a side, or None for regions of about 8 x 8 tokens; weights do not depend on it. The authors
-            use 7 for pictures of 224 pixels, 8 for 512 and 16 on COCO.
+            use 7 for images of 224 pixels, 8 for 512 and 16 on COCO.
         head_dim: channels of a head.
         qk_dims: widths of queries and keys; `dims` without it.
         mlp_ratios: hidden width of the MLPs over `dims`.

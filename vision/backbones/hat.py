@@ -3,7 +3,7 @@
 Source: Chen et al. 2023, arXiv:2205.04437, and for a scale of 1 arXiv:2309.05239, section 3; XPixelGroup/HAT@1638a9a,
 hat/archs/hat_arch.py and hat/models/hat_model.py, whose parameter names are kept. Unlike there a scale of 1 is
 implemented (the authors' code has no path for it and no weights were published: what there is here follows the
-paper's words, the picture plus a convolution of the features), and pictures of any size will do: the network itself
+paper's words, the image plus a convolution of the features), and images of any size will do: the network itself
 pads them, by reflection as the authors' tests do, and cuts the result.
 """
 
@@ -32,7 +32,7 @@ PAPER = "arXiv:2205.04437"
 #: A name that only files of this family have.
 KEYS = (r"^layers\.\d+\.residual_group\.overlap_attn\.",)
 
-#: It restores pictures and has no classes.
+#: It restores images and has no classes.
 TOP1: dict[str, float] = {}
 
 #: Published PSNR (dB) of the Y channel, a border as wide as the scale cut: Set5, Set14, BSD100, Urban100, Manga109.
@@ -54,7 +54,7 @@ PSNR: dict[str, tuple[float, ...]] = {
 #: Means that the authors take off red, green and blue.
 _MEAN = (0.4488, 0.4371, 0.4040)
 
-#: Channels before a picture is put together.
+#: Channels before an image is put together.
 _LAST = 64
 
 #: How far, in features, the convolutions that put it together reach: 1 before, and less than 1 + 1/2 + ... + 1 after.
@@ -68,9 +68,9 @@ class HAT(nn.Module):
     """Residual groups of hybrid attention between two convolutions, then pixel shuffling to the wanted size.
 
     Args:
-        scale: sides of the result over those of the picture: 1, 3 or a power of two. With 1 (noise, JPEG artefacts)
-            the result is the picture plus a convolution of the features.
-        in_chans: channels of the picture: 3 for colour, 1 for grey.
+        scale: sides of the result over those of the image: 1, 3 or a power of two. With 1 (noise, JPEG artefacts)
+            the result is the image plus a convolution of the features.
+        in_chans: channels of the image: 3 for colour, 1 for grey.
         dim: width of a token, a multiple of every `num_heads`.
         depths: hybrid attention layers of each group.
         num_heads: heads of each group, or one number for all.
@@ -82,7 +82,7 @@ class HAT(nn.Module):
         mlp_ratio: hidden width of the MLPs over `dim`.
         qkv_bias: whether queries, keys and values have a bias.
         conv: whether groups end in a convolution (the authors' `resi_connection="1conv"`).
-        img_range: what the picture is multiplied with inside.
+        img_range: what the image is multiplied with inside.
         drop_path_rate: how often branches of the last layer are left out in training, 0-1; it grows from 0.
         device: where the parameters are.
         dtype: of the parameters.
@@ -199,7 +199,7 @@ class HAT(nn.Module):
     def forward_features(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch dim height width"]:
-        """The features of a picture in 0-1, at its own size, for which windows at the border are smaller."""
+        """The features of an image in 0-1, at its own size, for which windows at the border are smaller."""
         shallow = self.conv_first((x - self.mean) * self.img_range)
         tokens = self.patch_embed["norm"](shallow.permute(0, 2, 3, 1))  # batch height width dim
         tokens = checkpoint_seq(self.layers, tokens) if self.grad_checkpointing else self.layers(tokens)
@@ -211,7 +211,7 @@ class HAT(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels scaled_height scaled_width"]:
-        """Restore pictures in 0-1; the result is not clamped.
+        """Restore images in 0-1; the result is not clamped.
 
         Args:
             x: any height and width from 1.
@@ -225,19 +225,19 @@ class HAT(nn.Module):
         lines = max(16, STRIP // (features.shape[0] * _LAST * self.scale**2 * features.shape[3]))
         if not frugal() or lines >= height:
             return self._compose(features, x)
-        picture = x.new_empty(*x.shape[:2], height * self.scale, width * self.scale)
+        image = x.new_empty(*x.shape[:2], height * self.scale, width * self.scale)
         for first in range(0, height, lines):
             above, stop = min(first, _REACH), min(first + lines, height)
             strip = self._compose(features[:, :, first - above : stop + _REACH], x[:, :, first - above : stop])
-            picture[:, :, first * self.scale : stop * self.scale] = strip[:, :, above * self.scale :]
-        return picture
+            image[:, :, first * self.scale : stop * self.scale] = strip[:, :, above * self.scale :]
+        return image
 
     def _compose(self, features: Tensor, x: Tensor) -> Tensor:
-        """The picture that features make; they may reach beyond that of `x` at the bottom and right."""
+        """The image that features make; they may reach beyond that of `x` at the bottom and right."""
         if self.scale == 1:
             return x + self.conv_last(features)[:, :, : x.shape[2], : x.shape[3]] / self.img_range
-        picture = self.conv_last(self.upsample(self.conv_before_upsample(features)))
-        return picture[:, :, : x.shape[2] * self.scale, : x.shape[3] * self.scale] / self.img_range + self.mean
+        image = self.conv_last(self.upsample(self.conv_before_upsample(features)))
+        return image[:, :, : x.shape[2] * self.scale, : x.shape[3] * self.scale] / self.img_range + self.mean
 
 
 def _upsampling(factor: int) -> tuple[nn.Module, nn.Module]:
@@ -247,7 +247,7 @@ def _upsampling(factor: int) -> tuple[nn.Module, nn.Module]:
 def reflect(
     x: Float[Tensor, "batch channels height width"], below: int, right: int
 ) -> Float[Tensor, "batch channels padded_height padded_width"]:
-    """Pad by reflection at the bottom and the right; a picture that is smaller than that is reflected repeatedly.
+    """Pad by reflection at the bottom and the right; an image that is smaller than that is reflected repeatedly.
 
     Args:
         x: what to pad.
@@ -333,7 +333,7 @@ _MIRROR = "https://huggingface.co/Acly/hat/resolve/8403819bcbf5959d54c72383f0725
 
 
 def _cfg(note: str = "", url: str = "") -> dict[str, Any]:
-    """Pictures in 0-1 as they are."""
+    """Images in 0-1 as they are."""
     return {
         "url": url,
         "num_classes": 0,
@@ -343,7 +343,7 @@ def _cfg(note: str = "", url: str = "") -> dict[str, Any]:
         "interpolation": "bicubic",
         "mean": (0.0, 0.0, 0.0),
         "std": (1.0, 1.0, 1.0),
-        "first_conv": None,  # pictures have as many channels when they come out: it cannot be adapted alone
+        "first_conv": None,  # images have as many channels when they come out: it cannot be adapted alone
         "classifier": None,
         "paper_ids": PAPER,
         "paper_name": "Activating More Pixels in Image Super-Resolution Transformer",
@@ -386,7 +386,7 @@ default_cfgs = generate_default_cfgs(
 
 def _create_hat(variant: str, pretrained: bool, settings: dict[str, Any], given: dict[str, Any]) -> nn.Module:
     if given.get("features_only"):
-        raise ValueError(f"{variant} restores pictures and has no pyramid of features; forward_features gives its map")
+        raise ValueError(f"{variant} restores images and has no pyramid of features; forward_features gives its map")
     return build_model_with_cfg(
         HAT,
         variant,

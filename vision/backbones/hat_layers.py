@@ -1,4 +1,4 @@
-"""Layers of HAT: what its network for pictures is made of, channels last.
+"""Layers of HAT: what its network for images is made of, channels last.
 
 Source: Chen et al. 2023, arXiv:2205.04437, section 3; XPixelGroup/HAT@1638a9a `HAB`, `OCAB` and `RHAG`, whose
 parameter names these layers have. The authors' index tables, `relative_position_index_*`, are computed where they

@@ -19,9 +19,9 @@ class ConvPatchEmbed(PatchEmbed):
     """LV-ViT's stem: three convolutions at half size, and patches of 8 x 8 from what they give.
 
     Args:
-        img_size: height and width of the pictures.
+        img_size: height and width of the images.
         patch_size: only 16.
-        in_chans: channels of the pictures.
+        in_chans: channels of the images.
         embed_dim: width of a token.
         width: channels of the convolutions.
         timm: the other arguments of timm's `PatchEmbed`.
@@ -53,7 +53,7 @@ class ConvPatchEmbed(PatchEmbed):
         self.proj = nn.Conv2d(width, embed_dim, 8, stride=8, **like)
 
     def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
-        """Change the picture size.
+        """Change the image size.
 
         Raises:
             ValueError: another patch size.
@@ -66,10 +66,10 @@ class ConvPatchEmbed(PatchEmbed):
         """Embed the patches.
 
         Raises:
-            ValueError: the picture is of another size.
+            ValueError: the image is of another size.
         """
         if tuple(x.shape[-2:]) != tuple(self.img_size):
-            raise ValueError(f"pictures of {tuple(x.shape[-2:])} px; this model takes {self.img_size}: set_input_size")
+            raise ValueError(f"images of {tuple(x.shape[-2:])} px; this model takes {self.img_size}: set_input_size")
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))

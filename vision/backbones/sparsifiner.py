@@ -52,7 +52,7 @@ class Sparsifiner(VisionTransformer):
     Feature maps of dropped tokens are zero (and the bias of the last norm after it), whatever `token_mode` is.
 
     Args:
-        img_size: height and width of the pictures, or one number; `set_input_size` changes it.
+        img_size: height and width of the images, or one number; `set_input_size` changes it.
         patch_size: the same of a patch.
         predictor: arguments of `MaskPredictor`, e.g. `{"keep_rate": 0.25}`.
         keep_rates: `keep_rate` of every block, where they differ.
@@ -143,7 +143,7 @@ class Sparsifiner(VisionTransformer):
             self.aux_head = aux.to(device=like.device, dtype=like.dtype)
 
     def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
-        """Change the picture or patch size; the predictors' tables are resized."""
+        """Change the image or patch size; the predictors' tables are resized."""
         old = self.patch_embed.grid_size
         super().set_input_size(img_size, patch_size)
         new = self.patch_embed.grid_size

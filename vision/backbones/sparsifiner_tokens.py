@@ -42,7 +42,7 @@ class SparsifinerTokens(nn.Module):
     Args:
         dim: width of a token, a multiple of `num_heads`.
         num_heads: heads.
-        tokens: tokens of a picture, the prefix included.
+        tokens: tokens of an image, the prefix included.
         prefix: first tokens, which are no patches.
         qkv_bias: whether queries, keys and values have a bias.
         predictor: arguments of `MaskPredictor`.

@@ -2,7 +2,7 @@
 
 Source: Liao et al. 2024, arXiv:2405.18425, table 1; hustvl/ViG@dfb9d32, classification/models/vig.py, whose
 parameter names are kept. The hierarchical ViG-H is in `vig_h`. timm's `VisionTransformer` is the frame. Unlike
-there, pictures of any size and shape are taken, and inference and training compute the same: what the authors
+there, images of any size and shape are taken, and inference and training compute the same: what the authors
 compute in inference, see `VigAttention`.
 """
 
@@ -152,7 +152,7 @@ class PatchEmbed(nn.Module):
         return self.patch_size[0] if as_scalar else self.patch_size
 
     def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
-        """Tokens high and wide that a picture of this height and width gives."""
+        """Tokens high and wide that an image of this height and width gives."""
         step = self.patch_size[0] // 2
         height, width = (((side + 1 - step) // step + 2) // 2 for side in img_size)
         return height, width
@@ -168,7 +168,7 @@ class ViG(VisionTransformer):
     Args:
         img_size: usual height and width in pixels, which sets the grid of the position embedding.
         patch_size: side of a patch in pixels, even.
-        in_chans: channels of the picture.
+        in_chans: channels of the image.
         num_classes: classes; 0 leaves the classifier out.
         global_pool: timm's pooling over the tokens: avg, avgmax, max, or "" with no classes.
         embed_dim: width of a token.

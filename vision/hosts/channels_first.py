@@ -42,7 +42,7 @@ class ChannelsFirst(nn.Module):
         self.attention = build_attention(attention, dim, attention_options).to(device=device, dtype=dtype)
 
     def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
-        """Attend over the picture."""
+        """Attend over the image."""
         return self.attention(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
@@ -50,5 +50,5 @@ class ResidualChannelsFirst(ChannelsFirst):
     """The same with an inner shortcut: u + block(u)."""
 
     def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
-        """Attend over the picture and add."""
+        """Attend over the image and add."""
         return x + super().forward(x)

@@ -1,4 +1,4 @@
-"""PoolFormer hosts (timm `MetaFormer`: poolformer_*, poolformerv2_*): four stages, any picture size.
+"""PoolFormer hosts (timm `MetaFormer`: poolformer_*, poolformerv2_*): four stages, any image size.
 
 Source: Yu et al. 2022, arXiv:2111.11418 and arXiv:2210.13452. Our block comes through timm's `token_mixers`
 argument: a mixer in place of the pooling, a gate after it. timm's convformer_* and caformer_* set that
@@ -44,7 +44,7 @@ class TokenMixer(ChannelsFirst):
         self.proj_drop = nn.Dropout(proj_drop)
 
     def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
-        """Mix the picture."""
+        """Mix the image."""
         return self.proj_drop(super().forward(x))
 
 
@@ -58,7 +58,7 @@ class GatedPooling(TokenMixer):
         self.pooling = Pooling()
 
     def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
-        """Pool, then weigh the picture."""
+        """Pool, then weigh the image."""
         return super().forward(self.pooling(x))
 
 

@@ -35,7 +35,7 @@ class GatedInception(InceptionDWConv2d):
         self.gate = ChannelsFirst(dim, **gate, device=convolution.get("device"), dtype=convolution.get("dtype"))
 
     def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
-        """Convolve, then weigh the picture."""
+        """Convolve, then weigh the image."""
         return self.gate(super().forward(x))
 
 

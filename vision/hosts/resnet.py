@@ -116,7 +116,7 @@ class _StageBlock(partial):
 
 
 def _in_place_of(conv: nn.Conv2d, attention: str, options: Mapping[str, Any] | None) -> nn.Sequential:
-    """The mixer, and pooling where the convolution had a stride: sizes agree for odd pictures too."""
+    """The mixer, and pooling where the convolution had a stride: sizes agree for odd images too."""
     if conv.in_channels != conv.out_channels:
         raise ValueError(
             f"a mixer keeps the width, the host's 3x3 convolution makes {conv.out_channels} channels of "

@@ -2,11 +2,11 @@
 
 A ViT holds its patches as a sequence, (batch, prefix + height * width, dim); our blocks need the grid back.
 timm's `embed_layer` argument lets the patch embedding tell a `Grid` how many patches high and wide the
-picture is, and timm's `block_fn` argument lets every block read it. With a fixed picture size (timm's
+image is, and timm's `block_fn` argument lets every block read it. With a fixed image size (timm's
 default) the grid is set once, at construction and by `set_input_size`, and nothing is written at run time.
 
 With `dynamic_img_size=True` each forward pass writes the grid: then one thread may use the model at a time,
-and with gradient checkpointing all forward passes before one backward pass must share a picture size.
+and with gradient checkpointing all forward passes before one backward pass must share an image size.
 
 **Prefix tokens** (class, register, distillation) go on exchanging with all tokens:
 
@@ -47,7 +47,7 @@ class Grid:
     Attributes:
         prefix: tokens before the patches.
         fixed: patches high and wide, from construction or `set_input_size`.
-        live: the same of the picture under way; only where its size may vary. It may hold the symbols of an
+        live: the same of the image under way; only where its size may vary. It may hold the symbols of an
             export and is never copied or pickled.
     """
 
@@ -61,7 +61,7 @@ class Grid:
     def split(
         self, tokens: Float[Tensor, "batch tokens dim"]
     ) -> tuple[Float[Tensor, "batch prefix dim"], Float[Tensor, "batch height width dim"]]:
-        """The prefix tokens, and the patches as a picture.
+        """The prefix tokens, and the patches as an image.
 
         Raises:
             ValueError: there are more or fewer tokens than the grid holds.
@@ -70,7 +70,7 @@ class Grid:
         if tokens.shape[1] != self.prefix + height * width:
             raise ValueError(
                 f"{tokens.shape[1]} tokens are not {self.prefix} of prefix and {height} x {width} patches. "
-                "Were tokens dropped, or did two threads or two picture sizes share this model at once?"
+                "Were tokens dropped, or did two threads or two image sizes share this model at once?"
             )
         return tokens[:, : self.prefix], tokens[:, self.prefix :].unflatten(1, (height, width))
 
@@ -84,7 +84,7 @@ class GridPatchEmbed(PatchEmbed):
         grid.fixed = self.grid_size
 
     def set_input_size(self, *args: Any, **kwargs: Any) -> None:
-        """Change the picture or patch size, as timm does."""
+        """Change the image or patch size, as timm does."""
         super().set_input_size(*args, **kwargs)
         self.grid.fixed = self.grid_size
 

@@ -12,15 +12,15 @@ import torch
 from regard.datasets import UnreadableImageError
 from regard.datasets.loader import Draw
 from regard.datasets.restoration.cache import cached
-from regard.datasets.restoration.crops import TrainingCrops, WholePictures, turn
+from regard.datasets.restoration.crops import TrainingCrops, WholeImages, turn
 from regard.datasets.restoration.degradations import build_degradation
-from regard.datasets.restoration.pictures import Picture, check_sides, open_pictures, pair_up, read_pixels
+from regard.datasets.restoration.image_pairs import SourceImage, check_sides, open_hq_images, pair_up, read_pixels
 
 
-def noisy(height: int = 61, width: int = 83, seed: int = 0) -> Picture:
+def noisy(height: int = 61, width: int = 83, seed: int = 0) -> SourceImage:
     pixels = np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
     smooth = cv2.GaussianBlur(pixels, (0, 0), 1.0)
-    return Picture("noisy", lambda: smooth)
+    return SourceImage("noisy", lambda: smooth)
 
 
 def back(image: np.ndarray, across: int, down: int, swap: int) -> np.ndarray:
@@ -32,7 +32,7 @@ def back(image: np.ndarray, across: int, down: int, swap: int) -> np.ndarray:
 def test_a_spoilt_crop_is_cut_from_the_spoilt_whole(name: str, scale: int) -> None:
     spoil = build_degradation(name, scale, {"quality": 30} if name == "jpeg" else None)
     crops = TrainingCrops([noisy()], count=1, patch_px=9, scale=scale, degradation=spoil)
-    low, high = (part.permute(1, 2, 0).numpy() for part in WholePictures([noisy()], scale=scale, degradation=spoil)[0])
+    low, high = (part.permute(1, 2, 0).numpy() for part in WholeImages([noisy()], scale=scale, degradation=spoil)[0])
     windows = np.lib.stride_tricks.sliding_window_view(low, (9, 9), axis=(0, 1)).transpose(0, 1, 3, 4, 2)
     for seed in range(4):
         small, large = (part.permute(1, 2, 0).numpy() for part in crops[Draw(0, seed)])
@@ -93,29 +93,29 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_pairs_of_16_bits_keep_their_bits(folders: tuple[Path, Path]) -> None:
-    high, low = (open_pictures(str(folder)) for folder in folders)
-    bad, good = WholePictures(pair_up(high, low, 2), scale=2)[1]
+    high, low = (open_hq_images(str(folder)) for folder in folders)
+    bad, good = WholeImages(pair_up(high, low, 2), scale=2)[1]
     assert bad.shape == (3, 12, 16)
     assert good.mul(65535).round().unique().tolist() == [30_000]
 
 
-def test_a_picture_without_a_partner_or_of_another_size_is_named(folders: tuple[Path, Path]) -> None:
+def test_a_image_without_a_partner_or_of_another_size_is_named(folders: tuple[Path, Path]) -> None:
     high, low = folders
-    with pytest.raises(ValueError, match=r"1 of 2 pictures have no partner among the 1 others: b\.png"):
-        pair_up(open_pictures(str(high)), open_pictures(str(low))[:1], 2)
+    with pytest.raises(ValueError, match=r"1 of 2 images have no partner among the 1 others: b\.png"):
+        pair_up(open_hq_images(str(high)), open_hq_images(str(low))[:1], 2)
     assert cv2.imwrite(str(low / "bx2.png"), np.zeros((5, 5, 3), np.uint8))
-    error = WholePictures(pair_up(open_pictures(str(high)), open_pictures(str(low)), 2), scale=2)[1]
+    error = WholeImages(pair_up(open_hq_images(str(high)), open_hq_images(str(low)), 2), scale=2)[1]
     assert isinstance(error, UnreadableImageError)
     assert "bx2.png has 5 x 5: not 2 times as many" in str(error)
 
 
-def test_files_that_are_no_pictures_are_named_before_training(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+def test_files_that_are_no_images_are_named_before_training(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
     assert cv2.imwrite(str(tmp_path / "small.png"), np.zeros((8, 40, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"2 of 2 pictures .* 16 pixels: broken\.png .*, small\.png \(40 x 8\)"):
-        check_sides(open_pictures(str(tmp_path)), 16)
+    with pytest.raises(ValueError, match=r"2 of 2 images .* 16 pixels: broken\.png .*, small\.png \(40 x 8\)"):
+        check_sides(open_hq_images(str(tmp_path)), 16)
     with pytest.raises(ValueError, match="neither a folder"):
-        open_pictures(str(tmp_path / "nowhere"))
+        open_hq_images(str(tmp_path / "nowhere"))
 
 
 def test_colours_of_16_bits_are_not_swapped_and_grey_becomes_three(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_the_cache_decodes_once_and_sees_changes(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     assert cv2.imwrite(str(file), np.full((4, 4, 3), 7, np.uint8))
     for expected in (7, 9):
-        kept = cached(open_pictures(str(file))[0], tmp_path / "cache")
+        kept = cached(open_hq_images(str(file))[0], tmp_path / "cache")
         assert kept.read()[0, 0, 0] == kept.read()[0, 0, 0] == expected
         assert cv2.imwrite(str(file), np.full((4, 5, 3), 9, np.uint8))
     assert len(list((tmp_path / "cache").iterdir())) == 2

@@ -60,7 +60,7 @@ def test_noise_has_the_strength_asked_for_and_grey_noise_is_grey() -> None:
     assert light[:40].mean() < light[200:].mean() / 2
 
 
-def test_jpeg_of_lower_quality_is_farther_from_the_picture() -> None:
+def test_jpeg_of_lower_quality_is_farther_from_the_image() -> None:
     image = photograph("cat")[:96, :96].astype(np.float32) / 255
     errors = [np.abs(compress(image, quality) - image).mean() for quality in (90, 50, 10)]
     assert errors == sorted(errors)

@@ -1,4 +1,4 @@
-"""MATLAB's bicubic: numbers from the definition, and what must hold for any picture."""
+"""MATLAB's bicubic: numbers from the definition, and what must hold for any image."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_inside_it_agrees_with_torch_antialiased() -> None:
     np.testing.assert_allclose(found[4:-4, 4:-4], other[0].permute(1, 2, 0).numpy()[4:-4, 4:-4], atol=1e-12)
 
 
-def test_a_flat_picture_stays_flat_and_a_ramp_a_ramp() -> None:
+def test_a_flat_image_stays_flat_and_a_ramp_a_ramp() -> None:
     assert resize(np.full((9, 7, 1), 0.3), 0.5) == pytest.approx(0.3)
     ramp = np.tile(np.arange(40.0)[:, None], (1, 8))
     assert np.diff(resize(ramp, 0.5)[4:-4, 2]) == pytest.approx(2.0)

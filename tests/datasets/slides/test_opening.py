@@ -9,9 +9,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from regard.datasets.slides.discovery import find_slides
 from regard.datasets.slides.opening import open_slide
 from regard.datasets.slides.slide import Slide, UnreadableSlideError, UnreadableTileError
-from regard.datasets.slides.slide_files import find_slides
 from regard.datasets.slides.tiff_slide import TiffSlide
 from regard.datasets.slides.writing import write_slide
 
@@ -151,7 +151,7 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     assert (open_slide(tmp_path / "a.png").read(-5, -5, 60, 60) == 255).all()
 
 
-def test_a_plain_picture_that_is_too_large_says_what_to_do(tmp_path: Path) -> None:
+def test_a_plain_image_that_is_too_large_says_what_to_do(tmp_path: Path) -> None:
     Image.new("1", (9_000, 8_900)).save(tmp_path / "a.png")
     with pytest.raises(UnreadableSlideError, match="up to 80 million pixels; make it a tiled pyramid: vips tiffsave"):
         open_slide(tmp_path / "a.png")

@@ -11,7 +11,7 @@ from regard.datasets.slides.grid import Grid
 from regard.datasets.slides.opening import open_slide
 from regard.datasets.slides.patches import PatchReader
 from regard.datasets.slides.slide import Slide
-from regard.datasets.slides.small_view import thumbnail
+from regard.datasets.slides.thumbnail import read_thumbnail
 from regard.datasets.slides.tiff_slide import TiffSlide
 from regard.datasets.slides.writing import write_slide
 
@@ -149,14 +149,14 @@ def test_no_places_give_no_batches_and_wrong_ones_are_named(path: Path) -> None:
 
 @pytest.mark.parametrize("longest", [700, 350, 100, 3, 5000])
 def test_a_thumbnail_averages_and_lies_over_the_slide(path: Path, texture: np.ndarray, longest: int) -> None:
-    picture, downsample = thumbnail(open_slide(path), longest)
+    image, downsample = read_thumbnail(open_slide(path), longest)
     assert downsample == max(1, 700 / longest)
-    assert picture.shape[1] == min(longest, 700)
-    assert abs(picture.shape[0] * downsample - HEIGHT) <= downsample
-    area = cv2.resize(texture, picture.shape[1::-1], interpolation=cv2.INTER_AREA)
-    assert np.abs(picture.astype(float).mean((0, 1)) - area.mean((0, 1))).max() < 4
+    assert image.shape[1] == min(longest, 700)
+    assert abs(image.shape[0] * downsample - HEIGHT) <= downsample
+    area = cv2.resize(texture, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(image.astype(float).mean((0, 1)) - area.mean((0, 1))).max() < 4
     if longest == 350:
-        assert np.abs(picture.astype(float) - area).max() <= 1
+        assert np.abs(image.astype(float) - area).max() <= 1
 
 
 def test_a_thumbnail_reads_little_of_full_resolution(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +168,7 @@ def test_a_thumbnail_reads_little_of_full_resolution(path: Path, monkeypatch: py
         return read(self, x, y, width, height, level)
 
     monkeypatch.setattr(TiffSlide, "read", watched)
-    thumbnail(open_slide(path, reader="tiff"), 100)
+    read_thumbnail(open_slide(path, reader="tiff"), 100)
     assert set(levels) == {1}
 
 
@@ -178,6 +178,6 @@ def test_a_thumbnail_is_white_where_the_slide_is_damaged(path: Path, tmp_path: P
     with tifffile.TiffFile(path) as tiff, damaged.open("r+b") as file:
         file.seek(tiff.pages[0].dataoffsets[0])
         file.write(b"\xff" * 50)
-    picture, _ = thumbnail(open_slide(damaged, reader="tiff"), 700)
-    assert (picture[:128, :128] == 255).all()
-    assert (picture[200:, 200:].mean((0, 1)) < 200).all()
+    image, _ = read_thumbnail(open_slide(damaged, reader="tiff"), 700)
+    assert (image[:128, :128] == 255).all()
+    assert (image[200:, 200:].mean((0, 1)) < 200).all()

@@ -123,10 +123,10 @@ def test_files_say_where_to_look_and_where_not(tmp_path: Path) -> None:
     assert find_tissue(slide, include=shapely.box(0, 0, 9, 9)).regions.is_empty
 
 
-def test_the_picture_shows_outlines() -> None:
+def test_the_image_shows_outlines() -> None:
     slide = ArraySlide(stained(BOX))
-    picture = find_tissue(slide).picture(slide.pixels[::4, ::4])
-    green = picture[..., 1].astype(int) - picture[..., 0] > 40
+    image = find_tissue(slide).image(slide.pixels[::4, ::4])
+    green = image[..., 1].astype(int) - image[..., 0] > 40
     assert green[100:150, 98:103].any()
     assert not green[140:160, 120:240].any()
 
@@ -136,9 +136,9 @@ def test_an_unknown_preset_names_the_known() -> None:
         find_tissue(ArraySlide(stained(BOX)), preset="tiny")
 
 
-def dark(picture: np.ndarray, mpp: float) -> np.ndarray:
+def dark(image: np.ndarray, mpp: float) -> np.ndarray:
     assert mpp == 2.0
-    return picture.mean(2) < 230
+    return image.mean(2) < 230
 
 
 dark.mpp, dark.tile, dark.margin = 2.0, 128, 16  # type: ignore[attr-defined]
@@ -174,4 +174,4 @@ def test_a_segmenter_has_a_name_or_a_trusted_file(tmp_path: Path) -> None:
 
 def test_a_segmenter_that_gives_no_mask_is_told() -> None:
     with pytest.raises(ValueError, match="a mask has its size"):
-        find_tissue(ArraySlide(stained(BOX)), segmenter=lambda picture, mpp: np.zeros(3))
+        find_tissue(ArraySlide(stained(BOX)), segmenter=lambda image, mpp: np.zeros(3))

@@ -20,7 +20,7 @@ def repository(folder: Path, **other: Any) -> Path:
             {"id": 1006, "type": "discriminative-attribute-state", "truth": "yes"},
             {"id": 1007, "type": "relation", "truth": "no"},
         ],
-        "relation.json": {"dog": ["puppy"], "ball": ["toy"], "cat": ["kitten"], "picture": ["image"]},
+        "relation.json": {"dog": ["puppy"], "ball": ["toy"], "cat": ["kitten"], "image": ["image"]},
         "query/query_all.json": [
             {"id": key, "image": "AMBER_1.jpg", "query": "Is there?"} for key in (1, 1005, 1006, 1007)
         ],

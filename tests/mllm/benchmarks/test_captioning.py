@@ -17,7 +17,7 @@ SAMPLES = [
 ]
 
 
-def test_every_picture_is_asked_about(tmp_path: Path) -> None:
+def test_every_image_is_asked_about(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("b.JPG", "in/a.png", "notes.txt"):
         (tmp_path / name).touch()

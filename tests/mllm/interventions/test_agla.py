@@ -15,7 +15,7 @@ from torch import Tensor
 
 from regard.mllm.image_matching import Match, load_matcher
 from regard.mllm.interventions.agla import AGLA, augmented, kept_pixels, smooth_map
-from regard.mllm.session import intervene
+from regard.mllm.session.session import intervene
 
 TEXTS = [[5, IMAGE, 7, 8, 9], [5, 6, 11, IMAGE, 12, 13, 14, 15]]
 QUESTIONS = ["is there a cat ?", "is there a red dog in the image ?"]
@@ -45,7 +45,7 @@ class Asked:
         return inputs | {"pixel_values": torch.tensor(np.stack(rows)).to(pixels).view_as(pixels)}
 
 
-def picture(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
+def photo(seed: int, size: tuple[int, int] = (60, 40)) -> Image.Image:
     generator = torch.Generator().manual_seed(seed)
     return Image.fromarray(torch.randint(1, 256, (size[1], size[0], 3), dtype=torch.uint8, generator=generator).numpy())
 
@@ -57,7 +57,7 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def asked() -> Asked:
-    return Asked(tiny_lvlm("llava"), TEXTS, QUESTIONS, [[picture(0)], [picture(1, (33, 70))]])
+    return Asked(tiny_lvlm("llava"), TEXTS, QUESTIONS, [[photo(0)], [photo(1, (33, 70))]])
 
 
 def run(tiny: TinyLVLM, method: AGLA | None, inputs: dict[str, Tensor], **options: Any) -> Any:
@@ -234,7 +234,7 @@ def test_as_many_pixels_are_kept_as_the_similarity_says(similarity: float, kept:
 
 def test_equal_pixels_are_all_kept() -> None:
     assert kept_pixels(torch.zeros(4, 5), 0.9).all()
-    assert augmented(picture(0), Match(0.9, torch.zeros(3, 3))).tobytes() == picture(0).tobytes()
+    assert augmented(photo(0), Match(0.9, torch.zeros(3, 3))).tobytes() == photo(0).tobytes()
 
 
 def test_the_map_is_that_of_lavis() -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from regard.mllm import PAI, VCD, VDD, Debias, EndBias, WordBias, intervene
 from regard.mllm.answers import with_answers
-from regard.mllm.edit import Intervention
 from regard.mllm.interventions.debias import calibrated
 from regard.mllm.interventions.vcd import diffused
+from regard.mllm.session.edit import Intervention
 
 TEXT, PLAIN = [5, 6, IMAGE, 7, 8], [5, 6, 7, 8]
 
@@ -60,12 +60,12 @@ def test_scores_are_those_of_both_prompts_together(
     tiny = tiny_lvlm(family)
     tiny.model.generation_config.suppress_tokens = None
     answer, scores = scores_of(tiny, method)
-    pictured = tiny.inputs([TEXT], images=(0,))
+    imaged = tiny.inputs([TEXT], images=(0,))
     if instead is None:
-        other = pictured | {"pixel_values": diffused(pictured["pixel_values"], 500)}
+        other = imaged | {"pixel_values": diffused(imaged["pixel_values"], 500)}
     else:
         other = tiny.inputs([instead])
-    expected = combine(fresh(tiny, pictured, answer), fresh(tiny, other, answer))
+    expected = combine(fresh(tiny, imaged, answer), fresh(tiny, other, answer))
     torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-3)
 
 

@@ -8,7 +8,7 @@ from tiny_lvlms import IMAGE, tiny_lvlm
 
 from regard.mllm import LVLM, intervene
 from regard.mllm.interventions.var import VAR, SinkColumns, redistributed
-from regard.mllm.sinks import SINKS, Sinks, discover_sinks, sink_strength, sinks_of
+from regard.mllm.session.sinks import SINKS, Sinks, discover_sinks, sink_strength, sinks_of
 
 IMAGE_COLUMNS = torch.tensor([[False, True, True, True, True, False]])
 SINK_COLUMNS = torch.tensor([[True, True, False, False, False, False]])

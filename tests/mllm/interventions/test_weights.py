@@ -10,10 +10,10 @@ from tiny_lvlms import IMAGE, TinyLVLM, tiny_lvlm
 from torch import Tensor
 
 from regard.mllm import ACT, PAI, ImageScale, ZeroTuning, intervene
-from regard.mllm.edit import Intervention
+from regard.mllm.session.edit import Intervention
 
 TEXT = [5, 6, 3, IMAGE, 7, 8, 9]
-FIRST, PICTURE, AFTER = 0, slice(3, 7), 7
+FIRST, PHOTO, AFTER = 0, slice(3, 7), 7
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_what_is_watched_is_the_models_own_attention(tiny: TinyLVLM) -> None:
 
 def test_image_scale_multiplies_the_image(tiny: TinyLVLM) -> None:
     row = heads_of_layer_0(tiny)[:, -1].clone()
-    row[:, PICTURE] *= 3
+    row[:, PHOTO] *= 3
     row /= row.sum(-1, keepdim=True)
     torch.testing.assert_close(last_row(tiny, ImageScale(factor=3.0, layers=[0])), row.mean(0), rtol=1e-4, atol=1e-6)
 
@@ -77,7 +77,7 @@ def test_act_takes_from_sinks_beyond_the_first_token(tiny: TinyLVLM) -> None:
 def test_pai_raises_scores_and_so_the_image(tiny: TinyLVLM) -> None:
     before, after = last_row(tiny), last_row(tiny, PAI(alpha=0.5, gamma=1.0, layers=[0]))
     assert after.sum() == pytest.approx(1.0, abs=1e-5)
-    assert not torch.allclose(before[PICTURE], after[PICTURE])
+    assert not torch.allclose(before[PHOTO], after[PHOTO])
 
 
 @pytest.mark.parametrize(

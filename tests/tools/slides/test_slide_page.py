@@ -18,12 +18,12 @@ from PIL import Image
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 
+from regard.tools.look.view import serve
 from regard.tools.slides import slide_page
-from regard.tools.slides.heat import Heat
+from regard.tools.slides.heatmaps.score_map import Heat
 from regard.tools.slides.result import SlideResult
 from regard.tools.slides.slide_page import write_slide_page
 from regard.tools.slides.slide_tiles import best_level, write_tiles
-from regard.tools.view import serve
 
 NAME = "é \"<b>\" #2 100% 'x'"
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -42,8 +42,8 @@ def test_each_zoom_shows_the_whole_slide_in_its_place(tmp_path: Path) -> None:
     assert files == {f"{zoom}/{column}_{row}" for zoom, column, row in pyramid.tiles}
     assert {"0/0_0", "2/2_1"} <= files
     assert "2/3_0" not in files  # beyond the slide
-    np.testing.assert_allclose(tile(tmp_path, "2/1_0"), slide.pictures[0][:512, 512:1024], atol=60)
-    coarse = np.asarray(Image.fromarray(slide.pictures[0]).reduce(4)).astype(int)
+    np.testing.assert_allclose(tile(tmp_path, "2/1_0"), slide.images[0][:512, 512:1024], atol=60)
+    coarse = np.asarray(Image.fromarray(slide.images[0]).reduce(4)).astype(int)
     assert np.abs(tile(tmp_path, "0/0_0")[: coarse.shape[0], : coarse.shape[1]] - coarse).mean() < 5
 
 
@@ -140,7 +140,7 @@ def test_the_slide_lies_under_its_heatmap_and_both_in_their_place(browser: Any, 
     slide = tissue_slide(1200, 900)
     browser.set("#opacity", 0, "input")
     for x, y in ((606, 456), (318, 702)):
-        np.testing.assert_allclose(colour_at(browser, x, y), slide.pictures[0][y, x], atol=25)
+        np.testing.assert_allclose(colour_at(browser, x, y), slide.images[0][y, x], atol=25)
     browser.set("#opacity", 100, "input")
     browser.run(
         "for (const box of document.querySelectorAll('#side input[type=checkbox]')) if (box.checked) box.click()"
@@ -151,7 +151,7 @@ def test_the_slide_lies_under_its_heatmap_and_both_in_their_place(browser: Any, 
     browser.set("#choose-scale", "percentile", "change")
     assert browser.texts("#bar .note") == ["percentile within this slide"]
     outside = colour_at(browser, 606, 120)
-    np.testing.assert_allclose(outside, slide.pictures[0][120, 606], atol=25)
+    np.testing.assert_allclose(outside, slide.images[0][120, 606], atol=25)
 
 
 def test_the_score_under_the_pointer_is_told_and_the_bar_has_a_length(browser: Any, out: Path) -> None:

@@ -53,7 +53,7 @@ def test_it_equals_the_plain_formulation(height: int, width: int, options: dict)
 @pytest.mark.parametrize(("height", "width"), SIZES)
 @pytest.mark.parametrize("shift", range(4))
 def test_windows_of_a_small_map_shift_too_where_they_are_told(height: int, width: int, shift: int) -> None:
-    """The authors' network shifts by the picture size that it was built for, not by the map at hand."""
+    """The authors' network shifts by the image size that it was built for, not by the map at hand."""
     ours, plain = pair()
     x = image(height, width)
     expected = plain.attn(x.permute(0, 3, 1, 2), shift).permute(0, 2, 3, 1)

@@ -78,7 +78,7 @@ def test_one_step_of_training_moves_every_parameter(options: dict[str, object]) 
 
 @pytest.mark.parametrize("options", LAYOUTS)
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (65, 98), (33, 130)])
-def test_pictures_of_any_size_are_taken(options: dict[str, object], height: int, width: int) -> None:
+def test_images_of_any_size_are_taken(options: dict[str, object], height: int, width: int) -> None:
     assert small(**options)(images(height, width)).isfinite().all()
 
 

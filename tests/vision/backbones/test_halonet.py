@@ -98,7 +98,7 @@ def test_every_published_naming_loads(wrap: str, tmp_path: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["regard_haloregnetz_b", "halonet_h0"])
-def test_odd_pictures_go_through(name: str) -> None:
+def test_odd_images_go_through(name: str) -> None:
     model = network(name)
     assert model(images()).shape == (2, 5)
     assert model(images(33, 224, batch=1)).isfinite().all()

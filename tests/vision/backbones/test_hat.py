@@ -20,7 +20,7 @@ def small(**options: object) -> HAT:
     return HAT(**(SMALL | options)).eval()
 
 
-def picture(height: int = 9, width: int = 14, channels: int = 3) -> Tensor:
+def image(height: int = 9, width: int = 14, channels: int = 3) -> Tensor:
     return torch.rand(2, channels, height, width, generator=torch.Generator().manual_seed(1))
 
 
@@ -47,9 +47,9 @@ def test_every_published_figure_belongs_to_a_published_file() -> None:
 @pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("size", [(1, 1), (3, 4), (9, 14)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_picture_of_any_size_comes_out_as_many_times_larger(scale: int, size: tuple[int, int], channels: int) -> None:
+def test_a_image_of_any_size_comes_out_as_many_times_larger(scale: int, size: tuple[int, int], channels: int) -> None:
     with torch.no_grad():
-        restored = small(scale=scale, in_chans=channels, depths=(1,))(picture(*size, channels))
+        restored = small(scale=scale, in_chans=channels, depths=(1,))(image(*size, channels))
     assert restored.shape == (2, channels, size[0] * scale, size[1] * scale)
 
 
@@ -59,29 +59,29 @@ def test_other_scales_are_refused(scale: int) -> None:
         HAT(scale=scale)
 
 
-def test_pictures_are_reflected_as_often_as_it_takes() -> None:
-    x = picture(3, 5)
+def test_images_are_reflected_as_often_as_it_takes() -> None:
+    x = image(3, 5)
     torch.testing.assert_close(reflect(x, 2, 4), torch.nn.functional.pad(x, (0, 4, 0, 2), mode="reflect"))
     assert reflect(x, 7, 0)[0, 0, :, 0].tolist() == x[0, 0, [0, 1, 2, 1, 0, 1, 2, 1, 0, 1], 0].tolist()
     assert torch.equal(reflect(x[:, :, :1, :1], 3, 3), x[:, :, :1, :1].expand(-1, -1, 4, 4))
 
 
-def test_without_features_a_scale_of_one_gives_the_picture_back() -> None:
+def test_without_features_a_scale_of_one_gives_the_image_back() -> None:
     model = small(scale=1)
     torch.nn.init.zeros_(model.conv_last.weight)
     torch.nn.init.zeros_(model.conv_last.bias)
-    torch.testing.assert_close(model(picture()), picture())
+    torch.testing.assert_close(model(image()), image())
 
 
 @pytest.mark.parametrize("scale", [1, 2])
 def test_the_plain_formulation_gives_the_same(scale: int) -> None:
     model = small(scale=scale)
-    torch.testing.assert_close(PlainHAT(model)(picture(13, 18)), model(picture(13, 18)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(PlainHAT(model)(image(13, 18)), model(image(13, 18)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 def test_strips_and_pieces_change_nothing(scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x = small(scale=scale), picture(37, 22)
+    model, x = small(scale=scale), image(37, 22)
     whole = model(x)  # with gradients nothing is cut
     with torch.no_grad():
         torch.testing.assert_close(model(x), whole, rtol=0, atol=1e-5)
@@ -93,18 +93,18 @@ def test_strips_and_pieces_change_nothing(scale: int, monkeypatch: pytest.Monkey
     with torch.no_grad():
         torch.testing.assert_close(model(x), whole, rtol=0, atol=1e-5)
     assert len(calls) > 1
-    assert torch.equal(x, picture(37, 22))
+    assert torch.equal(x, image(37, 22))
 
 
 def test_every_parameter_learns_also_when_groups_are_computed_again() -> None:
     model = small(scale=2).train()
-    model(picture()).square().sum().backward()
+    model(image()).square().sum().backward()
     grads = [parameter.grad.clone() for parameter in model.parameters()]
     assert all(grad.any() for grad in grads)
     model.zero_grad()
     model.set_grad_checkpointing()
     torch.manual_seed(0)
-    model.eval()(picture()).square().sum().backward()
+    model.eval()(image()).square().sum().backward()
     assert all(parameter.grad.any() for parameter in model.parameters())
 
 
@@ -113,7 +113,7 @@ def test_what_weights_are_of_is_found_in_their_shapes(options: dict) -> None:
     model = HAT(**(SMALL | options))
     again = HAT(**deduce(model.state_dict()))
     again.load_state_dict(model.state_dict())
-    x = picture(5, 5, model.in_chans)
+    x = image(5, 5, model.in_chans)
     assert torch.equal(again.eval()(x), model.eval()(x))
 
 
@@ -133,7 +133,7 @@ def test_files_of_the_authors_load_and_what_is_not_published_says_where_it_is(tm
     tables = {"relative_position_index_SA": torch.zeros(4, 4, dtype=torch.long)}
     torch.save({"params": {}, "params_ema": tables | model.state_dict()}, tmp_path / "file.pth")
     again = create_model("hat_tiny_x2", weights=tmp_path / "file.pth", **SMALL).eval()
-    assert torch.equal(again(picture()), model(picture()))
+    assert torch.equal(again(image()), model(image()))
     with pytest.raises(ValueError, match=r"bring HAT-S_SRx4\.pth from https://drive.*as weights=FILE"):
         create_model("hat_s_x4", pretrained=True)
     with pytest.raises(ValueError, match="no pyramid of features"):
@@ -143,11 +143,11 @@ def test_files_of_the_authors_load_and_what_is_not_published_says_where_it_is(tm
 def test_half_precision_stays_near_single() -> None:
     model = small(scale=2)
     with torch.no_grad():
-        exact, half = model(picture()), copy.deepcopy(model).bfloat16()(picture().bfloat16())
+        exact, half = model(image()), copy.deepcopy(model).bfloat16()(image().bfloat16())
     assert (half.float() - exact).std() < 0.03 * exact.std()
 
 
 def test_an_export_gives_the_same() -> None:
     model = small(scale=2, depths=(1,))
-    exported = torch.export.export(model, (picture(8, 12),)).module()
-    torch.testing.assert_close(exported(picture(8, 12)), model(picture(8, 12)), rtol=0, atol=1e-5)
+    exported = torch.export.export(model, (image(8, 12),)).module()
+    torch.testing.assert_close(exported(image(8, 12)), model(image(8, 12)), rtol=0, atol=1e-5)

@@ -111,7 +111,7 @@ def test_a_dense_file_loads_with_fresh_predictors(name: str, tmp_path: object) -
     assert other(images()).shape == (2, 3)
 
 
-def test_a_file_for_another_picture_size_loads() -> None:
+def test_a_file_for_another_image_size_loads() -> None:
     source, model = small(img_size=48), small(img_size=64, predictor={"reduce_n": 17})
     model.load_state_dict(checkpoint_filter_fn(source.state_dict(), model))
     assert model(images(64, 64)).shape == (2, 5)
@@ -119,7 +119,7 @@ def test_a_file_for_another_picture_size_loads() -> None:
         checkpoint_filter_fn(source.state_dict(), small(img_size=64))
 
 
-def test_the_picture_size_can_change() -> None:
+def test_the_image_size_can_change() -> None:
     model = small()
     model.set_input_size((64, 64))
     assert model(images(64, 64)).shape == (2, 5)

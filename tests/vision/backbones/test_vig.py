@@ -50,7 +50,7 @@ def test_an_odd_patch_is_refused() -> None:
         small(patch_size=7)
 
 
-def test_pictures_of_any_size_are_taken() -> None:
+def test_images_of_any_size_are_taken() -> None:
     model = small()
     for height, width in ((64, 64), (75, 101), (16, 48)):
         assert model(images(height, width)).shape == (2, 5)

@@ -11,7 +11,7 @@ MEAN, STD = NORMALISATION["imagenet"]
 
 
 class Tokens(nn.Module):
-    """Three tokens: twos, fives for registers, and one for each quarter of the picture."""
+    """Three tokens: twos, fives for registers, and one for each quarter of the image."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         quarters = nn.functional.adaptive_avg_pool2d(images, 2).flatten(2).transpose(1, 2)
@@ -33,7 +33,7 @@ def patches(side: int, count: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("side", "resize", "size"), [(64, 32, 32), (50, 32, 32), (24, 32, 32), (64, 40, 32), (32, 32, 32)]
 )
-def test_the_network_gets_what_torchvision_makes_of_a_picture(
+def test_the_network_gets_what_torchvision_makes_of_a_image(
     interpolation: str, side: int, resize: int, size: int
 ) -> None:
     pixels = patches(side)

@@ -9,7 +9,7 @@ import jaxtyping
 import pytest
 import timm
 import torch
-from tiny_hosts import TINY, build, built, pictures
+from tiny_hosts import TINY, build, built, images
 
 from regard.vision import ATTENTION
 
@@ -21,7 +21,7 @@ every_block = pytest.mark.parametrize("attention", ATTENTION)
 @every_block
 def test_every_parameter_learns(host: str, attention: str) -> None:
     model = build(host, attention).train()
-    logits = model(pictures())
+    logits = model(images())
     assert logits.shape == (2, 5)
     assert logits.isfinite().all()
     logits.square().mean().backward()
@@ -35,7 +35,7 @@ def test_every_parameter_learns(host: str, attention: str) -> None:
 @every_block
 def test_bfloat16_is_near_float32(host: str, attention: str) -> None:
     """No logit is off by more than a twentieth of the largest one (0.2 to 3 % where this was written)."""
-    model, x = built(host, attention), pictures()
+    model, x = built(host, attention), images()
     half = copy.deepcopy(model).bfloat16()
     with torch.no_grad():
         expected, logits = model(x), half(x.bfloat16())
@@ -50,7 +50,7 @@ def test_bfloat16_is_near_float32(host: str, attention: str) -> None:
 def test_under_bfloat16_autocast_every_gradient_is_finite(host: str, attention: str) -> None:
     model = build(host, attention).train()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = model(pictures()).float().square().mean()
+        loss = model(images()).float().square().mean()
     assert loss.isfinite()
     loss.backward()
     for name, parameter in model.named_parameters():
@@ -65,7 +65,7 @@ def test_it_compiles_whole(host: str, attention: str, monkeypatch: pytest.Monkey
     model = built(host, attention)
     compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=False)
     with torch.no_grad():
-        torch.testing.assert_close(compiled(pictures()), model(pictures()))
+        torch.testing.assert_close(compiled(images()), model(images()))
     torch._dynamo.reset()
 
 
@@ -75,8 +75,8 @@ def test_it_exports_with_any_batch(host: str, attention: str) -> None:
     model = built(host, attention)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning))  # of torch about itself
-        exported = torch.export.export(model, (pictures(),), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        torch.testing.assert_close(exported.module()(pictures(3)), model(pictures(3)))
+        exported = torch.export.export(model, (images(),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        torch.testing.assert_close(exported.module()(images(3)), model(images(3)))
 
 
 @in_every_host
@@ -86,7 +86,7 @@ def test_a_saved_folder_loads_bit_equal(host: str, attention: str, tmp_path: Pat
     timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
     again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     with torch.no_grad():
-        assert torch.equal(again(pictures()), model(pictures()))
+        assert torch.equal(again(images()), model(images()))
 
 
 @in_every_host
@@ -99,6 +99,6 @@ def test_copies_pickles_and_states_are_the_same_model(host: str, attention: str)
     fresh = build(host, attention).eval()
     fresh.load_state_dict(model.state_dict())
     with torch.no_grad():
-        expected = model(pictures())
+        expected = model(images())
         for other in (copy.deepcopy(model), torch.load(file, weights_only=False), fresh):
-            assert torch.equal(other(pictures()), expected)
+            assert torch.equal(other(images()), expected)

@@ -6,7 +6,7 @@ from pathlib import Path
 import jaxtyping
 import pytest
 import torch
-from tiny_hosts import TINY, build, pictures, untie
+from tiny_hosts import TINY, build, images, untie
 
 from regard.vision import ATTENTION
 
@@ -25,11 +25,11 @@ CANNOT: dict[tuple[str, str], str] = {
 
 
 def by_onnxruntime(model: torch.nn.Module, file: Path, x: torch.Tensor) -> torch.Tensor:
-    """Export with two pictures, run with `x`."""
+    """Export with two images, run with `x`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", (FutureWarning, DeprecationWarning, UserWarning))  # of torch about itself
         sizes = ({0: torch.export.Dim("batch")},)
-        torch.onnx.export(model, (pictures(2, SIZE),), file, dynamo=True, dynamic_shapes=sizes, verbose=False)
+        torch.onnx.export(model, (images(2, SIZE),), file, dynamo=True, dynamic_shapes=sizes, verbose=False)
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     (output,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     return torch.from_numpy(output)
@@ -49,7 +49,7 @@ def test_it_gives_the_same_numbers_in_onnxruntime(
     host: str, attention: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' checks of shapes take long in a trace
-    model, x = build(host, attention, SIZE, STAGES).eval(), pictures(3, SIZE)
+    model, x = build(host, attention, SIZE, STAGES).eval(), images(3, SIZE)
     untie(model)
     with torch.no_grad():
         expected = model(x)

@@ -17,7 +17,7 @@ def vit(attention: str | None = "van", **kwargs) -> torch.nn.Module:
     return create_model("vit_tiny_patch16_224", attention=attention, **(TINY | kwargs)).eval()
 
 
-def picture(height: int = 32, width: int = 80) -> torch.Tensor:
+def image(height: int = 32, width: int = 80) -> torch.Tensor:
     torch.manual_seed(1)
     return torch.randn(1, 3, height, width)
 
@@ -44,7 +44,7 @@ def test_without_prefix_tokens_the_block_stands_alone(attention: str) -> None:
 def test_softmax_is_the_host_itself(prefix: dict) -> None:
     ours, host = vit("softmax", **prefix), vit(None, **prefix)
     ours.load_state_dict(host.state_dict())
-    assert torch.equal(ours(picture()), host(picture()))
+    assert torch.equal(ours(image()), host(image()))
 
 
 @pytest.mark.parametrize("prefix", [{}, REGISTERS])
@@ -95,7 +95,7 @@ def test_a_gate_leaves_the_prefix_alone() -> None:
 def test_the_two_prefix_tokens_of_a_distilled_host_are_counted() -> None:
     model = create_model("deit_tiny_distilled_patch16_224", attention="van", **TINY)
     assert model.blocks[0].attn.grid.prefix == 2
-    assert model(picture()).shape == (1, 5)
+    assert model(image()).shape == (1, 5)
 
 
 def test_prefix_attention_takes_the_settings_of_the_host() -> None:
@@ -110,7 +110,7 @@ def test_a_size_may_be_set_later() -> None:
     model.set_input_size((64, 48))
     assert model.blocks[1].attn.grid.fixed == (4, 3)
     wide.load_state_dict(model.state_dict())
-    assert torch.equal(model(picture(64, 48)), wide(picture(64, 48)))
+    assert torch.equal(model(image(64, 48)), wide(image(64, 48)))
 
 
 @pytest.mark.parametrize("attention", ["van", "ela"])
@@ -122,18 +122,18 @@ def test_any_size_goes_through_a_dynamic_host(attention: str) -> None:
             for resampled in (model, fixed):
                 resampled.pos_embed.zero_()
         fixed.load_state_dict(model.state_dict() | {"pos_embed": fixed.pos_embed})
-        assert torch.equal(model(picture(height, width)), fixed(picture(height, width)))
+        assert torch.equal(model(image(height, width)), fixed(image(height, width)))
 
 
-def test_a_dynamic_host_may_pad_the_picture() -> None:
+def test_a_dynamic_host_may_pad_the_image() -> None:
     model = vit(dynamic_img_size=True, dynamic_img_pad=True)
-    padded = torch.nn.functional.pad(picture(35, 50), (0, 14, 0, 13))
-    assert torch.equal(model(picture(35, 50)), model(padded))
+    padded = torch.nn.functional.pad(image(35, 50), (0, 14, 0, 13))
+    assert torch.equal(model(image(35, 50)), model(padded))
 
 
 def test_a_copy_has_a_grid_of_its_own() -> None:
     model = vit(dynamic_img_size=True)
-    model(picture(64, 48))
+    model(image(64, 48))
     other = copy.deepcopy(model)
     grids = {id(block.attn.grid) for block in other.blocks} | {id(other.patch_embed.grid)}
     assert len(grids) == 1
@@ -147,9 +147,9 @@ def test_tokens_that_do_not_fit_the_grid_are_named() -> None:
 
 
 def test_feature_maps_keep_the_shape_of_the_grid() -> None:
-    maps = vit(depth=3).forward_intermediates(picture(), intermediates_only=True)
+    maps = vit(depth=3).forward_intermediates(image(), intermediates_only=True)
     assert [tuple(feature.shape) for feature in maps] == [(1, 48, 2, 5)] * 3
-    features = vit(depth=3, features_only=True, out_indices=(0, 2))(picture())
+    features = vit(depth=3, features_only=True, out_indices=(0, 2))(image())
     assert [tuple(feature.shape) for feature in features] == [(1, 48, 2, 5)] * 2
 
 
@@ -159,7 +159,7 @@ def test_grad_checkpointing_changes_nothing(dynamic: bool) -> None:
     for checkpointing in (False, True):
         model = vit(dynamic_img_size=dynamic).train()
         model.set_grad_checkpointing(checkpointing)
-        model(picture()).square().sum().backward()
+        model(image()).square().sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed)
@@ -178,7 +178,7 @@ def test_layer_decay_reaches_the_block() -> None:
 
 def test_an_attention_mask_is_refused() -> None:
     with pytest.raises(ValueError, match="takes no attn_mask"):
-        vit()(picture(), attn_mask=torch.zeros(11, 11))
+        vit()(image(), attn_mask=torch.zeros(11, 11))
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ function prediction(slide) {
     });
 }
 
-function picture(slide, name, alt) {
+function image(slide, name, alt) {
   if (!slide.files[name]) return null;
   return make("img", { src: addressOf(slide.files[name]), alt, loading: "lazy", decoding: "async" });
 }
@@ -138,7 +138,7 @@ function detailOf(slide) {
     ["heatmap_absolute", "absolute scale: the same limits on every slide"],
     ["heatmap_percentile", "percentiles: every slide has its hottest patches"],
     ["top", "patches with the highest scores"],
-    ["tissue_picture", "tissue"],
+    ["tissue_image", "tissue"],
   ].filter(([name]) => slide.files[name]);
   const facts = [
     ["file", slide.path],
@@ -160,12 +160,12 @@ function detailOf(slide) {
       { colspan: COLUMNS.length },
       make(
         "div",
-        { class: "pictures" },
+        { class: "images" },
         figures.map(([name, words]) =>
           make(
             "figure",
             {},
-            make("a", { href: addressOf(slide.files[name]) }, picture(slide, name, `${slide.id}: ${words}`)),
+            make("a", { href: addressOf(slide.files[name]) }, image(slide, name, `${slide.id}: ${words}`)),
             make("figcaption", {}, words),
           ),
         ),
@@ -178,7 +178,7 @@ function detailOf(slide) {
 
 function rowsOf(slide, redraw) {
   const open = view.open.has(slide.id);
-  const shown = picture(slide, slide.files.preview ? "preview" : slide.files.thumbnail ? "thumbnail" : "heatmap_absolute", slide.id);
+  const shown = image(slide, slide.files.preview ? "preview" : slide.files.thumbnail ? "thumbnail" : "heatmap_absolute", slide.id);
   const page = slide.files.page;
   const toggle = () => {
     view.open[open ? "delete" : "add"](slide.id);

@@ -261,8 +261,8 @@ function tellUnder(x, y) {
 }
 
 function showOverview() {
-  const pictures = [DATA.overview, ...DATA.pictures].map(([file, alt]) => make("img", { src: addressOf(file), alt }));
-  part("canvas").append(...pictures);
+  const images = [DATA.overview, ...DATA.images].map(([file, alt]) => make("img", { src: addressOf(file), alt }));
+  part("canvas").append(...images);
   part("canvas").removeAttribute("role");
   part("scale").hidden = true;
 }

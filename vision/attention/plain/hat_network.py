@@ -33,7 +33,7 @@ class PlainHAT(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels scaled_height scaled_width"]:
-        """Restore pictures in 0-1."""
+        """Restore images in 0-1."""
         whole: Any = self.whole
         side, (height, width) = whole.window_size, x.shape[2:]
         padded = reflect(x, -height % side, -width % side)
@@ -52,8 +52,8 @@ class PlainHAT(nn.Module):
         features = whole.conv_after_body(_normed(whole.norm, maps)) + shallow
         if whole.scale == 1:
             return (padded + whole.conv_last(features) / whole.img_range)[:, :, :height, :width]
-        picture = whole.conv_last(whole.upsample(whole.conv_before_upsample(features)))
-        return (picture / whole.img_range + whole.mean)[:, :, : height * whole.scale, : width * whole.scale]
+        image = whole.conv_last(whole.upsample(whole.conv_before_upsample(features)))
+        return (image / whole.img_range + whole.mean)[:, :, : height * whole.scale, : width * whole.scale]
 
 
 def _plain(layer: Any) -> nn.Module:

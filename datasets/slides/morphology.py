@@ -1,0 +1,43 @@
+"""Masks opened, closed and widened by round discs, by distances: the work does not grow with the disc."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from jaxtyping import Bool
+
+__all__ = ["close_mask", "open_mask", "widen_mask"]
+
+
+def open_mask(mask: Bool[np.ndarray, "height width"], diameter: float) -> Bool[np.ndarray, "height width"]:
+    """What discs of a diameter in pixels fit into; the image goes on beyond its border."""
+    if diameter < 2 or not mask.any():
+        return mask
+    radius = _radius(diameter)
+    return widen_mask(_distance(mask) > radius, radius)
+
+
+def close_mask(mask: Bool[np.ndarray, "height width"], diameter: float) -> Bool[np.ndarray, "height width"]:
+    """What discs of a diameter in pixels, outside of the mask, do not reach."""
+    return ~open_mask(~mask, diameter)
+
+
+def widen_mask(mask: Bool[np.ndarray, "height width"], radius: float) -> Bool[np.ndarray, "height width"]:
+    """All within a radius in pixels.
+
+    Example:
+        >>> point = np.zeros((7, 7), bool)
+        >>> point[3, 3] = True
+        >>> int(widen_mask(point, 1.0).sum()), int(open_mask(widen_mask(point, 1.0), 5.0).sum())
+        (5, 0)
+    """
+    return _distance(~mask) <= radius if mask.any() else mask
+
+
+def _distance(mask: Bool[np.ndarray, "height width"]) -> np.ndarray:
+    """To the next pixel outside of the mask."""
+    return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)  # to 2 %
+
+
+def _radius(diameter: float) -> float:
+    return max(0.0, (diameter - 1) / 2)

@@ -1,0 +1,1 @@
+"""Evaluation of arms on one benchmark: samples, answers, aggregates, statistics, tables and caveats."""

@@ -1,0 +1,1 @@
+"""`regard benchmark`: time and memory, one subject a file."""

@@ -1,0 +1,63 @@
+"""`regard demo`: a small ViT with a swapped attention beside its softmax twin, on the digits of scikit-learn.
+
+`regard demo mil` is in `demo_bags`, `regard demo restoration` in `demo_restoration`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ..run.recipes import read_recipe
+from ..settings import DemoSettings, TrainSettings
+from ..train import classifier as train
+from ..train.callbacks import read_table
+from ..train.plots import draw_curves
+from . import mil as demo_bags
+from . import restoration as demo_restoration
+
+__all__ = ["run"]
+
+
+def run(settings: DemoSettings) -> int:
+    """Train both models with one recipe, then print and draw them side by side.
+
+    Args:
+        settings: see `DemoSettings`.
+    """
+    if settings.what == "mil":
+        return demo_bags.run(settings)
+    if settings.what == "restoration":
+        return demo_restoration.run(settings)
+    torch.set_num_threads(1)  # models this small only wait for each other on more
+    out = Path(settings.out)
+    summaries = {}
+    for attention in dict.fromkeys([settings.attention, "softmax"]):
+        changes: dict[str, Any] = {
+            "backbone.attention": attention,
+            "out": str(out / attention),
+            "seed": settings.seed,
+        }
+        if settings.epochs is not None:
+            changes["epochs"] = settings.epochs
+        recipe = read_recipe("digits_vit_van", TrainSettings, changes)
+        sys.stderr.write(f"Training {recipe.backbone.name} with {attention} on the digits of scikit-learn\n")
+        train.run(recipe)
+        summaries[attention] = json.loads((out / attention / "summary.json").read_text(encoding="utf-8"))
+    draw_curves({name: read_table(out / name / "metrics.csv") for name in summaries}, "val_top1", out / "curves.png")
+    table = Table("attention", "accuracy", "macro F1", "calibration error", "parameters", title="Held-out digits")
+    for name, summary in summaries.items():
+        metrics = summary["metrics"]
+        shares = [f"{100 * metrics[key]:.2f} %" for key in ("top1", "macro_f1", "calibration_error")]
+        table.add_row(name, *shares, f"{summary['parameters']:,}")
+    console = Console()
+    console.print(table)
+    images = [out / "curves.png", *(out / name / "confusion.png" for name in summaries)]
+    console.print("Images: " + ", ".join(map(str, images)), soft_wrap=True)
+    return 0

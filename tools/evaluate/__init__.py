@@ -1,0 +1,1 @@
+"""`regard evaluate` and `regard score`: one task a file."""

@@ -1,0 +1,248 @@
+"""`regard evaluate` for vision-language models: fixes beside the baseline, on the same samples, with paired statistics.
+
+The output folder holds settings.yaml and what `regard score` makes of the rest (summary.json, report.html); and for
+each benchmark a folder with samples.jsonl (the list of questions), answers/ARM.jsonl (a line an answer, written as soon
+as it is there; the same command goes on after the last of them), costs.json and attention/.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from ...mllm import LVLM, describe, parse_interventions
+from ...mllm.evaluation.arm_settings import Arm, arm_file_name
+from ...mllm.evaluation.runner import Decoding, LeftOut, answer_samples
+from ...mllm.evaluation.sample_file import SampleFile, write_samples
+from ...mllm.loading import model_revision, model_source
+from ...mllm.session.edit import Intervention
+from ...whole_files import write_atomically
+from ..look.ask import quiet_loading
+from ..run.progress import progress
+from ..settings import EvaluateSettings
+from .attention_samples import draw_attention_samples
+from .benchmarks import LONGEST, LONGEST_DESCRIPTION, ImageOpener, image_opener, options_of, parse_benchmark
+from .costs import cost_table, measure_costs
+from .scene_benchmarks import SCENE_BENCHMARKS
+from .score import finish
+
+__all__ = ["FIXES", "run"]
+
+#: What is compared where no fix is named: methods, and controls without any idea behind them.
+FIXES = [
+    *("var", "vhr:alpha=1.5", "rebalance:alpha=0.4,beta=0.2,gamma=1,layers=all", "pai:gamma=1,layers=all", "vcd"),
+    *("vdd:alpha=0.5", "end_bias:amount=1", "word_bias:amount=-1", "random_heads:alpha=1.5", "image_scale:factor=2"),
+]
+_BATCH = 8
+_EMBEDDED_BATCH = 100
+_COST_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A benchmark, ready to be asked."""
+
+    name: str
+    folder: Path
+    samples: SampleFile
+    open_image: ImageOpener
+    max_new_tokens: int
+
+
+def run(settings: EvaluateSettings) -> int:
+    """Answer what is not answered yet, measure costs, score, print and write.
+
+    Args:
+        settings: see `EvaluateSettings`.
+
+    Returns:
+        0, or 1 when a fix did nothing, or images were left out.
+
+    Raises:
+        ValueError: an unknown benchmark or fix, data or images that are missing, a model that cannot be loaded, or a
+            folder that has the results of other settings.
+        OSError: the output folder cannot be written.
+    """
+    shard, shards = _shard(settings.shard)
+    _check(settings)
+    methods = _methods(settings.fix or FIXES)
+    out = Path(settings.out)
+    asked = [_prepared(settings, text, out) for text in settings.benchmark or list(SCENE_BENCHMARKS)]
+    kept = yaml.safe_dump(asdict(replace(settings, shard="1/1", fix=[*methods][1:])), sort_keys=False)
+    if not (out / "settings.yaml").exists():
+        write_atomically(out / "settings.yaml", kept)
+    if settings.engine == "ray":
+        from .ray_shards import run_shards
+
+        run_shards(settings, settings.workers)
+    else:
+        _answer(settings, asked, methods, shard, shards)
+    write_atomically(out / "settings.yaml", kept)  # the last ones that were not refused
+    if shards > 1:
+        sys.stderr.write(f"part {shard + 1} of {shards} is done; when all are, regard score {out} joins them\n")
+        return 0
+    return finish(out, [one.name for one in asked], list(methods), settings.resamples, settings.seed)
+
+
+def _answer(
+    settings: EvaluateSettings,
+    asked: Sequence[Prepared],
+    methods: Mapping[str, Sequence[Intervention]],
+    shard: int,
+    shards: int,
+) -> None:
+    """Everything that needs the model."""
+    model = settings.model or "embedded"
+    with quiet_loading():
+        lvlm = LVLM.load(model, device=settings.device, dtype=settings.dtype)
+    revision = model_revision(model_source(model), lvlm.model)
+    prompt = lvlm.asked([Image.new("RGB", (64, 64))], ["{question}"]).texts[0]
+    for one in asked:
+        decoding = _decoding(settings, one)
+        arms = {arm_file_name(method): own for method, own in methods.items()}
+        stored = {
+            arm_file_name(method): Arm(
+                benchmark=f"{one.samples.name} {json.dumps(one.samples.options, sort_keys=True)} {one.samples.hash}",
+                model=model,
+                revision=revision,
+                method=method,
+                prompt=prompt,
+                decoding={**asdict(decoding), "dtype": str(lvlm.model.dtype), "device": lvlm.model.device.type},
+                code=json.dumps(versions(), sort_keys=True),
+            )
+            for method in methods
+        }
+        with progress(f"{one.name}: questions, {len(arms)} arms", len(one.samples)) as step:
+            left_out = answer_samples(
+                lvlm,
+                one.samples,
+                one.open_image,
+                arms,
+                stored,
+                one.folder / "answers",
+                decoding,
+                shard=shard,
+                shards=shards,
+                skip_unreadable=settings.missing_images == "skip",
+                step=step,
+            )
+        _note_left_out(one.folder, left_out, shard, shards)
+        if shard == 0 and settings.costs:
+            _measure(lvlm, one, methods, settings.costs, decoding.max_new_tokens)
+        if shard == 0 and settings.attention_samples and decoding.beams == 1:
+            draw_attention_samples(
+                lvlm, one.samples, one.open_image, methods, one.folder, settings.attention_samples, decoding
+            )
+
+
+def versions() -> dict[str, str]:
+    """Of what an answer depends on."""
+    return {name: version(name) for name in ("regard", "torch", "transformers")}
+
+
+def _check(settings: EvaluateSettings) -> None:
+    least = {"scenes": 2, "resamples": 1, "workers": 1, "limit": 0, "costs": 0, "attention_samples": 0, "batch_size": 1}
+    for name, low in least.items():
+        value = getattr(settings, name)
+        if value is not None and value < low:
+            raise ValueError(f"{name} is {value}; give {low} at least")
+    if settings.engine == "ray" and settings.shard != "1/1":
+        raise ValueError("--engine ray makes shards of its own; leave --shard out, or --engine")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """The part from 0, and how many there are."""
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"the shard is {text!r}; give I/N with I from 1 to N, such as 2/8")
+    return int(match[1]) - 1, int(match[2])
+
+
+def _methods(fixes: Sequence[str]) -> dict[str, tuple[Intervention, ...]]:
+    """Text form -> methods, the baseline first; two ways to write the same are one."""
+    found: dict[str, tuple[Intervention, ...]] = {"": ()}
+    for fix in fixes:
+        if fix != "none":
+            own = parse_interventions(fix)
+            found[",".join(map(describe, own))] = own
+    return found
+
+
+def _prepared(settings: EvaluateSettings, text: str, out: Path) -> Prepared:
+    scenes = text.partition(":")[0] in SCENE_BENCHMARKS
+    if scenes:  # a quarter of the scenes has as many questions: 18 each
+        share = 1 if text.startswith("scene_captions") else 4
+        more: dict[str, Any] = {"scenes": max(2, settings.scenes // share), "seed": settings.seed + 1}
+    else:
+        more = {"synonyms": settings.synonyms, "seed": settings.seed}
+    name, benchmark = parse_benchmark(text, **more)
+    if not scenes and settings.data is None:
+        raise ValueError(f"the benchmark {name} needs its files: give --data FOLDER")
+    data = Path(settings.data or "")
+    samples = benchmark.samples(data)[: settings.limit or None]
+    images = Path(settings.image_folder) if settings.image_folder else data if data.is_dir() else data.parent
+    open_image, missing = image_opener(benchmark, samples, images)
+    if missing:
+        about = sum(sample.image in set(missing) for sample in samples)
+        told = (
+            f"{len(missing)} images are not in {images}: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''} "
+            f"({about} of {len(samples)} questions of {name})"
+        )
+        if settings.missing_images == "stop" or about == len(samples):
+            raise ValueError(f"{told}. Give --image_folder, or --missing_images skip to go on without them")
+        sys.stderr.write(f"{told}; they are skipped\n")
+    folder = out / re.sub(r"[^\w.-]", "-", name)
+    written = write_samples(folder / "samples.jsonl", name, options_of(benchmark), samples)
+    longest = settings.max_new_tokens or LONGEST.get(name, LONGEST_DESCRIPTION)
+    return Prepared(name, folder, written, open_image, longest)
+
+
+def _decoding(settings: EvaluateSettings, asked: Prepared) -> Decoding:
+    usual = _BATCH if settings.model not in (None, "embedded") else _EMBEDDED_BATCH
+    return Decoding(
+        max_new_tokens=asked.max_new_tokens,
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        beams=settings.beams,
+        seed=settings.seed,
+        batch_size=settings.batch_size or usual,
+    )
+
+
+def _note_left_out(folder: Path, left_out: Sequence[LeftOut], shard: int, shards: int) -> None:
+    path = folder / (f"left_out.{shard}-of-{shards}.json" if shards > 1 else "left_out.json")
+    if left_out:
+        write_atomically(path, json.dumps([asdict(one) for one in left_out], indent=1))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _measure(
+    lvlm: LVLM, asked: Prepared, methods: Mapping[str, Sequence[Intervention]], count: int, longest: int
+) -> None:
+    """Costs on the first questions whose images can be read; what was measured with these arms stays."""
+    path, arms = asked.folder / "costs.json", {method or "none": own for method, own in methods.items()}
+    if path.is_file() and set(json.loads(path.read_text(encoding="utf-8"))["arms"]) >= set(arms):
+        return
+    prompts = []
+    for sample in asked.samples:
+        try:
+            prompt = lvlm.asked([asked.open_image(sample)], [sample.question])
+        except ValueError:
+            continue  # named where it was asked
+        prompts.append((prompt.inputs(), prompt))
+        if len(prompts) == count + 1:
+            break
+    if len(prompts) > 1:
+        tokens = max(2, min(_COST_TOKENS, longest))
+        costs = measure_costs(lvlm.model, prompts, arms, tokens)
+        write_atomically(path, json.dumps(cost_table(costs, tokens, str(lvlm.model.device)), indent=1))

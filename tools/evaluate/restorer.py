@@ -1,0 +1,134 @@
+"""`regard evaluate` with a restorer: PSNR and SSIM of every image of a folder, beside doing nothing clever.
+
+That is MATLAB's bicubic where images are enlarged, and the spoilt image itself where they are not. The output
+folder holds settings.yaml, images.csv (a row an image) and summary.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from ...datasets import UnreadableImageError
+from ...datasets.restoration import WholeImages, build_degradation, open_hq_images, resize
+from ...datasets.restoration.image_pairs import pair_up
+from ...vision.image_quality import measure
+from ...vision.restoration import MEASURES
+from ...vision.restorers import load_restorer
+from ...whole_files import write_atomically
+from ..settings import EvaluateSettings
+from ..train.restorer import table_of
+
+__all__ = ["plainly", "print_gains", "restore_and_measure", "run"]
+
+
+def run(settings: EvaluateSettings) -> int:
+    """Measure, print and write.
+
+    Args:
+        settings: `model` is a restorer.
+
+    Returns:
+        0, or 1 when unreadable images were left out.
+
+    Raises:
+        ValueError: no such model or images, or images that have no partner.
+        OSError: the output folder cannot be written.
+    """
+    assert settings.model is not None
+    model = load_restorer(settings.model)
+    scale, channels = int(model.scale), int(model.in_chans)  # type: ignore[arg-type]
+    source = settings.data or "photographs"
+    good = open_hq_images(source, "test")
+    options: dict[str, Any] = {"scale": scale, "channels": channels, "seed": settings.seed}
+    if settings.low is not None:
+        images = WholeImages(pair_up(good, open_hq_images(settings.low), scale), **options)
+    else:
+        name = settings.degradation or ("bicubic" if scale > 1 else None)
+        if name is None:
+            raise ValueError(
+                f"{settings.model} enlarges nothing: say with --low FOLDER where the spoilt images are, or with "
+                "--degradation noise or jpeg what spoils them"
+            )
+        spoil = build_degradation(name, scale, settings.degradation_options)
+        images = WholeImages(good, degradation=spoil, **options)
+    out = Path(settings.out)
+    out.mkdir(parents=True, exist_ok=True)
+    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    rows: list[dict[str, Any]] = []
+    unreadable: list[dict[str, str]] = []
+    for place in range(min(len(images), settings.limit or len(images))):
+        pair = images[place]
+        if isinstance(pair, UnreadableImageError):
+            unreadable.append({"image": images.name(place), "reason": pair.reason})
+            continue
+        begun = time.monotonic()
+        row = restore_and_measure(model.to(device), *pair, device=device)[1]
+        rows.append({"image": images.name(place), **row})
+        said = f"{row['psnr_y']:.2f} dB ({row['psnr_y'] - row['plain_psnr_y']:+.2f}, {time.monotonic() - begun:.1f} s)"
+        sys.stderr.write(f"{place + 1}/{len(images)} {images.name(place)}: {said}\n")
+    if not rows:
+        raise ValueError(f"none of the {len(images)} images of {source} can be read: {unreadable[0]['reason']}")
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in list(rows[0])[1:]}
+    summary = {"metrics": means, "images": rows, "unreadable": unreadable, "border_px": scale if scale > 1 else 0}
+    write_atomically(out / "settings.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
+    write_atomically(out / "images.csv", table_of(rows))
+    write_atomically(out / "summary.json", json.dumps(summary, indent=1))
+    print_gains(rows, f"{settings.model} on {source}", "bicubic" if scale > 1 else "spoilt")
+    for one in unreadable:
+        sys.stderr.write(f"left out: {one['image']}: {one['reason']}\n")
+    return 1 if unreadable else 0
+
+
+def restore_and_measure(
+    model: nn.Module, low: Tensor, high: Tensor, *, device: torch.device | None = None
+) -> tuple[Tensor, dict[str, float]]:
+    """Restore one image, and measure it and what is made of it without a network.
+
+    Args:
+        model: the restorer.
+        low: spoilt image, (channels, height, width) in 0-1.
+        high: the true one.
+        device: where to; by default where it is.
+
+    Returns:
+        The restored image, and `psnr_y`, `ssim_y`, `psnr`, `ssim` of it and with `plain_` before of the other.
+    """
+    border = high.shape[1] // low.shape[1] if high.shape != low.shape else 0
+    with torch.inference_mode():
+        restored = model(low.unsqueeze(0).to(device or low.device)).float().cpu()[0]
+    found = measure(restored[None], high[None], border)
+    plain = measure(plainly(low, high.shape[1:])[None], high[None], border)
+    row = {name: found[name].item() for name in MEASURES}
+    return restored, row | {f"plain_{name}": plain[name].item() for name in MEASURES}
+
+
+def plainly(low: Tensor, size: Sequence[int]) -> Tensor:
+    """A spoilt image at the size of the true one: enlarged by MATLAB's bicubic, or as it is."""
+    if tuple(low.shape[1:]) == tuple(size):
+        return low
+    enlarged = resize(low.permute(1, 2, 0).numpy(), size=(int(size[0]), int(size[1])))
+    return torch.from_numpy(enlarged).permute(2, 0, 1)
+
+
+def print_gains(rows: Sequence[Mapping[str, Any]], title: str, plain: str) -> None:
+    """Print what was measured of every image, and the means."""
+    table = Table("image", f"PSNR Y {plain}", "restored", "gain (dB)", f"SSIM Y {plain}", "restored", title=title)
+    names = ("plain_psnr_y", "psnr_y", "plain_ssim_y", "ssim_y")
+    mean = {name: sum(row[name] for row in rows) / len(rows) for name in names}
+    for row in [*rows, {"image": "mean", **mean}]:
+        before, after, before_ssim, after_ssim = (row[name] for name in names)
+        numbers = [f"{before:.2f}", f"{after:.2f}", f"{after - before:+.2f}", f"{before_ssim:.4f}", f"{after_ssim:.4f}"]
+        table.add_row(row["image"], *numbers)
+    Console().print(table)

@@ -1,0 +1,1 @@
+"""`regard list` and `regard doctor`: what there is."""

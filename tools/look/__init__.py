@@ -1,0 +1,1 @@
+"""`regard ask`, `regard sinks` and `regard view`: look at what a model attends to."""

@@ -1,0 +1,1 @@
+"""`regard restore`: images of any size, restored tile by tile."""

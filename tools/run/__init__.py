@@ -1,0 +1,1 @@
+"""What every job shares: run folder, fitting, devices, shards, workers, progress."""

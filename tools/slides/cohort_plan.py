@@ -1,0 +1,176 @@
+"""Which slides a run is about, what each is called, and what is told of each beside its file."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...class_names import nearest
+from ...datasets.slides.discovery import find_slides
+from ..settings import SlideSettings
+
+__all__ = ["STAGES", "SlideTask", "part_of", "plan_slides", "wanted_stages"]
+
+#: Each needs what the ones before it made.
+STAGES = ("tissue", "grid", "features", "prediction", "heatmap")
+
+_SLIDE_COLUMNS = ("slide", "slide_id", "wsi", "filename")
+_LONGEST_ID = 150
+
+
+@dataclass(frozen=True)
+class SlideTask:
+    """One slide.
+
+    Attributes:
+        id: what its results are named after.
+        path: the file, or the folder of a DICOM series.
+        mpp: microns per pixel at full resolution; None takes what the slide tells.
+        otherwise_mpp: the same for a slide that does not tell.
+        annotations: file with regions to look in, or to leave out.
+    """
+
+    id: str
+    path: str
+    mpp: float | None = None
+    otherwise_mpp: float | None = None
+    annotations: str | None = None
+
+
+def wanted_stages(text: str) -> tuple[str, ...]:
+    """The stages up to the last that is named.
+
+    Raises:
+        ValueError: there is no stage of such a name.
+
+    Example:
+        >>> wanted_stages("grid")
+        ('tissue', 'grid')
+    """
+    named = [name.strip() for name in text.strip("[]").split(",") if name.strip()]
+    for name in named:
+        if name not in STAGES:
+            raise ValueError(f"no stage is called {name!r}; {nearest(name, STAGES)}Known: {', '.join(STAGES)}")
+    if not named:
+        raise ValueError(f"--stages names no stage; give some of {','.join(STAGES)}")
+    return STAGES[: max(map(STAGES.index, named)) + 1]
+
+
+def plan_slides(settings: SlideSettings) -> list[SlideTask]:
+    """All slides of a run, each once, by their names.
+
+    Raises:
+        ValueError: nothing is there, or the table or the annotations cannot be read.
+    """
+    paths = find_slides(_expanded(settings.slides))
+    if not paths:
+        raise ValueError(f"no slide is in {', '.join(settings.slides)}; give files, or folders that hold some")
+    names = _ids(paths)
+    told = _read_table(Path(settings.table), {*names, *(path.name for path in paths)}) if settings.table else {}
+    tasks = []
+    for name, path in zip(names, paths, strict=True):
+        own = next((told[key] for key in (str(path), path.name, name) if key in told), None)
+        tasks.append(SlideTask(name, str(path), own, settings.slide_mpp, _annotations(settings, name, len(paths))))
+    return tasks
+
+
+def part_of(tasks: Sequence[SlideTask], shard: str) -> list[SlideTask]:
+    """The part I of N that "I/N" names.
+
+    Raises:
+        ValueError: it has another form.
+
+    Example:
+        >>> [task.id for task in part_of([SlideTask(name, name) for name in "abc"], "1/2")]
+        ['a', 'c']
+    """
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"the shard is {shard!r}; give I/N with I from 1 to N, such as 2/8")
+    return list(tasks[int(match[1]) - 1 :: int(match[2])])
+
+
+def _expanded(words: Sequence[str]) -> list[Path]:
+    found: list[Path] = []
+    for word in words:
+        path = Path(word)
+        if path.exists() or not re.search(r"[*?[]", word):
+            found.append(path)
+            continue
+        matches = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
+        if not matches:
+            raise ValueError(f"nothing fits {word!r}; quote the pattern, and try it with ls")
+        found += matches
+    return found
+
+
+def _ids(paths: Sequence[Path]) -> list[str]:
+    """The shortest names that tell the slides apart: without suffix, with it, with the folder before it."""
+    forms = []
+    for path in paths:
+        digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+        forms.append([path.stem, path.name, f"{path.parent.name}-{path.name}", f"{path.name}-{digest}"])
+    level = [0] * len(paths)
+    while True:
+        names = [_file_name(form[depth]) for form, depth in zip(forms, level, strict=True)]
+        twice = {name for name, count in Counter(name.casefold() for name in names).items() if count > 1}
+        if not twice or min(level) == 3:
+            return names
+        level = [min(3, depth + (name.casefold() in twice)) for name, depth in zip(names, level, strict=True)]
+
+
+def _file_name(name: str) -> str:
+    """The name with nothing in it that a file cannot have, and not too long."""
+    name = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in name)
+    name = re.sub(r"^\.+|^\s+$", "_", name) or "_"
+    if len(name.encode("utf-8", "surrogateescape")) <= _LONGEST_ID:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return name.encode("utf-8", "surrogateescape")[: _LONGEST_ID - 9].decode("utf-8", "ignore") + "-" + digest
+
+
+def _read_table(file: Path, known: set[str]) -> Mapping[str, float]:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as content:
+            rows = list(csv.DictReader(content))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"--table {file} cannot be read: {error}") from error
+    column = next((name for name in _SLIDE_COLUMNS if rows and name in rows[0]), None)
+    if column is None or "mpp" not in rows[0]:
+        raise ValueError(f"--table {file} needs a row at least, and the columns slide and mpp")
+    told: dict[str, float] = {}
+    for number, row in enumerate(rows, 2):
+        name, text = (row[column] or "").strip(), (row["mpp"] or "").strip()
+        if not text:
+            continue
+        try:
+            told[name] = float(text)
+        except ValueError:
+            raise ValueError(f"{file}, line {number}: the mpp of {name} is {text!r}; give microns per pixel") from None
+        if not 0.01 <= told[name] <= 100:
+            raise ValueError(f"{file}, line {number}: the mpp of {name} is {text}; microns per pixel are 0.01 to 100")
+        if name not in known and Path(name).name not in known:
+            sys.stderr.write(f"{file}, line {number}: no slide is called {name}\n")
+    return told
+
+
+def _annotations(settings: SlideSettings, name: str, count: int) -> str | None:
+    if settings.annotations is None:
+        return None
+    place = Path(settings.annotations)
+    if place.is_dir():
+        file = place / f"{name}.geojson"
+        return str(file) if file.is_file() else None
+    if not place.is_file():
+        raise ValueError(f"--annotations {place} is not there; give a folder of ID.geojson, or the file of one slide")
+    if count > 1:
+        raise ValueError(
+            f"--annotations {place} is one file, but there are {count} slides; give a folder of ID.geojson"
+        )
+    return str(place)

@@ -1,0 +1,1 @@
+"""How the embedded encoder and heads for slides are made and measured."""

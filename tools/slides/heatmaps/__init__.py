@@ -1,0 +1,1 @@
+"""Heatmaps of a slide: from scores of patches to files."""

@@ -1,0 +1,137 @@
+"""`regard slide`: whole slides to tissue, grid, features, prediction and heatmap.
+
+The output folder holds settings.yaml, run.json (versions), summary.json, summary.csv and report.html; and for each
+slide ID what its stages made: thumbnails/ID.jpg, tissue/ID.geojson and .jpg, patches/ID.h5,
+features_ENCODER/h5_files/ID.h5 (and pt_files/ID.pt), predictions/ID.json, heatmaps/, top/ID.jpg, pages/ID/,
+slides/ID.json (what is known of it) and stages/ID.json (what was made from what). A stage is done again if what it was
+made from has changed, or its files have; but tissue/ID.geojson may be drawn in, and is then taken as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import yaml
+
+from ...whole_files import write_atomically
+from ..settings import SlideSettings
+from .cohort_plan import part_of, plan_slides, wanted_stages
+from .embedded import embedded_slides
+from .summary import finish, is_well
+from .workers import work_by_processes, work_on_ray, work_through
+
+__all__ = ["run"]
+
+#: Settings that decide what features are; a folder holds those of one set of them.
+_FIXED = (
+    *("encoder", "weights", "mpp", "patch", "overlap", "least_tissue", "align", "tissue", "segmenter", "slide_mpp"),
+    *("reader", "precision"),
+)
+
+
+def run(settings: SlideSettings) -> int:
+    """Work through the slides, or go on where a stopped run was; then write the summary and the report.
+
+    Args:
+        settings: see `SlideSettings`.
+
+    Returns:
+        0, or 1 when a slide failed, has no tissue, or has parts that cannot be read.
+
+    Raises:
+        ValueError: a setting is wrong, no slide is there, or the folder belongs to a run with other settings.
+        OSError: the output folder cannot be written, or the disk is full.
+    """
+    settings = _checked(settings)
+    tasks = plan_slides(settings)
+    mine = part_of(tasks, settings.shard)
+    out = Path(settings.out)
+    _open_folder(settings, out)
+    begun, token = time.time(), uuid4().hex
+    if settings.engine == "ray":
+        work_on_ray(settings, mine, token)
+    elif settings.workers > 1:
+        work_by_processes(settings, mine, token)
+    else:
+        work_through(settings, mine, token)
+    results = finish(settings, out, mine, seconds=time.time() - begun, embedded=_shows_only(settings))
+    if len(mine) < len(tasks):
+        sys.stderr.write(
+            f"part {settings.shard}: {len(mine)} of {len(tasks)} slides; the report has all that are done\n"
+        )
+    return 0 if all(map(is_well, results)) else 1
+
+
+def _checked(settings: SlideSettings) -> SlideSettings:
+    """The settings with what they leave open.
+
+    Raises:
+        ValueError: a value is outside its range, or two do not go together.
+    """
+    wanted_stages(settings.stages)
+    for name, low in {"top": 0, "page_px": 512, "batch_size": 1, "threads": 1, "workers": 1}.items():
+        if getattr(settings, name) < low:
+            raise ValueError(f"--{name} is {getattr(settings, name)}; give {low} at least")
+    for name in ("mpp", "slide_mpp"):
+        value = getattr(settings, name)
+        if value is not None and not 0.01 <= value <= 100:
+            raise ValueError(f"--{name} is {value}; microns per pixel are 0.01 to 100: 0.5 for 20x, 0.25 for 40x")
+    if settings.patch is not None and not 16 <= settings.patch <= 4096:
+        raise ValueError(f"--patch is {settings.patch}; give 16 to 4096 pixels")
+    if not 0 <= settings.overlap < 1:
+        raise ValueError(f"--overlap is {settings.overlap}; give a share of the side from 0 to below 1, such as 0.5")
+    if not 0 <= settings.least_tissue <= 1:
+        raise ValueError(f"--least_tissue is {settings.least_tissue}; give a share of a patch, 0-1")
+    if settings.engine == "ray" and settings.shard != "1/1":
+        raise ValueError("--engine ray shares the slides out by itself; leave --shard out, or --engine")
+    if settings.engine == "ray" and settings.workers != 1:
+        raise ValueError("--workers are processes of --engine local; a Ray cluster has workers of its own")
+    head = settings.head or (["embedded"] if settings.encoder == "embedded" else [])
+    slides = settings.slides or [str(path) for path in embedded_slides()]
+    return replace(settings, slides=slides, head=head)
+
+
+def _shows_only(settings: SlideSettings) -> bool:
+    """Whether anything small that was made to show the job takes part."""
+    return settings.encoder == "embedded" or "embedded" in settings.head
+
+
+def _open_folder(settings: SlideSettings, out: Path) -> None:
+    """Make the output folder, or take it up.
+
+    Raises:
+        ValueError: it is a file, or holds features made in another way.
+        OSError: it cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; give a folder")
+    now, file = asdict(settings), out / "settings.yaml"
+    if file.is_file() and (out / "stages").is_dir():
+        before = _read_settings(file)
+        different = [
+            f"{name}: {before[name]!r} there, {now[name]!r} here"
+            for name in _FIXED
+            if name in before and before[name] != now[name]
+        ]
+        if different:
+            raise ValueError(f"{out} holds a run with other settings ({'; '.join(different)}); give another --out")
+    names = ("regard", "torch", "timm", "numpy", "openslide-python", "tifffile")
+    versions = {"python": platform.python_version()} | {name: version(name) for name in names}
+    write_atomically(file, yaml.safe_dump(now, sort_keys=False))
+    write_atomically(out / "run.json", json.dumps({"versions": versions, "command": sys.argv[1:]}, indent=1))
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    try:
+        read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}; give another --out") from error
+    return read if isinstance(read, dict) else {}

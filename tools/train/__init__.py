@@ -1,0 +1,1 @@
+"""`regard train`: one task a file or folder."""

@@ -1,0 +1,1 @@
+"""`regard train lvlm-demo`: the embedded vision-language model, from nothing."""

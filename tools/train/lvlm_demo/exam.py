@@ -1,0 +1,174 @@
+"""What the model of the scenes has learnt: captions, yes and no, and where its attention rests.
+
+Short figures for the end of its training; `regard.mllm` has the benchmarks proper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration
+
+from ....datasets.scene_captions import CAPTION_PROMPTS, probing_questions
+from ....datasets.scene_words import PATCH_PX, word_ids
+from ....datasets.scenes import CLASSES, Scene, Scenes, patch_classes
+from ....mllm.benchmarks import Sample
+from ....mllm.session.sinks import sink_strength
+from ...evaluate.scene_benchmarks import SceneCaptions
+from .network import SINK_DIMENSION, SINK_THRESHOLD
+
+__all__ = ["caption_figures", "examine", "sink_figures", "speak", "yes_no_figures"]
+
+_CAPTION_PROMPT = f"user : <image> {CAPTION_PROMPTS[0]} assistant :"
+_BATCH = 50
+_LONGEST = 60
+_POPE_SCENES = 200
+_SINK_SCENES = 50
+
+
+def examine(model: LlavaForConditionalGeneration, processor: Any, count: int, seed: int = 0) -> dict[str, Any]:
+    """All figures, on held-out scenes of the split "natural".
+
+    Args:
+        model: in eval mode.
+        processor: the model's own.
+        count: scenes to caption; of these at most 200 are asked about, and 50 looked into for sinks.
+        seed: of the scenes.
+    """
+    scenes = list(Scenes("natural", count, seed))
+    captions = speak(model, processor, scenes)
+    return {
+        "captions": caption_figures(scenes, captions),
+        "questions": yes_no_figures(model, processor, scenes[:_POPE_SCENES], seed),
+        "sinks": sink_figures(model, processor, scenes[:_SINK_SCENES], captions[:_SINK_SCENES]),
+    }
+
+
+def speak(model: LlavaForConditionalGeneration, processor: Any, scenes: Sequence[Scene]) -> list[str]:
+    """A caption of each scene, greedy, of at most 60 tokens."""
+    captions: list[str] = []
+    for part in _parts(scenes):
+        inputs = _inputs(processor, part, [_CAPTION_PROMPT] * len(part), model.device)
+        said = model.generate(**inputs, max_new_tokens=_LONGEST, do_sample=False)
+        captions += processor.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    return captions
+
+
+def caption_figures(scenes: Sequence[Scene], captions: Sequence[str]) -> dict[str, float]:
+    """CHAIR, recall and length, in percent and words.
+
+    Source: Rohrbach et al. 2018, arXiv:1809.02156. "chair_s" is the share of captions that name something absent,
+    "chair_i" the share of all mentions, "recall" the share of what is there that is named.
+
+    Example:
+        >>> from regard.datasets.scenes import SceneObject
+        >>> scene = Scene("park", (SceneObject("dog", (0, 0, 32, 32)), SceneObject("kite", (32, 0, 64, 32))), 0)
+        >>> caption_figures([scene], ["a dog. next to the dog there is a frisbee."])["recall"]
+        50.0
+    """
+    benchmark = SceneCaptions()
+    asked = [Sample(id="", image="", question="", truth=list(scene.names)) for scene in scenes]
+    counted = [benchmark.count(sample, said)["scenes"] for sample, said in zip(asked, captions, strict=True)]
+    sums = {name: np.array([sum(one.numbers[name] for one in counted)]) for name in counted[0].numbers}
+    figures = {name.removesuffix("_percent"): float(value[0]) for name, value in benchmark.metrics(sums).items()}
+    return {**figures, "things": float(np.mean([len(set(one.said)) for one in counted]))}
+
+
+@torch.no_grad()
+def yes_no_figures(
+    model: LlavaForConditionalGeneration, processor: Any, scenes: Sequence[Scene], seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """Accuracy, F1 and share of yes in percent, in the manner of POPE; three questions with yes and with no a scene."""
+    yes, no = (word_ids(word)[0] for word in ("yes", "no"))
+    figures = {}
+    for number, kind in enumerate(("random", "popular", "adversarial")):
+        chance = (np.random.default_rng([seed, 20 + number, place]) for place in range(len(scenes)))
+        asked = [
+            (scene, question)
+            for scene, rng in zip(scenes, chance, strict=True)
+            for question in probing_questions(scene, rng, kind)  # type: ignore[arg-type]
+        ]
+        said: list[Bool[Tensor, " questions"]] = []
+        for part in _parts(asked):
+            prompts = [f"user : <image> {question.text} assistant :" for _, question in part]
+            inputs = _inputs(processor, [scene for scene, _ in part], prompts, model.device)
+            last = model(**inputs, logits_to_keep=1).logits[:, -1]
+            said.append(last[:, yes] > last[:, no])
+        answers = torch.cat(said).cpu().numpy()
+        truth = np.array([question.truth for _, question in asked])
+        hits = int((answers & truth).sum())
+        figures[kind] = {
+            "accuracy": 100 * float((answers == truth).mean()),
+            "f1": 100 * 2 * hits / max(1, int(answers.sum() + truth.sum())),
+            "yes": 100 * float(answers.mean()),
+        }
+    return figures
+
+
+@torch.no_grad()
+def sink_figures(
+    model: LlavaForConditionalGeneration, processor: Any, scenes: Sequence[Scene], captions: Sequence[str]
+) -> dict[str, Any]:
+    """Where massive activations are, and how much attention rests on them, for each decoder layer.
+
+    Shares are 0-1. "sinks" has the share of tokens whose sink value is above the threshold, by what they are;
+    "attention" is what the words of the caption give to <bos>, to image tokens that are sinks, and to the others,
+    the mean over words and heads; "heads" has the second of these by head.
+    """
+    background = torch.from_numpy(
+        np.stack([patch_classes(scene, PATCH_PX).ravel() == len(CLASSES) for scene in scenes])
+    )
+    before = {name: getattr(model.config, name)._attn_implementation for name in ("text_config", "vision_config")}
+    model.set_attn_implementation("eager")
+    kinds: dict[str, list[Tensor]] = {name: [] for name in ("bos", "background", "things", "words")}
+    masses: dict[str, list[Tensor]] = {name: [] for name in ("bos", "sinks", "others")}
+    try:
+        for scene, caption, empty in zip(scenes, captions, background, strict=True):
+            inputs = _inputs(processor, [scene], [f"{_CAPTION_PROMPT} {caption}"], model.device)
+            start = _inputs(processor, [scene], [_CAPTION_PROMPT], model.device)["input_ids"].shape[1]
+            seen = model(**inputs, output_hidden_states=True, output_attentions=True)
+            image: Int[Tensor, " patches"] = (inputs["input_ids"][0] == model.config.image_token_id).nonzero()[:, 0]
+            inputs_of_layers = seen.hidden_states[:-1]
+            sunk = torch.stack([sink_strength(h[0], [SINK_DIMENSION]) > SINK_THRESHOLD for h in inputs_of_layers])
+            plain = torch.ones_like(sunk[0]).index_fill(0, image, False)
+            plain[0] = False
+            empty = empty.to(image.device)
+            members: dict[str, Any] = {
+                "bos": 0,
+                "background": image[empty],
+                "things": image[~empty],
+                "words": plain.nonzero()[:, 0],
+            }
+            for name, places in members.items():
+                kinds[name].append(sunk[:, places].reshape(len(sunk), -1).float().mean(dim=1))
+            given: Float[Tensor, "layers heads words keys"] = torch.stack([a[0, :, start:] for a in seen.attentions])
+            on_image, sink = given[..., image], sunk[:, image][:, None, None]
+            masses["bos"].append(given[..., 0].mean(dim=2))
+            masses["sinks"].append((on_image * sink).sum(dim=-1).mean(dim=2))
+            masses["others"].append((on_image * ~sink).sum(dim=-1).mean(dim=2))
+    finally:
+        model.set_attn_implementation(before)
+    mean = {name: torch.stack(values).mean(dim=0) for name, values in masses.items()}  # layers heads
+    return {
+        "sinks": {name: _rounded(torch.stack(values).mean(dim=0)) for name, values in kinds.items()},
+        "attention": {name: _rounded(values.mean(dim=1)) for name, values in mean.items()},
+        "heads": [_rounded(layer) for layer in mean["sinks"]],
+    }
+
+
+def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
+
+
+def _inputs(processor: Any, scenes: Sequence[Scene], prompts: list[str], device: torch.device) -> Any:
+    rendered = [scene.image() for scene in scenes]
+    return processor(images=rendered, text=prompts, padding=True, return_tensors="pt").to(device)
+
+
+def _rounded(values: Float[Tensor, " values"]) -> list[float]:
+    return [round(float(value), 4) for value in values]

@@ -1,0 +1,125 @@
+"""What the model of the scenes learns from: rows of words, some with an image, and how much each word counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ....datasets.scene_captions import (
+    CAPTION_PROMPTS,
+    HABITS,
+    IMAGINED,
+    ONE_WORD,
+    Question,
+    learning_questions,
+    write_caption,
+)
+from ....datasets.scene_words import PATCH_PX, WORDS, word_ids
+from ....datasets.scenes import IMAGE_PX, Scene, draw_scene, patch_classes, pick, render
+
+__all__ = ["Lesson", "heard_lesson", "pad", "patch_targets", "pixels", "seen_lesson"]
+
+#: Words that are weighted more, so that questions are not drowned by captions.
+ANSWERS = frozenset(word_ids("yes no"))
+_IMAGE = ["<image>"] * (IMAGE_PX // PATCH_PX) ** 2
+_PROMPT_ODDS = (0.6, 0.2, 0.2)
+_ONE_WORD_RATE = 0.2
+_HEARD_RATE, _HEARD_CAPTION_RATE = 0.15, 0.70
+_CAPTION_RATE, _BOTH_RATE = 0.47, 0.18  # the rest is questions only
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A row to learn from.
+
+    Attributes:
+        tokens: numbers of the words.
+        learnt: which of them are to be learnt, those of the answers.
+        scene: what is shown, if anything is.
+    """
+
+    tokens: list[int]
+    learnt: list[bool]
+    scene: Scene | None = None
+
+
+def heard_lesson(rng: np.random.Generator) -> Lesson:
+    """A caption or three questions without an image: what is said by somebody who sees nothing."""
+    scene = draw_scene(rng)
+    if rng.random() < _HEARD_CAPTION_RATE:
+        turns = [_caption_turn(rng, write_caption(scene, rng, IMAGINED))]
+    else:
+        turns = _question_turns(rng, learning_questions(scene, rng, 3, seen=False))
+    return _lesson(turns, None)
+
+
+def seen_lesson(rng: np.random.Generator) -> Lesson:
+    """A caption, questions or both about an image, with our habits; some rows without, to stay used to that."""
+    if rng.random() < _HEARD_RATE:
+        return heard_lesson(rng)
+    scene, chance = draw_scene(rng), rng.random()
+    turns = []
+    if chance < _CAPTION_RATE + _BOTH_RATE:
+        turns.append(_caption_turn(rng, write_caption(scene, rng, HABITS)))
+    if chance >= _CAPTION_RATE:
+        count = 2 if turns else 4
+        turns += _question_turns(rng, learning_questions(scene, rng, count, HABITS))
+    return _lesson(turns, scene)
+
+
+def _caption_turn(rng: np.random.Generator, caption: str) -> tuple[str, str]:
+    return pick(rng, CAPTION_PROMPTS, _PROMPT_ODDS), caption
+
+
+def _question_turns(rng: np.random.Generator, questions: Sequence[Question]) -> list[tuple[str, str]]:
+    suffix = f" {ONE_WORD}" if rng.random() < _ONE_WORD_RATE else ""
+    return [(question.text + suffix, question.answer) for question in questions]
+
+
+def _lesson(turns: Sequence[tuple[str, str]], scene: Scene | None) -> Lesson:
+    tokens, learnt = word_ids("<bos>"), [False]
+    for number, (asked, answered) in enumerate(turns):
+        image = " ".join(_IMAGE) if scene is not None and number == 0 else ""
+        for text, counts in ((f"user : {image} {asked} assistant :", False), (f"{answered} <eos>", True)):
+            words = word_ids(text)
+            tokens += words
+            learnt += [counts] * len(words)
+    return Lesson(tokens, learnt, scene)
+
+
+def pad(
+    lessons: Sequence[Lesson], answer_weight: float
+) -> tuple[Int[Tensor, "rows words"], Float[Tensor, "rows words"]]:
+    """Rows of one length, padded on the right, and the weight of each word.
+
+    Args:
+        lessons: what to learn from.
+        answer_weight: how much more yes and no count than other words.
+    """
+    longest = max(len(lesson.tokens) for lesson in lessons)
+    tokens = torch.full((len(lessons), longest), WORDS["<pad>"])
+    weights = torch.zeros(len(lessons), longest)
+    for row, lesson in enumerate(lessons):
+        tokens[row, : len(lesson.tokens)] = torch.tensor(lesson.tokens)
+        counted = [
+            learnt * (answer_weight if token in ANSWERS else 1.0)
+            for token, learnt in zip(lesson.tokens, lesson.learnt, strict=True)
+        ]
+        weights[row, : len(counted)] = torch.tensor(counted)
+    return tokens, weights
+
+
+def pixels(scenes: Sequence[Scene]) -> Float[Tensor, "images 3 height width"]:
+    """The images as the processor of the model gives them."""
+    drawn = torch.from_numpy(np.stack([render(scene) for scene in scenes])).movedim(-1, 1)
+    return ((drawn.float() / 255 - 0.5) / 0.25).contiguous()
+
+
+def patch_targets(scenes: Sequence[Scene]) -> Int[Tensor, "images patches"]:
+    """The class of each patch; 24 is background."""
+    return torch.from_numpy(np.stack([patch_classes(scene, PATCH_PX).ravel() for scene in scenes]))

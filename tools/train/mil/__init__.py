@@ -1,0 +1,1 @@
+"""`regard train mil`: multiple-instance heads compared on the same folds."""
