@@ -29,8 +29,10 @@ from .settings import (
     ScoreSettings,
     SinksSettings,
     SlideSettings,
-    TrainLvlmSettings,
-    TrainSettings,
+    TrainClassifierSettings,
+    TrainLvlmDemoSettings,
+    TrainMilSettings,
+    TrainRestorerSettings,
     ViewSettings,
 )
 
@@ -38,7 +40,10 @@ __all__ = ["build_parser", "main"]
 
 #: Job -> its module, with `run(settings) -> exit code`.
 MODULES = {
-    "train": "train.classifier",
+    "train classifier": "train.classifier",
+    "train mil": "train.mil.job",
+    "train restorer": "train.restorer",
+    "train lvlm-demo": "train.lvlm_demo.job",
     "evaluate": "evaluate.classifier",
     "score": "evaluate.score",
     "slide": "slides.job",
@@ -51,13 +56,15 @@ MODULES = {
     "restore": "restore.job",
     "ask": "look.ask",
     "sinks": "look.sinks",
-    "train-lvlm": "train.lvlm_demo.job",
     "view": "look.view",
 }
 
 #: Job -> its settings.
 JOBS: dict[str, type] = {
-    "train": TrainSettings,
+    "train classifier": TrainClassifierSettings,
+    "train mil": TrainMilSettings,
+    "train restorer": TrainRestorerSettings,
+    "train lvlm-demo": TrainLvlmDemoSettings,
     "evaluate": EvaluateSettings,
     "score": ScoreSettings,
     "slide": SlideSettings,
@@ -70,7 +77,6 @@ JOBS: dict[str, type] = {
     "restore": RestoreSettings,
     "ask": AskSettings,
     "sinks": SinksSettings,
-    "train-lvlm": TrainLvlmSettings,
     "view": ViewSettings,
 }
 
@@ -131,6 +137,7 @@ def build_parser() -> ArgumentParser:
     parser = _Parser(prog="regard", description=package_docstring, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"regard {__version__}")
     jobs = parser.add_subcommands(dest="job", metavar="JOB")
+    tasks: dict[str, Any] = {}
     for name, settings in JOBS.items():
         job = _Parser(description=(settings.__doc__ or "").partition("\n")[0], allow_abbrev=False)
         job.add_argument("--config", action=_RecipeAction, help="YAML file, or the name of a recipe (regard list)")
@@ -144,7 +151,15 @@ def build_parser() -> ArgumentParser:
             required = words.default_factory is dataclasses.MISSING
             job.add_argument(words.name, nargs="+" if required else "*", type=str, help=words.metadata["words"])
         job.repeated = {f"--{field.name}" for field in dataclasses.fields(settings) if "repeated" in field.metadata}
-        jobs.add_subcommand(name, job, help=job.description)
+        verb, _, task = name.partition(" ")
+        if not task:
+            jobs.add_subcommand(name, job, help=job.description)
+            continue
+        if verb not in tasks:
+            group = _Parser(description=f"regard {verb} TASK", allow_abbrev=False)
+            jobs.add_subcommand(verb, group, help=f"one of {', '.join(one for one in JOBS if one.startswith(verb))}")
+            tasks[verb] = group.add_subcommands(dest="task", metavar="TASK")
+        tasks[verb].add_subcommand(task, job, help=job.description)
     return parser
 
 
@@ -156,16 +171,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     parsed = parser.parse_args(arguments)
-    settings = parser.instantiate(parsed)[parsed.job]
-    settings = JOBS[parsed.job](**{key: value for key, value in vars(settings).items() if key != "config"})
+    chosen, name = parser.instantiate(parsed)[parsed.job], parsed.job
+    if getattr(chosen, "task", None) is not None and f"{name} {chosen.task}" in JOBS:
+        chosen, name = chosen[chosen.task], f"{name} {chosen.task}"
     try:
-        return import_module(f".{MODULES[parsed.job]}", __package__).run(settings)
+        settings = JOBS[name](**{key: value for key, value in vars(chosen).items() if key != "config"})
+        return import_module(f".{MODULES[name]}", __package__).run(settings)
     except KeyboardInterrupt:
-        sys.stderr.write(f"regard {parsed.job}: stopped; the same command goes on from the last finished part\n")
+        sys.stderr.write(f"regard {name}: stopped; the same command goes on from the last finished part\n")
         return 130
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("REGARD_TRACEBACK"):
             raise
-        sys.stderr.write(f"regard {parsed.job}: {error}\n")
+        sys.stderr.write(f"regard {name}: {error}\n")
         ran_into_trouble = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
         return 1 if ran_into_trouble else 2

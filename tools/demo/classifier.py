@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..run.recipes import read_recipe
-from ..settings import DemoSettings, TrainSettings
+from ..settings import DemoSettings, TrainClassifierSettings
 from ..train import classifier as train
-from ..train.callbacks import read_table
+from ..run.callbacks import read_table
 from ..train.plots import draw_curves
 from . import mil as demo_bags
 from . import restoration as demo_restoration
@@ -46,7 +46,7 @@ def run(settings: DemoSettings) -> int:
         }
         if settings.epochs is not None:
             changes["epochs"] = settings.epochs
-        recipe = read_recipe("digits_vit_van", TrainSettings, changes)
+        recipe = read_recipe("digits_vit_van", TrainClassifierSettings, changes)
         sys.stderr.write(f"Training {recipe.backbone.name} with {attention} on the digits of scikit-learn\n")
         train.run(recipe)
         summaries[attention] = json.loads((out / attention / "summary.json").read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ from ...vision import ImageClassifier
 from ...vision.restorers import find_restorer
 from ...whole_files import write_atomically
 from ..settings import EvaluateSettings
-from ..train.callbacks import build_trainer, quiet_lightning
+from ..run.fit import build_trainer, quiet_lightning
 from ..train.classifier import build_data, check_size, image_config, print_summary, write_tables
 from . import lvlm as evaluate_lvlms
 from . import restorer as evaluate_restoration

@@ -8,10 +8,11 @@ from .doctor import DoctorSettings, ListSettings
 from .evaluate import BuildPopeSettings, EvaluateSettings, ScoreSettings
 from .restore import RestoreSettings
 from .slide import SlideSettings
-from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
-from .train_bags import AemSettings, BagSettings, HeadSettings
-from .train_lvlm import TrainLvlmSettings
-from .train_restoration import RestorationSettings
+from .train import BackboneSettings, ImageSettings, OptimizerSettings
+from .train_classifier import AugmentationSettings, TrainClassifierSettings
+from .train_lvlm_demo import TrainLvlmDemoSettings
+from .train_mil import AemSettings, HeadSettings, TrainMilSettings
+from .train_restorer import TrainRestorerSettings
 from .view import ViewSettings
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "AskSettings",
     "AugmentationSettings",
     "BackboneSettings",
-    "BagSettings",
     "BenchmarkSettings",
     "BuildPopeSettings",
     "ConvertSettings",
@@ -30,12 +30,13 @@ __all__ = [
     "ImageSettings",
     "ListSettings",
     "OptimizerSettings",
-    "RestorationSettings",
     "RestoreSettings",
     "ScoreSettings",
     "SinksSettings",
     "SlideSettings",
-    "TrainLvlmSettings",
-    "TrainSettings",
+    "TrainClassifierSettings",
+    "TrainLvlmDemoSettings",
+    "TrainMilSettings",
+    "TrainRestorerSettings",
     "ViewSettings",
 ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+
+from ...whole_files import whole_folder
 
 __all__ = ["export"]
 
@@ -17,15 +18,12 @@ def export(model: Any, folder: Path, *, config: Mapping[str, Any] | None = None,
     """Write model.safetensors and config.json, whole or not at all, for `timm.create_model("local-dir:FOLDER")`.
 
     Args:
-        model: what `create_model` gave.
+        model: from `create_model`.
         folder: where to; what is there is replaced.
-        config: what differs from the model's own `pretrained_cfg`, such as how it gets its images.
+        config: what differs from the model's own `pretrained_cfg`, such as how it needs its images.
         named: further entries of config.json, such as `label_names`.
     """
     model.pretrained_cfg = {**model.pretrained_cfg, **(config or {})}
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
-    timm.models.save_for_hf(model, str(partial), model_config=named, safe_serialization=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    model.to(memory_format=torch.contiguous_format)  # safetensors accepts no other
+    with whole_folder(folder) as partial:
+        timm.models.save_for_hf(model, str(partial), model_config=named, safe_serialization=True)

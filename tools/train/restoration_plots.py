@@ -1,4 +1,4 @@
-"""Images of restoration: curves of a run, and what came out beside what went in."""
+"""Figures of restoration: curves of a run, and restored images beside low-quality ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["draw_comparison", "draw_restoration_curves"]
 
 
 def draw_restoration_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw the training loss, and PSNR and SSIM of the images not learnt from, over epochs.
+    """Draw the training loss, and PSNR and SSIM of the held-out images, over epochs.
 
     Args:
         rows: of metrics.csv.
@@ -43,7 +43,7 @@ def draw_comparison(
     """Draw the true image with its details framed, and each detail four times, pixel by pixel.
 
     Args:
-        shown: what went in, bicubic, restored and true, as 8-bit RGB; the first may be smaller.
+        shown: low-quality, bicubic, restored and true image, as 8-bit RGB; the first may be smaller.
         row: `psnr_y`, `ssim_y` and the same with `plain_` before.
         details: row, column and side in pixels of the true image.
         path: PNG file to write.
