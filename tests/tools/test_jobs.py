@@ -14,7 +14,7 @@ from jobs import run, train
 from PIL import Image
 
 from regard.tools.benchmark.blocks import _contestants
-from regard.tools.settings import BenchmarkSettings
+from regard.tools.settings import BenchmarkBlocksSettings
 from regard.vision.attention import ATTENTION
 
 
@@ -100,7 +100,7 @@ def test_benchmark_compares_in_one_run(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_the_two_contestants_compute_the_same_memory(tmp_path: Path) -> None:
-    ours, plain = _contestants("vig_memory", BenchmarkSettings())
+    ours, plain = _contestants("vig_memory", BenchmarkBlocksSettings())
     x = torch.randn(2, 5, 7, 128, generator=torch.Generator().manual_seed(0))
     assert isinstance(plain, torch.nn.Module)
     torch.testing.assert_close(ours(x), plain(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1), rtol=1e-4, atol=1e-5)

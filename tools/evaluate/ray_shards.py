@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..run.ray_tasks import run_on_ray
-from ..settings import EvaluateSettings, ImageSettings
+from ..settings import EvaluateLvlmSettings
 
 __all__ = ["run_shards"]
 
 
-def run_shards(settings: EvaluateSettings, workers: int) -> None:
+def run_shards(settings: EvaluateLvlmSettings, workers: int) -> None:
     """Answer all shards; those that are done stay when one fails, and the same command goes on.
 
     All of them write into one folder, so it has to be on a disk that the workers share.
@@ -40,4 +40,4 @@ def _shard(settings: dict[str, Any]) -> None:
     """One shard, in a process of its own."""
     from .lvlm import run
 
-    run(replace(EvaluateSettings(), **{**settings, "images": ImageSettings(**settings["images"])}))
+    run(EvaluateLvlmSettings(**settings))
