@@ -44,7 +44,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("evaluate lvlm --shard 3/2", "--shard is '3/2'; give I/N"),
         ("evaluate lvlm --benchmark pop", "did you mean 'pope'?"),
         ("evaluate lvlm --top_p 0", "--top_p is 0.0; give above 0 to 1"),
-        ("evaluate lvlm --engine ray --shard 1/2", "--engine ray makes the shards itself"),
+        ("evaluate lvlm --engine ray --shard 1/2", "make the shards themselves"),
         ("ask example why? --fix vhrr", "did you mean 'vhr'?"),
         ("ask nothing.png why?", "there is no file nothing.png"),
         ("restore a b", "there is no image or folder a"),

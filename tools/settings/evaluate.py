@@ -113,8 +113,8 @@ class EvaluateLvlmSettings(LvlmSettings):
         out: folder of results; the same command resumes a stopped run.
         batch_size: samples in one pass; by default 8, or 100 with the embedded model.
         shard: I/N answers part I (from 1) of N only; `regard score OUT` joins the parts.
-        engine: local answers in this process; ray distributes shards to the workers of a Ray cluster.
-        workers: number of shards with --engine ray.
+        engine: local uses processes of this machine; ray uses those of a Ray cluster.
+        workers: processes that answer at once, each a shard of the samples.
     """
 
     HEADINGS: ClassVar[dict[str, str]] = {
@@ -145,12 +145,12 @@ class EvaluateLvlmSettings(LvlmSettings):
     batch_size: PositiveInt | None = None
     shard: ShardText = "1/1"
     engine: Literal["local", "ray"] = "local"
-    workers: PositiveInt = 2
+    workers: PositiveInt = 1
 
     def check_together(self) -> None:
-        """A Ray cluster divides the samples itself."""
-        if self.engine == "ray" and self.shard != "1/1":
-            raise ValueError("--engine ray makes the shards itself; leave --shard out, or --engine")
+        """Workers get shards of their own."""
+        if (self.workers > 1 or self.engine == "ray") and self.shard != "1/1":
+            raise ValueError("--workers and --engine ray make the shards themselves; leave out --shard, or these")
 
 
 @dataclass(frozen=True, kw_only=True)
