@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,9 +15,9 @@ from regard.whole_files import is_partial, remove_leftovers, whole_file, whole_f
 def test_a_write_that_fails_leaves_the_previous_file(tmp_path: Path) -> None:
     target = tmp_path / "folder" / "answer.h5"
     write_atomically(target, b"before")
-    with pytest.raises(OSError, match="no space left to write") as raised, whole_file(target) as partial:
-        partial.write_bytes(b"half")
-        raise RuntimeError(f"HDF5 reports a full disk in words (errno = {errno.ENOSPC}, ...)")
+    full = RuntimeError(f"HDF5 reports a full disk in words (errno = {errno.ENOSPC}, ...)")
+    with pytest.raises(OSError, match="no space left to write") as raised:
+        _fail(whole_file(target), lambda partial: partial.write_bytes(b"half"), full)
     assert raised.value.errno == errno.ENOSPC
     assert target.read_bytes() == b"before"
     assert [path.name for path in target.parent.iterdir()] == ["answer.h5"]
@@ -35,9 +38,8 @@ def test_a_folder_is_replaced_whole_or_stays_as_it_was(tmp_path: Path) -> None:
         with whole_folder(target) as partial:
             (partial / f"{content}.txt").write_text(content)
             assert is_partial(partial / f"{content}.txt")
-    with pytest.raises(KeyboardInterrupt), whole_folder(target) as partial:
-        (partial / "third.txt").write_text("third")
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        _fail(whole_folder(target), lambda partial: (partial / "third.txt").write_text("third"), KeyboardInterrupt())
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["model", "model/second.txt"]
 
 
@@ -55,3 +57,9 @@ def test_leftovers_are_removed_unless_recently_written(tmp_path: Path) -> None:
     assert other.exists()  # belongs to another file
     remove_leftovers(tmp_path / "*")
     assert not other.exists()
+
+
+def _fail(writing: AbstractContextManager[Path], write: Callable[[Path], Any], error: BaseException) -> None:
+    with writing as partial:
+        write(partial)
+        raise error

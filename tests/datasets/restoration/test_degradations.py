@@ -86,7 +86,7 @@ def test_every_degradation_gives_the_promised_size_and_type(name: str) -> None:
         ("bicubic", 1, {}, "at least 2"),
         ("noise", 2, {}, "noise does not shrink images"),
         ("noise", 1, {"sigma": [50, 5]}, "sigma is"),
-        ("noise", 1, {"quality": 3}, "no option 'quality'; it has sigma, grey"),
+        ("noise", 1, {"quality": 3}, "no option 'quality'; Known: sigma, grey"),
         ("jpeg", 1, {"quality": 300}, "from 1 to 100"),
         ("real_world", 4, {"first": {"sigmas": 3}}, "options of a round"),
         ("albumentations", 1, {}, "transforms"),
