@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...heads.trained_head import TrainedHead, load_trained_head
 from ...whole_files import is_partial
-from .heatmaps.score_map import Heat
+from .heatmaps.score_map import ScoreMap
 from .stage_cache import file_digest
 
 __all__ = ["Ensemble", "Prediction", "find_heads"]
@@ -96,12 +96,12 @@ class Ensemble:
             return self.classes[int(past[0])] if len(past) else self.classes[-1]
         return self.classes[int(vote.probabilities.argmax())]
 
-    def heats(self, vote: Prediction) -> list[Heat]:
+    def score_maps(self, vote: Prediction) -> list[ScoreMap]:
         """Attention, if the heads have any, and what they say of each patch alone, the class of the slide first."""
-        found = [] if vote.attention is None else [Heat("attention", vote.attention.double().numpy())]
+        found = [] if vote.attention is None else [ScoreMap("attention", vote.attention.double().numpy())]
         alone = dict(zip(self.classes, vote.alone.T, strict=True))
         for name in sorted(alone, key=lambda name: name != self.label(vote)):
-            found.append(Heat(f"prob_{name}", alone[name].double().numpy(), "probability"))
+            found.append(ScoreMap(f"prob_{name}", alone[name].double().numpy(), "probability"))
         return found
 
 
