@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LMMS := .venv-lmms
 
-.PHONY: demo test test-full test-lmms check format clean
+.PHONY: demo test test-full test-lmms check format docs clean
 
 $(BIN)/regard: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -13,6 +13,10 @@ $(BIN)/regard: pyproject.toml
 
 $(VENV)/.test: $(BIN)/regard
 	$(BIN)/python -m pip install --quiet --editable ".[test,check]"
+	touch $@
+
+$(VENV)/.docs: $(BIN)/regard
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
 demo: $(BIN)/regard  ## train a ViT with a swapped attention beside its softmax twin
@@ -45,5 +49,8 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.docs  ## the documentation site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 clean:
-	rm -rf $(VENV) $(LMMS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LMMS) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
