@@ -26,6 +26,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", []))
     if reasons:
-        terminalreporter.section("failed, since tests were skipped" if config.getoption("complete") else "not tested here")
+        title = "failed, since tests were skipped" if config.getoption("complete") else "not tested here"
+        terminalreporter.section(title)
         for reason, count in reasons.items():
             terminalreporter.write_line(f"{count:4}  {reason.removeprefix('Skipped: ')}")
