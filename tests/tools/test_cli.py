@@ -53,7 +53,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("restore onlyone", "IN OUT"),
         ("convert", "source is missing"),
         ("convert file.pth --trus true", "did you mean '--trust'?"),
-        ("convert file.pth", "there is no file file.pth"),
+        ("convert file.pth", "there is no file of weights file.pth"),
         ("view nothing", "there is no folder nothing"),
         ("benchmark hosts --hosts [a] --options.ela {}", "'ela', which is not measured"),
     ],

@@ -18,10 +18,10 @@ class ConvertSettings(Checked):
 
     Attributes:
         source: path or URL of the file.
-        model: one of our models (`regard list --kind models`); by default recognised from the file.
+        model: one of our models (`regard list --kind models`); by default identified from the file.
         out: folder to make; by default named after the model.
-        sha256: expected checksum of the file.
-        trust: read a file that holds more than tensors, in a sandbox that executes nothing of it.
+        sha256: expected SHA-256 of the file.
+        trust: read a file that holds more than tensors, in a sandbox that runs nothing of it.
         options: keyword arguments of the model, such as '{img_size: 384}'.
     """
 
@@ -35,4 +35,4 @@ class ConvertSettings(Checked):
     def check_together(self) -> None:
         """A source without a scheme is a file."""
         if not re.match(r"[a-z]+://", self.source) and not Path(self.source).is_file():
-            raise ValueError(f"there is no file {self.source}; give the path or the URL of a file of weights")
+            raise ValueError(f"there is no file of weights {self.source}; give its path or its URL")
