@@ -91,14 +91,14 @@ def test_gradients_reach_every_weight_that_learns(case: str) -> None:
 def test_a_loss_falls_in_a_few_steps(case: str) -> None:
     head, bag, labels = small(case).train(), bags(6, 20), torch.tensor([0, 1, 2, 0, 1, 2])
     bag = bag + labels[:, None, None]
-    optimiser = torch.optim.Adam([weight for weight in head.parameters() if weight.requires_grad], lr=1e-2)
+    optimiser = torch.optim.Adam([weight for weight in head.parameters() if weight.requires_grad], lr=2e-2)
 
     def error() -> float:
         with torch.no_grad():
             return nn.functional.cross_entropy(head.eval()(bag).logits, labels).item()
 
     before = error()
-    for _ in range(30):
+    for _ in range(15):
         optimiser.zero_grad()
         head.train()(bag, labels=labels).loss(labels).backward()
         optimiser.step()
@@ -202,14 +202,14 @@ def test_chunks_give_the_numbers_and_gradients_of_the_whole(case: str, chunk: in
 
 @pytest.mark.parametrize("case", cells(["mean", "max", "abmil", "abmil_plain", "clam_sb", "clam_sb_plain", "clam_mb"]))
 def test_dropout_repeats_itself_in_chunks(case: str) -> None:
-    head = small(case, chunk=6, drop_rate=0.5).double().train()
-    bag = bags(20).double().requires_grad_()
+    head = small(case, chunk=3, drop_rate=0.5).double().train()
+    bag = bags(8).double().requires_grad_()
 
     def of(x: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(5)
         return head(x).logits
 
-    assert torch.autograd.gradcheck(of, (bag,))
+    assert torch.autograd.gradcheck(of, (bag,), fast_mode=True)
 
 
 @pytest.mark.parametrize(
