@@ -104,7 +104,7 @@ def test_a_folder_that_is_damaged_is_named(tmp_path: Path) -> None:
         open_saved_set(tmp_path)
 
 
-def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_of_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "datasets", raising=False)
     real = builtins.__import__
 
@@ -118,7 +118,7 @@ def test_a_missing_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         hugging_face_library()
 
 
-def test_another_folder_called_datasets_is_not_taken_for_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_module_called_datasets_is_not_mistaken_for_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", ModuleType("datasets"))
-    with pytest.raises(ImportError, match="not from Hugging Face"):
+    with pytest.raises(ImportError, match=r"is not found \(the module 'datasets' comes from"):
         hugging_face_library()
