@@ -34,11 +34,9 @@ def hugging_face_library() -> ModuleType:
             raise
         library = None
     if not hasattr(library, "load_from_disk"):  # also a folder of this name, in which Python was started
-        where = (
-            "" if library is None else f" (the module 'datasets' comes from {[*getattr(library, '__path__', '?')][0]})"
-        )
+        found = "" if library is None else f" ({library!r} is something else)"
         raise ImportError(
-            f'sets of Hugging Face need its library, which is not found{where}; pip install "regard[huggingface]"'
+            f'sets of Hugging Face need its library, which is not found{found}; pip install "regard[huggingface]"'
         )
     return library
 
@@ -84,7 +82,7 @@ def open_saved_set(folder: str | Path, **columns: str) -> dict[str, LabelledImag
 
     Raises:
         ImportError: the library is missing.
-        ValueError: the folder is the set is unknown, or its columns are not images and classes.
+        ValueError: the folder is not such a set, or its columns are not images and classes.
     """
     library = hugging_face_library()
     try:
