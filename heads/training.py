@@ -208,7 +208,7 @@ class BagTrainer(ScheduledModule):
     def test_step(self, batch: BatchOfBags, batch_idx: int) -> None:
         """Measure a batch, and keep the prediction of each bag."""
         output = self._measure(batch)
-        attention = None if output.attention is None else output.heat().cpu()
+        attention = None if output.attention is None else output.mean_attention().cpu()
         for row, index in enumerate(batch.indices.tolist()):
             statistics: dict[str, float] = {}
             if attention is not None:

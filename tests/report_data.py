@@ -1,4 +1,4 @@
-"""A realistic example of what `regard.tools.evaluate.report.build.build_report` takes: three arms, questions and captions."""
+"""An example of what `regard.tools.evaluate.report.build.build_report` takes: three arms, questions and captions."""
 
 from __future__ import annotations
 

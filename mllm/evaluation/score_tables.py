@@ -1,6 +1,7 @@
 """One table of N arms on the same samples: metrics with intervals, paired differences, and what a gain may hide.
 
-Scores are made from sums by image (`regard.mllm.evaluation.aggregate`), so that the answers themselves are never held together.
+Scores are made from sums by image (`regard.mllm.evaluation.aggregate`), so that the answers themselves are never held
+together.
 
 Sources: Rohrbach et al. 2018, arXiv:1809.02156 (CHAIR); Li et al. 2023, arXiv:2305.10355 (POPE and its yes ratio);
 Wilson 1927, doi:10.1080/01621459.1927.10502953 (intervals of the shares of single objects).
@@ -50,8 +51,8 @@ def score(
     Args:
         samples: of the benchmark, by place: a list, or `regard.mllm.evaluation.sample_file.SampleFile`.
         benchmark: its rules.
-        answers: of each arm by name, such as `regard.mllm.evaluation.answer_files.read_answers` gives; the first one for an id
-            counts.
+        answers: of each arm by name, such as `regard.mllm.evaluation.answer_files.read_answers` gives; the first one
+            for an id counts.
         baseline: the arm that others are compared to; the first one by default.
         resamples: of images.
         seed: of the resamples.

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from regard.heads import AEM
 from regard.heads.trained_head import TrainedHead
-from regard.heads.training import BagBatch, BagTrainer
+from regard.datasets.bags import BagBatch
+from regard.heads.training import BagTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 
@@ -104,7 +105,7 @@ def test_the_teacher_follows_and_takes_no_gradient() -> None:
 
 def test_the_logged_losses_are_means_over_the_epoch() -> None:
     learner = BagTrainer(trained("acmil"), lr=0.0, warmup_lr=0.0)
-    learner.model.head.top = 0  # nothing by chance
+    learner.model.head.top = 0  # nothing is random
     trainer = fit(learner)
     expected = torch.stack([learner.loss(batch) for batch in batches()]).mean()
     assert trainer.callback_metrics["train_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
@@ -112,11 +113,11 @@ def test_the_logged_losses_are_means_over_the_epoch() -> None:
 
 
 def test_a_test_leaves_a_prediction_of_each_bag_with_its_attention() -> None:
-    learner = BagTrainer(trained(), wanted=lambda place: torch.arange(5) == place)
+    learner = BagTrainer(trained(), instance_labels=lambda place: torch.arange(5) == place)
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     found = [BagBatch(bags(2, 5), None, torch.tensor([0, 1]), torch.tensor([3, 1]))]
     Trainer(accelerator="cpu", **quiet).test(learner, DataLoader(found, batch_size=None), verbose=False)
-    assert [one.place for one in learner.predictions] == [1, 3]
+    assert [one.index for one in learner.predictions] == [1, 3]
     assert learner.predictions[1].attention.keys() == {"entropy", "top_mass", "instance_auc"}
     assert 0 <= learner.tested["accuracy"] <= 1
     logits = learner.model.eval()(found[0].features).logits
@@ -146,5 +147,5 @@ def test_what_does_not_go_together_is_named() -> None:
         BagTrainer(trained(), class_weights=[1.0, 1.0, 1.0])
     with pytest.raises(ValueError, match="no classes to weight"):
         BagTrainer(trained(task="survival", cuts=[1.0]), class_weights=[1.0, 1.0])
-    with pytest.raises(ValueError, match="2 intervals of time have 1 cuts"):
+    with pytest.raises(ValueError, match="2 time intervals have 1 cuts"):
         trained(task="survival")

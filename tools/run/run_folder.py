@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from ...file_lock import ProcessLock
-from ...whole_files import PARTIAL, remove_partials, write_atomically
+from ...whole_files import PARTIAL, remove_leftovers, write_atomically
 
 __all__ = ["RunFolder", "check_run_folder", "is_first_process", "open_run", "plain_settings"]
 
@@ -108,7 +108,8 @@ def open_run(
         extended = check_run_folder(settings, folder=path, overwrite=overwrite)
         path.mkdir(parents=True, exist_ok=True)
         if alone:
-            remove_partials(path)
+            for holding in {left.parent for left in path.rglob(f".*{PARTIAL}*")}:
+                remove_leftovers(holding / "*", older_than_s=0)
         if first and (extended or overwrite):
             (path / "summary.json").unlink(missing_ok=True)
         if first:

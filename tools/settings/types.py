@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ..run.shards import parse_shard
+
 __all__ = [
     "Checked",
     "ExistingFile",
@@ -48,12 +50,12 @@ class Within:
         open_high: `high` itself is excluded.
     """
 
-    low: float | None = None
-    high: float | None = None
+    low: float | int | None = None
+    high: float | int | None = None
     open_low: bool = False
     open_high: bool = False
 
-    def __call__(self, value: float, key: str) -> None:
+    def __call__(self, value: float | int, key: str) -> None:
         """Raise ValueError where the value is outside."""
         too_low = self.low is not None and (value <= self.low if self.open_low else value < self.low)
         too_high = self.high is not None and (value >= self.high if self.open_high else value > self.high)
@@ -120,12 +122,6 @@ def parse_bytes(text: str) -> float:
     return float(found[1]) * 10 ** {None: 0, "k": 3, "m": 6, "g": 9, "t": 12}[found[2]]
 
 
-def _read_shard(text: str) -> None:
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise ValueError(f"--shard is {text!r}; give I/N with I from 1 to N, such as 2/8")
-
-
 PositiveInt = Annotated[int, Within(1)]
 NonNegativeInt = Annotated[int, Within(0)]
 PositiveFloat = Annotated[float, Within(0, open_low=True)]
@@ -135,7 +131,7 @@ ExistingFile = Annotated[str, Exists("file")]
 ExistingFolder = Annotated[str, Exists("folder")]
 ExistingPath = Annotated[str, Exists("file or folder")]
 MemorySize = Annotated[str, Parsed(parse_bytes)]
-ShardText = Annotated[str, Parsed(_read_shard)]
+ShardText = Annotated[str, Parsed(parse_shard)]
 
 
 class Checked:
@@ -188,7 +184,9 @@ def members_of(hint: Any) -> tuple[Any, ...]:
 def _check_value(hint: Any, value: Any, key: str) -> None:
     fitting = [member for member in members_of(hint) if _fits(member, value)]
     if not fitting:
-        choices = [choice for member in members_of(hint) if get_origin(member) is Literal for choice in get_args(member)]
+        choices = [
+            choice for member in members_of(hint) if get_origin(member) is Literal for choice in get_args(member)
+        ]
         raise ValueError(f"--{key} is {value!r}; give {' or '.join(map(str, choices)) or 'a value of another type'}")
     hint = fitting[0]
     rules: tuple[Any, ...] = ()

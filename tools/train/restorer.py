@@ -59,13 +59,13 @@ def _train(settings: TrainRestorerSettings, folder: RunFolder) -> dict[str, Any]
     data.setup()
     restorer = build_module(settings, model)
     fitted = fit(restorer, data, folder.path, settings, monitor=restorer.score)
-    measured = data.measured()
+    measured = data.val_dataset()
     rows = [{"image": measured.name(index), **row} for index, row in enumerate(restorer.rows)]
     summary = {
         "metrics": {name: fitted.metrics[f"test_{name}"] for name in MEASURES},
         "best_epoch": fitted.best_epoch,
         "images": rows,
-        "training_images": len(data.training),
+        "training_images": len(data.train_images),
         "parameters": sum(weight.numel() for weight in model.parameters()),
     }
     if folder.first:
@@ -122,22 +122,22 @@ def build_data(settings: TrainRestorerSettings, model: nn.Module) -> Restoration
     """The data module of `settings` for a network."""
     return RestorationData(
         settings.data,
-        low=settings.lq,
+        lq=settings.lq,
         val=settings.val,
-        val_low=settings.val_lq,
+        val_lq=settings.val_lq,
         val_fraction=settings.val_fraction,
         scale=int(model.scale),  # type: ignore[arg-type]
         degradation=settings.degradation,
-        options=settings.degradation_options,
+        degradation_options=settings.degradation_options,
         patch_px=settings.patch_px,
-        crops=settings.crops,
+        crops_per_epoch=settings.crops,
         batch_size=settings.batch_size,
         channels=int(model.in_chans),  # type: ignore[arg-type]
-        shrink=settings.shrink,
-        recolour=settings.recolour,
-        enlarge=settings.enlarge,
-        keep=settings.keep,
-        cache=settings.cache,
+        shrink_factors=settings.shrink,
+        shuffle_channels=settings.recolour,
+        enlarge_small=settings.enlarge,
+        cached_images=settings.keep,
+        cache_dir=settings.cache,
         workers=settings.workers,
         seed=settings.seed,
     )
