@@ -12,9 +12,9 @@ from all_heads import CASES, DIM, bags
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from regard.datasets.bags import BagBatch
 from regard.heads import AEM
 from regard.heads.trained_head import TrainedHead
-from regard.datasets.bags import BagBatch
 from regard.heads.training import BagTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")

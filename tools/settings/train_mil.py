@@ -121,7 +121,9 @@ class TrainMilSettings(TrainerSettings):
         labels = [head.shown_name for head in self.heads]
         for label in labels:
             if not re.fullmatch(r"[\w.+=-]+", label) or label.startswith("."):
-                raise ValueError(f"a head has the label {label!r}; give letters, digits and . _ + = -: it names a folder")
+                raise ValueError(
+                    f"a head has the label {label!r}; give letters, digits and . _ + = -: it names a folder"
+                )
             if labels.count(label) > 1:
                 raise ValueError(f"two heads have the label {label!r}; give one of them another label")
         if self.reference not in (None, *labels):

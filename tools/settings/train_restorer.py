@@ -60,7 +60,9 @@ class TrainRestorerSettings(ImageTrainerSettings):
     enlarge: bool = False
     recolour: bool = False
     loss: Literal["l1", "charbonnier"] = "l1"
-    halve_at: list[Annotated[float, Within(0, 1, open_low=True, open_high=True)]] = field(default_factory=lambda: [0.5, 0.8, 0.9, 0.95])
+    halve_at: list[Annotated[float, Within(0, 1, open_low=True, open_high=True)]] = field(
+        default_factory=lambda: [0.5, 0.8, 0.9, 0.95]
+    )
     start: str = "random"
     cache: str | None = field(default=None, metadata=FREE)
     keep: NonNegativeInt = field(default=64, metadata=FREE)

@@ -17,10 +17,10 @@ import torch
 from jobs import TINY, run, start, train
 from PIL import Image
 
+from regard.tools.run.callbacks import SafeCheckpointIO, read_table
 from regard.tools.run.recipes import read_recipe, recipes
 from regard.tools.settings import TrainClassifierSettings
 from regard.tools.train import classifier as train_job
-from regard.tools.run.callbacks import SafeCheckpointIO, read_table
 
 
 def message(capsys: pytest.CaptureFixture[str], code: int, *words: str | Path) -> str:

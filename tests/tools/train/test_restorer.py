@@ -14,10 +14,10 @@ from jobs import run
 from lightning.pytorch import Trainer
 
 from regard.datasets.restoration.photographs import photograph
+from regard.tools.run.callbacks import EpochSeed, read_table
 from regard.tools.run.recipes import read_recipe, recipes
 from regard.tools.settings import TrainRestorerSettings
 from regard.tools.train import restorer as train_restoration
-from regard.tools.run.callbacks import EpochSeed, read_table
 from regard.vision.restorers import load_restorer
 
 SMALL = {"dim": 8, "depths": [1], "num_heads": 2, "window_size": 8}

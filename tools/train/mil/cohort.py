@@ -115,7 +115,12 @@ def plan_trainings(settings: TrainMilSettings, cohorts: Sequence[Cohort]) -> Ite
 
 def _open(settings: TrainMilSettings, seed: int) -> Bags:
     bags = open_bags(
-        settings.data, table=settings.table, label=settings.label, classes=settings.classes, task=settings.task, seed=seed
+        settings.data,
+        table=settings.table,
+        label=settings.label,
+        classes=settings.classes,
+        task=settings.task,
+        seed=seed,
     )
     survival = settings.task == "survival"
     unlabelled = [

@@ -70,7 +70,9 @@ def compare(settings: TrainMilSettings, results: Results, *, bags_per_seed: bool
         "folds": len({run["fold"] for run in first}),
         "seeds": len({run["seed"] for run in first}),
         "bags_per_seed": bags_per_seed,
-        "bags": len({(run["seed"] if bags_per_seed else 0, bag["slide"]) for run in first for bag in run["predictions"]}),
+        "bags": len(
+            {(run["seed"] if bags_per_seed else 0, bag["slide"]) for run in first for bag in run["predictions"]}
+        ),
         "heads": heads,
         "reference": reference,
         "tests": _tests(by_head, reference, score, bags_per_seed),

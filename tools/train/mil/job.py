@@ -192,7 +192,9 @@ def _is_finished(training: HeadTraining) -> bool:
     file = training.folder / "head.json"
     if file.is_file():
         before, now = json.loads(file.read_text(encoding="utf-8")), asdict(training.head)
-        different = [f"{key}: {before.get(key)!r} there, {now[key]!r} here" for key in now if before.get(key) != now[key]]
+        different = [
+            f"{key}: {before.get(key)!r} there, {now[key]!r} here" for key in now if before.get(key) != now[key]
+        ]
         if different:
             raise ValueError(
                 f"{training.folder} holds another {training.head.shown_name} ({'; '.join(different)}); "
