@@ -34,8 +34,8 @@ def device_batch_size(batch_size: int, trainer: Trainer | None) -> int:
     parts = devices * accumulate
     if batch_size % parts:
         raise ValueError(
-            f"batch_size {batch_size} counts all samples of an optimiser step; it does not divide by {devices} devices x "
-            f"{accumulate} accumulated batches. Try {max(1, batch_size // parts) * parts}"
+            f"batch_size {batch_size} counts all samples of an optimiser step; it does not divide by {devices} devices "
+            f"x {accumulate} accumulated batches. Try {max(1, batch_size // parts) * parts}"
         )
     return batch_size // parts
 

@@ -244,7 +244,7 @@ def _check(model: TrainedHead, class_weights: Sequence[float] | None) -> None:
     """Refuse class weights and heads that do not suit the task."""
     if class_weights is not None and len(class_weights) != model.num_classes:
         raise ValueError(
-            f"{len(class_weights)} class weights are given for {model.num_classes} classes; give one for each"
+            f"there are {len(class_weights)} class weights for {model.num_classes} classes; give one for each"
         )
     if model.task != "survival":
         return

@@ -143,7 +143,7 @@ def test_heads_whose_instances_have_classes_refuse_survival(case: str) -> None:
 def test_what_does_not_go_together_is_named() -> None:
     with pytest.raises(ValueError, match="needs a metric"):
         BagTrainer(trained(), schedule="plateau")
-    with pytest.raises(ValueError, match="3 class weights came for 2 classes"):
+    with pytest.raises(ValueError, match="3 class weights for 2 classes"):
         BagTrainer(trained(), class_weights=[1.0, 1.0, 1.0])
     with pytest.raises(ValueError, match="no classes to weight"):
         BagTrainer(trained(task="survival", cuts=[1.0]), class_weights=[1.0, 1.0])

@@ -121,9 +121,7 @@ class TrainMilSettings(TrainerSettings):
         labels = [head.shown_name for head in self.heads]
         for label in labels:
             if not re.fullmatch(r"[\w.+=-]+", label) or label.startswith("."):
-                raise ValueError(
-                    f"a head has the label {label!r}; give letters, digits and . _ + = -: it names a folder"
-                )
+                raise ValueError(f"a head has the label {label!r}; give letters, digits and . _ + = -")
             if labels.count(label) > 1:
                 raise ValueError(f"two heads have the label {label!r}; give one of them another label")
         if self.reference not in (None, *labels):
@@ -145,8 +143,8 @@ class TrainMilSettings(TrainerSettings):
             return
         if head.after not in labels[: labels.index(label)] or self.heads[labels.index(head.after)].name != "abmil":
             raise ValueError(
-                f"the head {label} needs confounders of a first stage: give it after: LABEL, an abmil that stands before "
-                f"it in the list, not {head.after!r}"
+                f"the head {label} needs confounders of a first stage: give it after: LABEL, an abmil that stands "
+                f"before it in the list, not {head.after!r}"
             )
         widths = [one.options.get("width", 512) for one in (head, self.heads[labels.index(head.after)])]
         if widths[0] != widths[1]:

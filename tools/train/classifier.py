@@ -1,8 +1,8 @@
 """`regard train classifier`: an image classifier, from images on disk to an exported model folder.
 
 The output folder holds settings.yaml, run.json (versions), metrics.csv (a row an epoch), last.ckpt (the last epoch,
-and the weights of the best one), and when the run is finished curves.png, confusion.png, per_class.csv, summary.json and model/, the best weights as a
-folder (model.safetensors and config.json) that timm loads.
+and the weights of the best one), and when the run is finished curves.png, confusion.png, per_class.csv, summary.json
+and model/, the best weights as a folder (model.safetensors and config.json) that timm loads.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def _open(settings: TrainMilSettings, seed: int) -> Bags:
     ]
     if unlabelled:
         raise ValueError(
-            f"{len(unlabelled)} of {len(bags)} bags of {bags.name} have no {'time and event' if survival else 'label'}, "
+            f"{len(unlabelled)} of {len(bags)} bags in {bags.name} lack {'time and event' if survival else 'label'}; "
             f"the first is {unlabelled[0]}; give --table, a CSV with the columns slide_id, case_id and "
             + ("time, event" if survival else settings.label)
         )
@@ -136,7 +136,7 @@ def _open(settings: TrainMilSettings, seed: int) -> Bags:
 
 
 def _mean_and_std(bags: Bags, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Over all instances of some bags in one pass, joining the moments of blocks so that nothing is lost to rounding."""
+    """Over all instances of some bags in one pass, joining the moments of blocks, which keeps rounding errors small."""
     count = 0
     mean = squares = torch.zeros(bags.width, dtype=torch.float64)
     for index in indices:

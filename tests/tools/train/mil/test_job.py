@@ -313,7 +313,7 @@ def test_a_wrong_setting_is_named(
         (["--optimizer.schedule", "plateau"], "needs a metric"),
         (["--optimizer.warmup_epochs", "2"], "leave nothing of 2 epochs"),
         (["--optimizer.lr", "1e30"], "the training loss became nan"),
-        (["--bags.table", "null"], "have no label"),
+        (["--bags.table", "null"], "lack label"),
     ],
 )
 def test_a_wrong_word_is_named(
