@@ -1,4 +1,4 @@
-"""Classes by their short names - attention blocks, heads, methods, benchmarks, and one's own - for all rooms."""
+"""Classes by their short names: attention blocks, heads, interventions, benchmarks, and custom ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
-__all__ = ["class_named", "nearest"]
+__all__ = ["check_name", "class_named", "nearest"]
 
 
 def class_named(name: str, kind: str, table: Mapping[str, str], package: str) -> type[Any]:
@@ -34,8 +34,19 @@ def class_named(name: str, kind: str, table: Mapping[str, str], package: str) ->
             return getattr(import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"cannot import the {kind} {name!r}: {error}") from error
-    hint = nearest(name.lower(), table)
-    raise ValueError(f"no {kind} is called {name!r}; {hint}Known: {', '.join(table)}, or package.module:Class")
+    check_name(name, kind, table)
+    raise AssertionError(name)
+
+
+def check_name(name: str, kind: str, table: Iterable[str]) -> None:
+    """Check that a name is in a table or has the form `package.module:Class`; imports nothing.
+
+    Raises:
+        ValueError: it is neither; the nearest name is suggested.
+    """
+    if name not in table and ":" not in name:
+        hint = nearest(name.lower(), table)
+        raise ValueError(f"no {kind} is called {name!r}; {hint}Known: {', '.join(table)}, or package.module:Class")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

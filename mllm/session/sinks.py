@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .layers import decoder_layers
+from .model_structure import decoder_layers
 
 __all__ = ["SINKS", "Sinks", "discover_sinks", "sink_strength", "sinks_of"]
 

@@ -1,6 +1,6 @@
-"""The part of `regard benchmark` for vision-language models: what methods cost at the prompt and at every new token.
+"""The part of `regard benchmark` for vision-language models: what interventions cost at the prompt and at every new token.
 
-The baseline is a session without methods; `regard.tools.evaluate.costs` tells how it is measured.
+The baseline is a session without interventions; `regard.tools.evaluate.costs` tells how it is measured.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _IMAGE, _SINKS, _DIMENSION = 576, (0, 30, 180, 400), 5
 
 
 def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
-    """A row for every model and method, the baseline first.
+    """A row for every model and intervention, the baseline first.
 
     Raises:
-        ValueError: a model or method is unknown, or cannot work there.
+        ValueError: a model or intervention is unknown, or cannot work there.
     """
     arms: dict[str, Any] = {"baseline": ()} | {fix: parse_interventions(fix) for fix in settings.fixes}
     rows = []
@@ -48,7 +48,7 @@ def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
         rows += [
             {
                 "model": name,
-                "method": arm,
+                "intervention": arm,
                 "parameters": parameters,
                 "prompt_tokens": length,
                 "mb": cost.mb,
@@ -63,11 +63,11 @@ def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
 
 def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """The lines of the table, by heading."""
-    base = {row["model"]: row["mb"] for row in rows if row["method"] == "baseline"}
+    base = {row["model"]: row["mb"] for row in rows if row["intervention"] == "baseline"}
     return [
         {
             "model": row["model"],
-            "method": row["method"],
+            "intervention": row["intervention"],
             "prompt ms": f"{row['ms']['prompt']:.1f}",
             "prompt x baseline": spread(row["ratio"]["prompt"]),
             "ms a token": f"{row['ms']['token']:.2f}",
@@ -81,7 +81,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 def _loaded(name: str, settings: BenchmarkSettings) -> tuple[PreTrainedModel, Prompt]:
     lvlm = LVLM.load(name, device=settings.device, dtype=settings.dtype)
-    asked = lvlm.asked([LVLM.example_image()] * settings.batch, ["describe the image ."] * settings.batch)
+    asked = lvlm.prompt_batch([LVLM.example_image()] * settings.batch, ["describe the image ."] * settings.batch)
     return lvlm.model, (asked.inputs(), asked)
 
 

@@ -21,10 +21,10 @@ from PIL import Image
 
 from ...mllm import LVLM, describe, parse_interventions
 from ...mllm.evaluation.arm_settings import Arm, arm_file_name
-from ...mllm.evaluation.runner import Decoding, LeftOut, answer_samples
+from ...mllm.evaluation.runner import Decoding, SkippedImage, answer_samples
 from ...mllm.evaluation.sample_file import SampleFile, write_samples
 from ...mllm.loading import model_revision, model_source
-from ...mllm.session.edit import Intervention
+from ...mllm.session.contract import Intervention
 from ...whole_files import write_atomically
 from ..look.ask import quiet_loading
 from ..run.progress import progress
@@ -37,7 +37,7 @@ from .score import finish
 
 __all__ = ["FIXES", "run"]
 
-#: What is compared where no fix is named: methods, and controls without any idea behind them.
+#: What is compared where no fix is named: interventions, and controls without any idea behind them.
 FIXES = [
     *("var", "vhr:alpha=1.5", "rebalance:alpha=0.4,beta=0.2,gamma=1,layers=all", "pai:gamma=1,layers=all", "vcd"),
     *("vdd:alpha=0.5", "end_bias:amount=1", "word_bias:amount=-1", "random_heads:alpha=1.5", "image_scale:factor=2"),
@@ -74,10 +74,10 @@ def run(settings: EvaluateSettings) -> int:
     """
     shard, shards = _shard(settings.shard)
     _check(settings)
-    methods = _methods(settings.fix or FIXES)
+    interventions = _interventions(settings.fix or FIXES)
     out = Path(settings.out)
     asked = [_prepared(settings, text, out) for text in settings.benchmark or list(SCENE_BENCHMARKS)]
-    kept = yaml.safe_dump(asdict(replace(settings, shard="1/1", fix=[*methods][1:])), sort_keys=False)
+    kept = yaml.safe_dump(asdict(replace(settings, shard="1/1", fix=[*interventions][1:])), sort_keys=False)
     if not (out / "settings.yaml").exists():
         write_atomically(out / "settings.yaml", kept)
     if settings.engine == "ray":
@@ -85,18 +85,18 @@ def run(settings: EvaluateSettings) -> int:
 
         run_shards(settings, settings.workers)
     else:
-        _answer(settings, asked, methods, shard, shards)
+        _answer(settings, asked, interventions, shard, shards)
     write_atomically(out / "settings.yaml", kept)  # the last ones that were not refused
     if shards > 1:
         sys.stderr.write(f"part {shard + 1} of {shards} is done; when all are, regard score {out} joins them\n")
         return 0
-    return finish(out, [one.name for one in asked], list(methods), settings.resamples, settings.seed)
+    return finish(out, [one.name for one in asked], list(interventions), settings.resamples, settings.seed)
 
 
 def _answer(
     settings: EvaluateSettings,
     asked: Sequence[Prepared],
-    methods: Mapping[str, Sequence[Intervention]],
+    interventions: Mapping[str, Sequence[Intervention]],
     shard: int,
     shards: int,
 ) -> None:
@@ -105,24 +105,24 @@ def _answer(
     with quiet_loading():
         lvlm = LVLM.load(model, device=settings.device, dtype=settings.dtype)
     revision = model_revision(model_source(model), lvlm.model)
-    prompt = lvlm.asked([Image.new("RGB", (64, 64))], ["{question}"]).texts[0]
+    prompt = lvlm.prompt_batch([Image.new("RGB", (64, 64))], ["{question}"]).texts[0]
     for one in asked:
         decoding = _decoding(settings, one)
-        arms = {arm_file_name(method): own for method, own in methods.items()}
+        arms = {arm_file_name(intervention): own for intervention, own in interventions.items()}
         stored = {
-            arm_file_name(method): Arm(
+            arm_file_name(intervention): Arm(
                 benchmark=f"{one.samples.name} {json.dumps(one.samples.options, sort_keys=True)} {one.samples.hash}",
                 model=model,
                 revision=revision,
-                method=method,
+                intervention=intervention,
                 prompt=prompt,
                 decoding={**asdict(decoding), "dtype": str(lvlm.model.dtype), "device": lvlm.model.device.type},
                 code=json.dumps(versions(), sort_keys=True),
             )
-            for method in methods
+            for intervention in interventions
         }
         with progress(f"{one.name}: questions, {len(arms)} arms", len(one.samples)) as step:
-            left_out = answer_samples(
+            skipped_images = answer_samples(
                 lvlm,
                 one.samples,
                 one.open_image,
@@ -135,12 +135,12 @@ def _answer(
                 skip_unreadable=settings.missing_images == "skip",
                 step=step,
             )
-        _note_left_out(one.folder, left_out, shard, shards)
+        _note_skipped(one.folder, skipped_images, shard, shards)
         if shard == 0 and settings.costs:
-            _measure(lvlm, one, methods, settings.costs, decoding.max_new_tokens)
+            _measure(lvlm, one, interventions, settings.costs, decoding.max_new_tokens)
         if shard == 0 and settings.attention_samples and decoding.beams == 1:
             draw_attention_samples(
-                lvlm, one.samples, one.open_image, methods, one.folder, settings.attention_samples, decoding
+                lvlm, one.samples, one.open_image, interventions, one.folder, settings.attention_samples, decoding
             )
 
 
@@ -167,8 +167,8 @@ def _shard(text: str) -> tuple[int, int]:
     return int(match[1]) - 1, int(match[2])
 
 
-def _methods(fixes: Sequence[str]) -> dict[str, tuple[Intervention, ...]]:
-    """Text form -> methods, the baseline first; two ways to write the same are one."""
+def _interventions(fixes: Sequence[str]) -> dict[str, tuple[Intervention, ...]]:
+    """Text form -> interventions, the baseline first; two ways to write the same are one."""
     found: dict[str, tuple[Intervention, ...]] = {"": ()}
     for fix in fixes:
         if fix != "none":
@@ -218,25 +218,28 @@ def _decoding(settings: EvaluateSettings, asked: Prepared) -> Decoding:
     )
 
 
-def _note_left_out(folder: Path, left_out: Sequence[LeftOut], shard: int, shards: int) -> None:
-    path = folder / (f"left_out.{shard}-of-{shards}.json" if shards > 1 else "left_out.json")
-    if left_out:
-        write_atomically(path, json.dumps([asdict(one) for one in left_out], indent=1))
+def _note_skipped(folder: Path, skipped_images: Sequence[SkippedImage], shard: int, shards: int) -> None:
+    path = folder / (f"skipped_images.{shard}-of-{shards}.json" if shards > 1 else "skipped_images.json")
+    if skipped_images:
+        write_atomically(path, json.dumps([asdict(one) for one in skipped_images], indent=1))
     else:
         path.unlink(missing_ok=True)
 
 
 def _measure(
-    lvlm: LVLM, asked: Prepared, methods: Mapping[str, Sequence[Intervention]], count: int, longest: int
+    lvlm: LVLM, asked: Prepared, interventions: Mapping[str, Sequence[Intervention]], count: int, longest: int
 ) -> None:
     """Costs on the first questions whose images can be read; what was measured with these arms stays."""
-    path, arms = asked.folder / "costs.json", {method or "none": own for method, own in methods.items()}
+    path, arms = (
+        asked.folder / "costs.json",
+        {intervention or "none": own for intervention, own in interventions.items()},
+    )
     if path.is_file() and set(json.loads(path.read_text(encoding="utf-8"))["arms"]) >= set(arms):
         return
     prompts = []
     for sample in asked.samples:
         try:
-            prompt = lvlm.asked([asked.open_image(sample)], [sample.question])
+            prompt = lvlm.prompt_batch([asked.open_image(sample)], [sample.question])
         except ValueError:
             continue  # named where it was asked
         prompts.append((prompt.inputs(), prompt))

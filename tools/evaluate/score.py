@@ -88,7 +88,7 @@ def finish(
     Args:
         out: the folder.
         names: benchmarks; `None` takes all.
-        arms: text forms of methods, the baseline first; `None` takes all, that without methods first.
+        arms: text forms of interventions, the baseline first; `None` takes all, that without interventions first.
         resamples: of the bootstrap.
         seed: of the resamples.
         own: name of a benchmark that is none of ours and may be imported.
@@ -124,7 +124,7 @@ def finish(
         answers = _arms(folder, samples, arms, known.get("fix") or [])
         scored = score(samples, benchmark, answers, resamples=resamples, seed=seed)
         scored["settings"] = {name: asdict(one.arm) for name, one in answers.items()}
-        scored["left_out"] = _left_out(folder)
+        scored["skipped_images"] = _skipped_images(folder)
         scored["warnings"] = _mixed(answers) + scored["warnings"]
         if export:
             _export(folder, samples, answers, export)
@@ -134,7 +134,7 @@ def finish(
         parts.append((folder, samples, benchmark, answers, scored))
     if not parts:
         raise ValueError(f"{out} has no questions with answers; give the --out of regard evaluate")
-    summary["did_nothing"] = sorted({arm for *_, scored in parts for arm in _idle(scored)})
+    summary["inactive_arms"] = sorted({arm for *_, scored in parts for arm in _idle(scored)})
     write_atomically(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     write_atomically(out / "report.html", build_report(report_data(known, parts, images)))
     if as_json:
@@ -143,10 +143,10 @@ def finish(
         for *_, scored in parts:
             _print(scored)
         print(f"report: {out / 'report.html'}")
-    for arm in summary["did_nothing"]:
+    for arm in summary["inactive_arms"]:
         sys.stderr.write(f"{arm} did nothing in any sample: its figures are the baseline's\n")
     incomplete = any(any(scored["missing"].values()) for *_, scored in parts)
-    return 1 if summary["did_nothing"] or incomplete else 0
+    return 1 if summary["inactive_arms"] or incomplete else 0
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
@@ -172,7 +172,7 @@ def _import(settings: ScoreSettings, out: Path) -> str:
             benchmark=f"{name} {json.dumps(written.options, sort_keys=True)} {written.hash}",
             model="file",
             revision=sha256(path.read_bytes()).hexdigest()[:16],
-            method=arm,
+            intervention=arm,
             prompt="",
             decoding={},
             code="",
@@ -193,7 +193,7 @@ def _pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _arms(folder: Path, samples: SampleFile, wanted: Sequence[str] | None, order: Sequence[str]) -> dict[str, Answers]:
-    """Arms by the text form of their methods: those that are wanted, or all, the baseline first."""
+    """Arms by the text form of their interventions: those that are wanted, or all, the baseline first."""
     found: dict[str, Answers] = {}
     for name in find_arms(folder / "answers"):
         answers = read_answers(folder / "answers", name)
@@ -202,7 +202,7 @@ def _arms(folder: Path, samples: SampleFile, wanted: Sequence[str] | None, order
                 f"{answers.files[0]} has answers to other questions than {samples.path}: "
                 f"{answers.arm.benchmark[:80]}. Take one of them away"
             )
-        found[answers.arm.method or "none"] = answers
+        found[answers.arm.intervention or "none"] = answers
     names = list(found) if wanted is None else [name or "none" for name in wanted]
     lacking = [name for name in names if name not in found]
     if lacking or not names:
@@ -216,19 +216,21 @@ def _arms(folder: Path, samples: SampleFile, wanted: Sequence[str] | None, order
 
 
 def _mixed(answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
-    """What arms have otherwise than the baseline besides their methods."""
+    """What arms have otherwise than the baseline besides their interventions."""
     base, *others = answers.items()
     found = []
     for name, own in others:
-        changes = [change for change in base[1].arm.changes(own.arm) if not change.startswith(("method", "revision"))]
+        changes = [
+            change for change in base[1].arm.changes(own.arm) if not change.startswith(("intervention", "revision"))
+        ]
         if changes:
             found.append({"arm": name, "part": None, "text": f"was made with other settings: {'; '.join(changes)}"})
     return found
 
 
-def _left_out(folder: Path) -> list[dict[str, Any]]:
+def _skipped_images(folder: Path) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("left_out*.json")):
+    for path in sorted(folder.glob("skipped_images*.json")):
         for one in json.loads(path.read_text(encoding="utf-8")):
             known = found.setdefault(one["image"], {**one, "samples": 0})
             known["samples"] += one["samples"]
@@ -236,8 +238,8 @@ def _left_out(folder: Path) -> list[dict[str, Any]]:
 
 
 def _idle(scored: Mapping[str, Any]) -> list[str]:
-    """Arms with a method that never did anything."""
-    return [arm for arm, methods in scored["activity"].items() if any(not one["active"] for one in methods)]
+    """Arms with an intervention that never did anything."""
+    return [arm for arm, interventions in scored["activity"].items() if any(not one["active"] for one in interventions)]
 
 
 def _settings(out: Path) -> dict[str, Any]:
@@ -276,7 +278,7 @@ def _print(scored: Mapping[str, Any]) -> None:
         _print_table(console, f"{scored['benchmark']}, {headline} in each part", columns, scored)
     for arm, marks in scored.get("judgements", {}).items():
         console.print(f"{arm}: " + ", ".join(f"{name} {value:.2f}" for name, value in marks.items()), markup=False)
-    for one in scored["left_out"]:
+    for one in scored["skipped_images"]:
         console.print(f"left out: {one['image']} ({one['samples']} questions): {one['reason']}", markup=False)
     for warning in scored["warnings"]:
         where = ", ".join(filter(None, (warning["arm"] or scored["benchmark"], warning["part"])))

@@ -1,4 +1,4 @@
-"""The session: what it refuses, how methods compose, what it reports, and that nothing of it stays."""
+"""The session: what it refuses, how interventions compose, what it reports, and that nothing of it stays."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from regard.mllm.interventions.var import VAR
 from regard.mllm.interventions.vdd import VDD
 from regard.mllm.interventions.vhr import VHR, head_divergence
 from regard.mllm.interventions.zerotuning import ZeroTuning
-from regard.mllm.session.edit import Edit, layer_indices
-from regard.mllm.session.layers import attention_modules
+from regard.mllm.session.contract import Edit, layer_indices
+from regard.mllm.session.model_structure import attention_modules
 from regard.mllm.session.session import intervene
 
 TEXTS = [[SINK, 5, IMAGE, 7, 8], [SINK, 9, 3, 4, IMAGE, 10, 11, 12]]
@@ -118,8 +118,8 @@ def test_a_session_in_a_session_adds_its_methods_behind(llava: TinyLVLM) -> None
     with plant_sinks(llava), intervene(llava.model, PAY) as outer:
         with intervene(llava.model, [MOVE, VHR()]) as inner:
             assert torch.equal(inner.forward(**inputs).logits, expected)
-            assert [one.method for one in inner.activity] == ["var", "vhr"]
-            assert [one.method for one in outer.activity] == ["pai"]
+            assert [one.intervention for one in inner.activity] == ["var", "vhr"]
+            assert [one.intervention for one in outer.activity] == ["pai"]
         with intervene(llava.model, PAY) as alone:
             alone.forward(**inputs)
         after = outer.forward(**inputs).logits
@@ -260,9 +260,9 @@ def test_sampling_goes_through_the_methods(llava: TinyLVLM) -> None:
     inputs = llava.inputs(TEXTS)
     options = {"max_new_tokens": 8, "do_sample": True, "temperature": 1.5}
 
-    def sample(*methods: Any) -> Tensor:
+    def sample(*interventions: Any) -> Tensor:
         torch.manual_seed(0)
-        with intervene(llava.model, methods) as session:
+        with intervene(llava.model, interventions) as session:
             return session.generate(**inputs, **options)
 
     torch.manual_seed(0)
@@ -353,7 +353,9 @@ def test_layers_that_do_not_exist_are_named(llava: TinyLVLM, layers: str, words:
 
 
 def test_something_that_is_no_method_is_refused(llava: TinyLVLM) -> None:
-    with pytest.raises((ValueError, TypeError), match=r"is no method|parameter 'methods'"):  # the tests check types too
+    with pytest.raises(
+        (ValueError, TypeError), match=r"is no intervention|parameter 'interventions'"
+    ):  # the tests check types too
         with intervene(llava.model, ["var"]):  # type: ignore[list-item]
             pass
 

@@ -93,7 +93,7 @@ def test_questions_of_files_are_asked_about_images_of_any_size(pope: Path, tmp_p
     assert (found["samples"], found["paired"], found["images"]) == (20, 20, 5)
     settings = found["settings"]["vdd:alpha=0.5"]
     assert settings["decoding"]["max_new_tokens"] == 3
-    assert settings["method"] == "vdd:alpha=0.5"
+    assert settings["intervention"] == "vdd:alpha=0.5"
     assert json.loads(settings["code"]).keys() == {"regard", "torch", "transformers"}
 
 
@@ -118,9 +118,9 @@ def test_missing_and_broken_images_are_skipped_when_asked_named_and_counted(
     for _ in range(2):  # nothing is answered again
         assert run("evaluate", *words) == 1
         found = scored(tmp_path / "out", "pope")
-        assert [(one["image"], one["samples"]) for one in found["left_out"]] == [("1.png", 4), ("3.png", 4)]
-        assert "truncated" in found["left_out"][0]["reason"]
-        assert "is not in" in found["left_out"][1]["reason"]
+        assert [(one["image"], one["samples"]) for one in found["skipped_images"]] == [("1.png", 4), ("3.png", 4)]
+        assert "truncated" in found["skipped_images"][0]["reason"]
+        assert "is not in" in found["skipped_images"][1]["reason"]
         assert (found["samples"], found["paired"]) == (20, 12)
         assert found["missing"] == {"none": 8, "vdd:alpha=0.5": 8}
     captured = capsys.readouterr()
@@ -268,7 +268,7 @@ def test_a_fix_that_does_nothing_is_said_and_fails(tmp_path: Path, capsys: pytes
     words = [*FEW[:-1], "var:dimensions=[3],threshold=11", "--out", tmp_path]
     assert run("evaluate", *words) == 1
     assert "did nothing in any sample" in capsys.readouterr().err
-    assert json.loads((tmp_path / "summary.json").read_text())["did_nothing"] == ["var:threshold=11,dimensions=[3]"]
+    assert json.loads((tmp_path / "summary.json").read_text())["inactive_arms"] == ["var:threshold=11,dimensions=[3]"]
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_a_fix_that_does_nothing_is_said_and_fails(tmp_path: Path, capsys: pytes
         (["--benchmark", "pope", "--data", "."], "has none of the files that are needed"),
         (["--benchmark", "pope:parsers=words", "--data", "."], "has no option 'parsers'; did you mean 'parser'?"),
         (["--benchmark", "chair", "--data", "."], "has none of the files"),
-        (["--fix", "vdr"], "no method is called 'vdr'; did you mean '"),
+        (["--fix", "vdr"], "no intervention is called 'vdr'; did you mean '"),
         (["--scenes", "1"], "scenes is 1; give 2 at least"),
         (["--shard", "3/2"], "the shard is '3/2'; give I/N"),
         (["--engine", "ray", "--shard", "1/2"], "makes shards of its own"),

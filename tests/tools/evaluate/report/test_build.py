@@ -300,13 +300,13 @@ def test_what_is_not_there_leaves_no_trace(page: Page, tmp_path: Path) -> None:
     data |= {"settings": {}, "versions": {}, "images": {}}
     for benchmark in data["benchmarks"]:
         scores = benchmark["scores"]
-        scores |= {"left_out": [], "warnings": [], "activity": {}, "objects": {}}
+        scores |= {"skipped_images": [], "warnings": [], "activity": {}, "objects": {}}
         for part in scores["parts"]:
             part["text"] = None
             for parser in part["parsers"].values():
                 row = next(iter(parser["metrics"].values()))
                 row[ARMS[1]] |= {"value": None, "low": None, "high": None, "difference": None}
-                parser |= {"metrics": {"odd": row}, "mcnemar": None, "said": None}
+                parser |= {"metrics": {"odd": row}, "mcnemar": None, "parsed": None}
         benchmark |= {"costs": None, "samples": []}
     (tmp_path / "report.html").write_text(build_report(data))
     for name in ("pope", "chair"):

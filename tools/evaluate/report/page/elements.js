@@ -37,26 +37,26 @@ function armName(arm) {
   return make("code", { class: "arm" }, breakable(arm));
 }
 
-// The method of an arm above its options.
+// The intervention of an arm above its options.
 function armHead(arm) {
-  const [method, ...options] = arm.split(/(?<=:)/);
+  const [intervention, ...options] = arm.split(/(?<=:)/);
   return make(
     "span",
     { class: "arm-head" },
-    make("code", { class: "arm" }, method.replace(/:$/, "")),
+    make("code", { class: "arm" }, intervention.replace(/:$/, "")),
     options.length ? make("small", {}, breakable(options.join(""))) : null,
   );
 }
 
-// The method alone, where no other arm has it.
-const METHODS = [...new Set(DATA.benchmarks.flatMap((benchmark) => benchmark.scores.arms))].map(
+// The intervention alone, where no other arm has it.
+const INTERVENTIONS = [...new Set(DATA.benchmarks.flatMap((benchmark) => benchmark.scores.arms))].map(
   (arm) => arm.split(":")[0],
 );
 
 function armShort(arm) {
-  const method = arm.split(":")[0];
-  const alone = METHODS.filter((other) => other === method).length < 2;
-  return alone && method !== arm ? make("code", { class: "arm", title: arm }, method) : armName(arm);
+  const intervention = arm.split(":")[0];
+  const alone = INTERVENTIONS.filter((other) => other === intervention).length < 2;
+  return alone && intervention !== arm ? make("code", { class: "arm", title: arm }, intervention) : armName(arm);
 }
 
 function scrollBox(label, ...children) {
@@ -173,7 +173,7 @@ const GLOSSARY = [
   [/^empty/, "lower", "Share of the answers without any text."],
   [/^at_limit/, "lower", "Share of the answers that the limit of tokens cut off."],
   [/^changed/, null, "Share of the answers that differ from the baseline's by at least one character."],
-  [/^active/, null, "Share of the answers in which a method did something at all."],
+  [/^active/, null, "Share of the answers in which an intervention did something at all."],
 ];
 
 function known(metric) {

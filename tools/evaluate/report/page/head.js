@@ -107,7 +107,7 @@ function drawWarnings() {
 
 function drawLeftOut() {
   const lists = DATA.benchmarks
-    .map(({ name, scores }) => [name, scores.left_out ?? []])
+    .map(({ name, scores }) => [name, scores.skipped_images ?? []])
     .filter(([, images]) => images.length);
   if (!lists.length) return null;
   const samplesOf = (one) => (Array.isArray(one.samples) ? one.samples.length : (one.samples ?? 0));

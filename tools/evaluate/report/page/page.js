@@ -118,7 +118,7 @@ function open(benchmark) {
       section("scores", "Scores", make("div", { class: "controls" }, Object.values(view.pickers.all)), view.scores),
       section("text-guards", "What a gain may hide", view.text),
       section("objects", "Invented objects", view.objects),
-      section("activity", "Did the methods do anything?", activityTable(benchmark)),
+      section("activity", "Did the interventions do anything?", activityTable(benchmark)),
       section("cost", "Cost", costTable(benchmark)),
       section(
         "samples",
@@ -279,7 +279,7 @@ function renderScores(now) {
           glossary(Object.keys(text)),
         ]
       : [make("p", { class: "note" }, "Text is counted for a part or for all of them pooled; choose one above.")]),
-    ...(found.said ? saidTable(benchmark, found.said) : []),
+    ...(found.parsed ? parsedTable(benchmark, found.parsed) : []),
   );
 }
 

@@ -45,7 +45,7 @@ const haystacks = new WeakMap();
 
 function contains(sample, text) {
   if (!haystacks.has(sample)) {
-    const answers = Object.values(sample.answers).flatMap((answer) => [answer.text, answer.said, ...answer.invented]);
+    const answers = Object.values(sample.answers).flatMap((answer) => [answer.text, answer.parsed, ...answer.invented]);
     haystacks.set(sample, [sample.id, sample.question, sample.truth, ...answers].join("\n").toLowerCase());
   }
   return haystacks.get(sample).includes(text.toLowerCase());
@@ -181,7 +181,7 @@ function sampleCard(benchmark, sample, only) {
   const groups = new Map();
   for (const arm of arms) {
     const answer = sample.answers[arm];
-    const key = JSON.stringify([answer.text, answer.said, answer.correct, answer.invented]);
+    const key = JSON.stringify([answer.text, answer.parsed, answer.correct, answer.invented]);
     groups.set(key, [...(groups.get(key) ?? []), arm]);
   }
   const album = [];
@@ -217,8 +217,8 @@ function sampleCard(benchmark, sample, only) {
         { class: "who" },
         names.map((arm) => make("div", {}, armShort(arm), arm === baseline ? make("small", {}, "baseline") : null)),
         result,
-        answer.said && answer.said.length <= 12 && answer.correct !== null
-          ? make("small", {}, `read as \u201c${answer.said}\u201d`)
+        answer.parsed && answer.parsed.length <= 12 && answer.correct !== null
+          ? make("small", {}, `read as \u201c${answer.parsed}\u201d`)
           : null,
         missing ? make("small", {}, `without ${counted(missing, "word")} of the baseline`) : null,
       ),

@@ -192,11 +192,11 @@ function mcnemarTable(benchmark, rows, part, link) {
   ];
 }
 
-function saidTable(benchmark, said) {
+function parsedTable(benchmark, parsed) {
   const scores = benchmark.scores;
   const words = ["yes", "no", "unknown"];
   const lines = scores.arms
-    .filter((arm) => said[arm])
+    .filter((arm) => parsed[arm])
     .map((arm) =>
       make(
         "tr",
@@ -205,9 +205,9 @@ function saidTable(benchmark, said) {
         make(
           "td",
           { class: "plot" },
-          shareFigure(words.map((word) => [word, said[arm][`${word}_percent`]?.value ?? 0])),
+          shareFigure(words.map((word) => [word, parsed[arm][`${word}_percent`]?.value ?? 0])),
         ),
-        words.map((word) => scoreCell(said[arm][`${word}_percent`], "", 1)),
+        words.map((word) => scoreCell(parsed[arm][`${word}_percent`], "", 1)),
       ),
     );
   const columns = [
@@ -216,7 +216,7 @@ function saidTable(benchmark, said) {
     ...words.map((word) => ({ text: make("span", { class: `key key-${word}` }, `${word}, %`) })),
   ];
   return [
-    make("h3", {}, "What was said"),
+    make("h3", {}, "What was parsed"),
     table("Shares of yes and no", columns, lines, "scores"),
     make(
       "p",

@@ -1,4 +1,4 @@
-"""Methods by name and in their text form."""
+"""Interventions by name and in their text form."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from regard.mllm.interventions import (
     parse_intervention,
     parse_interventions,
 )
-from regard.mllm.session.edit import Intervention
+from regard.mllm.session.contract import Intervention
 
 
 @pytest.mark.parametrize("name", INTERVENTIONS)
 def test_every_name_of_the_table_is_a_method_of_that_name(name: str) -> None:
-    method = build_intervention(name)
-    assert isinstance(method, Intervention)
-    assert method.name == name
-    assert describe(method) == name
-    assert parse_intervention(name) == method
+    intervention = build_intervention(name)
+    assert isinstance(intervention, Intervention)
+    assert intervention.name == name
+    assert describe(intervention) == name
+    assert parse_intervention(name) == intervention
 
 
 @pytest.mark.parametrize(
@@ -39,15 +39,15 @@ def test_every_name_of_the_table_is_a_method_of_that_name(name: str) -> None:
         ("vhr:layers=[0,-1]", {"layers": (0, -1)}),
         ('vhr:layers="all,0"', {"layers": "all,0"}),
         ("vhr:layers='1:30'", {"layers": "1:30"}),
-        (" vhr : squared = True , deviation = sample ", {"squared": True, "deviation": "sample"}),
+        (" vhr : squared = True , std = sample ", {"squared": True, "std": "sample"}),
         ("vhr:outliers=false,alpha=1e1", {"outliers": False, "alpha": 10.0}),
     ],
 )
 def test_options_are_read_as_they_are_meant(text: str, options: dict[str, Any]) -> None:
-    method = parse_intervention(text)
-    assert method == build_intervention("vhr", options)
+    intervention = parse_intervention(text)
+    assert intervention == build_intervention("vhr", options)
     for key, value in options.items():
-        assert getattr(method, key) == value
+        assert getattr(intervention, key) == value
 
 
 @pytest.mark.parametrize(
@@ -61,17 +61,17 @@ def test_options_are_read_as_they_are_meant(text: str, options: dict[str, Any]) 
     ],
 )
 def test_commas_join_methods_and_what_describes_them_reads_back(text: str | list[str], names: list[str]) -> None:
-    methods = parse_interventions(text)
-    assert [method.name for method in methods] == names
-    again = ",".join(map(describe, methods))
-    assert parse_interventions(again) == methods
+    interventions = parse_interventions(text)
+    assert [intervention.name for intervention in interventions] == names
+    again = ",".join(map(describe, interventions))
+    assert parse_interventions(again) == interventions
     assert ",".join(map(describe, parse_interventions(again))) == again
 
 
 @pytest.mark.parametrize("layers", ["2", "all,0", "1,-4:", " 2:", "", "null", "0.5", 'a"b', "a'b", "[1", (1, 2), ()])
 def test_any_value_survives_its_text_form(layers: Any) -> None:
-    method = build_intervention("vhr", {"layers": layers})
-    assert parse_intervention(describe(method)) == method
+    intervention = build_intervention("vhr", {"layers": layers})
+    assert parse_intervention(describe(intervention)) == intervention
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_any_value_survives_its_text_form(layers: Any) -> None:
         ("vhr:alpha=1,5", "takes alpha as a number; got '1,5'"),
         ("vhr:alpha=1e999", "takes alpha as a number"),
         ("vhr:squared=1", "takes squared as true or false; got 1"),
-        ("vhr:deviation=none", "population or sample"),
+        ("vhr:std=none", "population or sample"),
         ("var:transfer=1.5", "from 0 to 1"),
         ("var:dimensions=[1,x]", "takes dimensions as [a whole number, ...] or null"),
         ("vhr:alpha=1,alpha=2", "alpha of vhr is given twice"),
@@ -100,8 +100,8 @@ def test_any_value_survives_its_text_form(layers: Any) -> None:
         ("vhr:alpha", "name:option=value"),
         ("vhr=2", "name:option=value"),
         ("alpha=2", "name:option=value"),
-        ("no.such.module:Method", "cannot import the method"),
-        ("regard.mllm.session.edit:Method", "cannot import the method"),
+        ("no.such.module:Method", "cannot import the intervention"),
+        ("regard.mllm.session.contract:Method", "cannot import the intervention"),
     ],
 )
 def test_a_mistake_is_named_with_what_would_do(text: str, hint: str) -> None:
