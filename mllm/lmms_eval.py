@@ -66,8 +66,8 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         revision: as in `LVLM.load`.
         template: put questions into the model's chat template.
         seed: of the draws, where a task wants some; every batch and process has its own.
-        allow_inactive: accept that an intervention did nothing for all questions. Otherwise that is an error once they are
-            answered, since the numbers would be the baseline's under another name.
+        allow_inactive: accept that an intervention did nothing for all questions. Otherwise that is an error once they
+            are answered, since the numbers would be the baseline's under another name.
         unknown: anything else, which is an error.
 
     Raises:
@@ -99,7 +99,8 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             raise ImportError('lmms-eval is not installed; pip install "regard[lmms]"')
         if unknown:
             raise ValueError(
-                f"the model regard of lmms-eval has no argument {', '.join(map(repr, unknown))}; options of an intervention "
+                f"the model regard of lmms-eval has no argument {', '.join(map(repr, unknown))}; options of an "
+                f"intervention "
                 'that hold commas are quoted, as in fix="vhr:alpha=1.5,layers=8:"'
             )
         if not str(batch_size).isdigit() or int(batch_size) < 1:
@@ -215,7 +216,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             losses = (-read.scores / read.lengths).tolist()
             for row, key in enumerate(keys):
                 for column, answer in enumerate(answers):
-                    pair = losses[row][column], bool(read.likeliest[row, column])
+                    pair = losses[row][column], bool(read.greedy[row, column])
                     for index in asked[key][answer]:
                         found[index] = _kept(pair)
                         self.cache_hook.add_partial("loglikelihood", requests[index].args, pair)
@@ -235,7 +236,8 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         if idle and not self.allow_inactive:
             raise RuntimeError(
                 f"{idle}, so the answers are the baseline's, and no numbers are given under another name. Look at the "
-                "intervention's layers and thresholds, and whether the tasks have images; allow_inactive=true accepts it"
+                "intervention's layers and thresholds, and whether the tasks have images; allow_inactive=true accepts "
+                "it"
             )
 
     def _answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:

@@ -81,8 +81,8 @@ class LVLM:
             local_files_only: do not contact the hub.
 
         Raises:
-            ValueError: no such folder, device or dtype; the model takes no images or needs its own code; files are missing;
-                the hub cannot be reached.
+            ValueError: no such folder, device or dtype; the model takes no images or needs its own code; files are
+                missing; the hub cannot be reached.
         """
         source = model_source(model)
         hub: dict[str, Any] = {"local_files_only": local_files_only}
@@ -319,7 +319,7 @@ class LVLM:
         template: bool = True,
         allow_inactive: bool = False,
     ) -> Scored:
-        """Score given answers: log probability as in `score`, length, and whether greedy decoding would begin with them.
+        """Score given answers: log probability, length, and whether greedy decoding would begin with them.
 
         Arguments and errors are those of `score`.
         """

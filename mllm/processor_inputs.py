@@ -40,7 +40,8 @@ def images_per_question(
         raise ValueError(f"images must be a list with one entry per question; got {type(images).__name__}")
     if len(images) != questions:
         raise ValueError(
-            f"{len(images)} images were given for {questions} questions; give one entry per question: an image, a list, "
+            f"{len(images)} images were given for {questions} questions; give one entry per question: an image, a "
+            f"list, "
             "or None"
         )
     entries: list[Any] = [[] if one is None else one if isinstance(one, list | tuple) else [one] for one in images]
@@ -77,7 +78,8 @@ def prompt_texts(processor: Any, questions: Sequence[str], counts: Sequence[int]
             raise ValueError(f"the prompt {question!r} needs {_number(placeholders)} ({mark}), but {missing}")
         if count > placeholders and (placeholders or (count and not template)):
             raise ValueError(
-                f"{_number(count)} given for {placeholders} placeholders in the prompt {question!r}; write {mark} at the position of "
+                f"{_number(count)} given for {placeholders} placeholders in the prompt {question!r}; write {mark} at "
+                f"the position of "
                 "each" + ("" if template else ", or let template=True put them first")
             )
         if template and getattr(processor, "chat_template", None):

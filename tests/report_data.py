@@ -1,4 +1,4 @@
-"""A realistic example of what `regard.tools.evaluate.report.build.build_report` takes: three arms, questions and captions."""
+"""Realistic data for `regard.tools.evaluate.report.build.build_report`: three arms, questions and captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from regard.tools.evaluate.report.build import data_uri
 
 __all__ = ["ARMS", "HOSTILE", "caption_samples", "example", "question_samples"]
 
-ARMS = ("none", "vdd:alpha=0.5", "rebalance:alpha=0.4,beta=0.2,gamma=1,layers=all")
+ARMS = ("none", "vdd(alpha=0.5)", 'rebalance(alpha=0.4, beta=0.2, gamma=1.0, layers="all")')
 HOSTILE = (
     "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\"> & <b>bold</b>"
 )
@@ -236,7 +236,8 @@ def _question_scores(rng: random.Random) -> dict[str, Any]:
             {
                 "arm": ARMS[1],
                 "part": "adversarial",
-                "text": "higher accuracy, f1, but yes is parsed in 50.2 % and not 58.1 % of the answers: a shift towards "
+                "text": "higher accuracy, f1, but yes is parsed in 50.2 % and not 58.1 % of the answers: a shift "
+                "towards "
                 "one answer does that, too",
             }
         ],

@@ -179,7 +179,8 @@ def same_settings(arm: Arm, other: Arm, path: Path) -> None:
     """
     if other.hash != arm.hash:
         raise ValueError(
-            f"{path} has answers with other settings: {'; '.join(other.changes(arm))}. Choose another folder, or remove "
+            f"{path} has answers with other settings: {'; '.join(other.changes(arm))}. Choose another folder, or "
+            f"remove "
             "the file"
         )
 

@@ -1,8 +1,8 @@
 """Writing answer files: JSON lines that a run appends to and that survive its interruption.
 
-There is one file per arm and shard, `NAME.jsonl` or `NAME.2-of-8.jsonl`. The first line has the settings and their hash,
-every later line an answer. A line is written at once; an incomplete last line, such as after a power cut, is removed
-when the file is opened again. Answers with other settings never share a file.
+There is one file per arm and shard, `NAME.jsonl` or `NAME.2-of-8.jsonl`. The first line has the settings and their
+hash, every later line an answer. A line is written at once; an incomplete last line, such as after a power cut, is
+removed when the file is opened again. Answers with other settings never share a file.
 """
 
 from __future__ import annotations

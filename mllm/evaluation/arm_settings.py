@@ -32,9 +32,9 @@ class Arm:
         ValueError: `decoding` has values that JSON cannot represent.
 
     Example:
-        >>> arm = Arm(benchmark="pope", model="llava", revision="1", intervention="", prompt="{}", decoding={}, code="0.1")
-        >>> arm.hash
-        ...
+        >>> arm = Arm(benchmark="b", model="m", revision="1", intervention="", prompt="{}", decoding={}, code="1")
+        >>> len(arm.hash)
+        16
     """
 
     benchmark: str
@@ -63,8 +63,9 @@ class Arm:
         """The differences to `other`, as text.
 
         Example:
-            >>> arm = Arm(benchmark="b", model="m", revision="1", intervention="", prompt="", decoding={"beams": 1}, code="1")
-            >>> arm.changes(Arm(**{**vars(arm), "intervention": "vhr", "decoding": {"beams": 5}}))
+            >>> options = {"benchmark": "b", "model": "m", "revision": "1", "prompt": "", "code": "1"}
+            >>> arm = Arm(intervention="", decoding={"beams": 1}, **options)
+            >>> arm.changes(Arm(intervention="vhr", decoding={"beams": 5}, **options))
             ["intervention '' -> 'vhr'", 'decoding beams 1 -> 5']
         """
         found = []

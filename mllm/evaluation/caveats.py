@@ -56,13 +56,15 @@ def find_caveats(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             warn(
                 arm,
                 None,
-                f"{summary['missing'][arm]} of {summary['samples']} samples have no answer; they are excluded for all arms",
+                f"{summary['missing'][arm]} of {summary['samples']} samples have no answer; they are excluded for all "
+                f"arms",
             )
         if summary["unknown"][arm]:
             warn(
                 arm,
                 None,
-                f"{summary['unknown'][arm]} answers belong to no sample; are they from another version of the benchmark?",
+                f"{summary['unknown'][arm]} answers belong to no sample; are they from another version of the "
+                f"benchmark?",
             )
     rivals = [arm for arm in summary["arms"] if arm != summary["baseline"]]
     whole = [entry for entry in summary["parts"] if entry["kind"] != "mean"][-1]

@@ -1,7 +1,7 @@
 """The samples of an evaluation on disk, so that its answers can be scored without the benchmark's data.
 
-One JSON object per line: first the benchmark with its options, then the samples in order. The file documents the samples
-of a result; a run with other samples is refused.
+One JSON object per line: first the benchmark with its options, then the samples in order. The file documents the
+samples of a result; a run with other samples is refused.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def _same(path: Path, lines: Sequence[str]) -> None:
         if old != new:
             what = "was written for" if number == 0 else "has the sample"
             raise ValueError(
-                f"{path} {what} {_short(old)}, not {_short(new)}: the folder belongs to another evaluation. Choose another "
+                f"{path} {what} {_short(old)}, not {_short(new)}: the folder belongs to another evaluation. Choose "
+                f"another "
                 "folder, or remove this one"
             )
     if len(there) != len(lines):

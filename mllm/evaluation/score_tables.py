@@ -1,6 +1,7 @@
 """Score table of several arms on the same samples: metrics with intervals, paired differences and caveats.
 
-Scores are made from sums by image (`regard.mllm.evaluation.aggregate`), so that the answers themselves are never held together.
+Scores are made from sums by image (`regard.mllm.evaluation.aggregate`), so that the answers themselves are never held
+together.
 
 Sources: Rohrbach et al. 2018, arXiv:1809.02156 (CHAIR); Li et al. 2023, arXiv:2305.10355 (POPE and its yes ratio);
 Wilson 1927, doi:10.1080/01621459.1927.10502953 (intervals of the shares of single objects).
@@ -49,34 +50,34 @@ def score(
     Args:
         samples: of the benchmark: a list, or `regard.mllm.evaluation.sample_file.SampleFile`.
         benchmark: its rules.
-        answers: of each arm by name, such as `regard.mllm.evaluation.answer_files.read_answers` gives; the first one per id
-            counts.
+        answers: of each arm by name, such as `regard.mllm.evaluation.answer_files.read_answers` gives; the first one
+            per id counts.
         baseline: the arm that others are compared with; the first one by default.
         resamples: number of resamples of images.
         seed: of the resamples.
 
     Returns:
         A summary in JSON types; undefined values are `None`. A *cell* has `value`, `low`, `high`, `undefined` (the
-        fraction of resamples in which it is undefined), `difference`, which is `None` for the baseline, or `value`, `low`,
-        `high`, `undefined`, `p`, `holm`.
+        fraction of resamples in which it is undefined), `difference`, which is `None` for the baseline, or `value`,
+        `low`, `high`, `undefined`, `p`, `holm`.
 
         - `benchmark`, `baseline`, `arms` (names, the baseline first), `resamples`, `seed`, `level` (0.95);
         - `samples`, `paired`, `images` (counts), `missing` and `unknown` (arm -> count: samples without an answer,
           answers without a sample);
         - `parts`: a list of `part`, `kind` ("part", "pooled" or "mean"), `samples`, `images`,
           `parsers`: parser -> `metrics` (metric -> arm -> cell), `mcnemar`, `parsed`, and
-          `text`: metric -> arm -> cell, for `words` and `tokens` (means), `repetition_percent` (n-grams of four words that
-          occurred before), `empty_percent`, `at_limit_percent`, `changed_percent` (answers that differ from the
+          `text`: metric -> arm -> cell, for `words` and `tokens` (means), `repetition_percent` (n-grams of four words
+          that occurred before), `empty_percent`, `at_limit_percent`, `changed_percent` (answers that differ from the
           baseline's), `active_percent` (answers in which an intervention changed something);
         - `mcnemar`: arm -> `gained`, `lost`, `p`, `holm`; or `None` where answers are not correct or wrong;
         - `parsed`: `yes_percent`, `no_percent`, `unknown_percent` -> arm -> cell; or `None` where not applicable;
         - `objects`: parser -> arm -> a list, most mentions first, of `object`, `mentions`, `answers`, `rate_percent`
           of all answers with `low` and `high` (Wilson's interval, which assumes independent answers), `beside` (objects
           in these images -> answers), `samples` (ids of the first 20);
-        - `activity`: arm -> a list of `intervention`, `answers`, `active` (counts), `rows`, `heads`, `moved`, `to_image`
-          (means), `change`, `token_change` (largest; `None` where a token was excluded);
-        - `discordant_samples`: ids of at most 200 samples to inspect, in order: those on which arms disagree or are wrong
-          under the first parser, and the first 8;
+        - `activity`: arm -> a list of `intervention`, `answers`, `active` (counts), `rows`, `heads`, `moved`,
+          `to_image` (means), `change`, `token_change` (largest; `None` where a token was excluded);
+        - `discordant_samples`: ids of at most 200 samples to inspect, in order: those on which arms disagree or are
+          wrong under the first parser, and the first 8;
         - `warnings`: a list of `arm` (or `None`), `part` (or `None`) and `text`, see `regard.mllm.evaluation.caveats`.
 
         In "mean", `mcnemar`, `parsed` and `text` are `None`.

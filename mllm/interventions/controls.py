@@ -1,7 +1,8 @@
 """Controls: simple things that no idea about images is behind, to print beside every intervention that claims one.
 
-An intervention that lowers hallucination no further than these has shown nothing: a bias towards the end of the text makes
-captions shorter, a bias against "yes" removes a bias for it, and amplified heads change a model whichever they are.
+An intervention that lowers hallucination no further than these has shown nothing: a bias towards the end of the text
+makes captions shorter, a bias against "yes" removes a bias for it, and amplified heads change a model whichever they
+are.
 """
 
 from __future__ import annotations

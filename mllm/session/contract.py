@@ -36,6 +36,7 @@ __all__ = ["Call", "Edit", "Intervention", "Prompts", "View"]
 _SPARE_COLUMNS = 128  # for generated tokens, added at a time
 
 
+@runtime_checkable
 class Call(Protocol):
     """What an intervention may know of the running call: one prompt and the tokens generated after it.
 

@@ -1,6 +1,7 @@
 """One call: a prompt, and the tokens generated after it.
 
-All state of a session lives here and is dropped with the next prompt, so nothing carries over from one image to another.
+All state of a session lives here and is dropped with the next prompt, so nothing carries over from one image to
+another.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ def intervene(
     if inactive and not allow_inactive:
         raise RuntimeError(
             f"{', '.join(inactive)} changed nothing in this session of {session.calls} "
-            f"call{'s' * (session.calls != 1)}, so the answers are the baseline's. Check the layers and thresholds, and "
+            f"call{'s' * (session.calls != 1)}, so the answers are the baseline's. Check the layers and thresholds, "
+            f"and "
             "that the prompts have images; allow_inactive=True accepts this"
         )
 
@@ -150,8 +151,8 @@ class Session:
         """`model.generate` with the interventions; same arguments and result.
 
         Raises:
-            ValueError: no `input_ids`, padding on the right, or unsupported decoding: assisted decoding, chunked prefill,
-                no cache.
+            ValueError: no `input_ids`, padding on the right, or unsupported decoding: assisted decoding, chunked
+                prefill, no cache.
         """
         config = self.model.generation_config
         for name, why in (
@@ -163,7 +164,8 @@ class Session:
                 raise ValueError(f"generate({name}=...) is not supported in a session: {why}. Leave it out")
         if not (inputs.get("use_cache", True) and config.use_cache is not False):
             raise ValueError(
-                "generate(use_cache=False) is not supported in a session: edited rows would be recomputed without their "
+                "generate(use_cache=False) is not supported in a session: edited rows would be recomputed without "
+                "their "
                 "edits. Leave it out"
             )
         if inputs.get("cache_implementation") in ("static", "offloaded_static") or inputs.get("compile_config"):
@@ -224,7 +226,8 @@ class _Engine:
         self._previous = str(self.text.config._attn_implementation)
         if "flash" in self._previous or self._previous.startswith(("flex", "paged")):
             raise ValueError(
-                f"attn_implementation {self._previous!r} of the language model does not expose attention weights; load the "
+                f"attn_implementation {self._previous!r} of the language model does not expose attention weights; "
+                f"load the "
                 "model with attn_implementation='sdpa'"
             )
         if any(getattr(module, "_compiled_call_impl", None) is not None for module in (model, self.text)):

@@ -52,7 +52,8 @@ class Stream:
         self._eos = {"eos_token_id": call.inputs["eos_token_id"]} if "eos_token_id" in call.inputs else {}
         if self._beams > 1 and any(name.startswith("pixel") for name in inputs):
             raise ValueError(
-                "beam search is not supported with a second stream that has an image, since beams are reordered; give num_beams=1"
+                "beam search is not supported with a second stream that has an image, since beams are reordered; give "
+                "num_beams=1"
             )
 
     @classmethod
@@ -93,7 +94,8 @@ class Stream:
         if ids.shape != given.shape or not bool((ids.to(given.device) == given).all()):
             raise ValueError(
                 f"the prompts with the other images, {tuple(ids.shape)}, differ from those of this call, "
-                f"{tuple(given.shape)}; bind the intervention to the same questions in the same order and batch, and to "
+                f"{tuple(given.shape)}; bind the intervention to the same questions in the same order and batch, and "
+                f"to "
                 "images of the same size"
             )
         second = {}

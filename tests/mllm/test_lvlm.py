@@ -270,7 +270,7 @@ def test_answers_that_are_read_are_likeliest_if_the_model_would_say_them(name: s
     answers = [" ".join(said[:end]) for end in (1, 4)] + ["no cat", " ".join([*said[:2], "<unk>"])]
     read = lvlm.read([photo(0)], [DOG], answers, interventions=interventions)
     assert read.lengths.tolist() == [[1, 4, 2, 3]]
-    assert read.likeliest.tolist() == [[True, True, said[:2] == ["no", "cat"], False]]
+    assert read.greedy.tolist() == [[True, True, said[:2] == ["no", "cat"], False]]
     assert read.active == {intervention.name for intervention in interventions}
     torch.testing.assert_close(read.scores, lvlm.score([photo(0)], [DOG], answers, interventions=interventions))
 

@@ -1,4 +1,4 @@
-"""The part of `regard benchmark` for vision-language models: what interventions cost at the prompt and at every new token.
+"""`regard benchmark lvlm`: time of interventions for the prefill and for every new token, and peak memory.
 
 The baseline is a session without interventions; `regard.tools.evaluate.costs` tells how it is measured.
 """

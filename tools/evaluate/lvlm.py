@@ -39,8 +39,16 @@ __all__ = ["FIXES", "run"]
 
 #: What is compared where no fix is named: interventions, and controls without any idea behind them.
 FIXES = [
-    *("var", "vhr:alpha=1.5", "rebalance:alpha=0.4,beta=0.2,gamma=1,layers=all", "pai:gamma=1,layers=all", "vcd"),
-    *("vdd:alpha=0.5", "end_bias:amount=1", "word_bias:amount=-1", "random_heads:alpha=1.5", "image_scale:factor=2"),
+    "var",
+    "vhr(alpha=1.5)",
+    'rebalance(alpha=0.4, beta=0.2, gamma=1, layers="all")',
+    'pai(gamma=1, layers="all")',
+    "vcd",
+    "vdd(alpha=0.5)",
+    "end_bias(amount=1)",
+    "word_bias(amount=-1)",
+    "random_heads(alpha=1.5)",
+    "image_scale(factor=2)",
 ]
 _BATCH = 8
 _EMBEDDED_BATCH = 100
@@ -173,7 +181,7 @@ def _interventions(fixes: Sequence[str]) -> dict[str, tuple[Intervention, ...]]:
     for fix in fixes:
         if fix != "none":
             own = parse_interventions(fix)
-            found[",".join(map(describe, own))] = own
+            found[describe(own)] = own
     return found
 
 

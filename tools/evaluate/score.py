@@ -1,7 +1,7 @@
 """`regard score`: tables and a report from answers that are there already, without a model.
 
-FOLDER/summary.json has, for each benchmark, what `regard.mllm.evaluation.score_tables.score` gives, the settings of its arms and
-what was left out; FOLDER/report.html shows it. Both say the same whenever the same answers are scored.
+FOLDER/summary.json has, for each benchmark, what `regard.mllm.evaluation.score_tables.score` gives, the settings of its
+arms and what was left out; FOLDER/report.html shows it. Both say the same whenever the same answers are scored.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def run(settings: AskSettings) -> int:
     no_plot = why_no_plot(lvlm, image, settings)
     answers: dict[str, Answer] = {}
     for interventions in [(), *fixes]:
-        name = ",".join(map(describe, interventions)) or "baseline"
+        name = describe(interventions) or "baseline"
         answers[name] = lvlm.answer(
             [image],
             [settings.question],

@@ -56,7 +56,7 @@ def test_descriptions_cover_invent_and_fall_into_traps(tmp_path: Path) -> None:
     sample = AMBER().samples(repository(tmp_path))[0]
     one = AMBER().count(sample, "The image shows two puppies and a kitten. A chair.")["amber"]
     metrics = AMBER().metrics({name: np.array(value) for name, value in one.numbers.items()})
-    assert one.parsed == ("picture", "puppy", "kitten")
+    assert one.parsed == ("image", "puppy", "kitten")
     assert one.invented == ("kitten",)
     assert metrics["chair_percent"] == pytest.approx(100 / 3)
     assert [metrics[f"{name}_percent"] for name in ("cover", "hal", "cog")] == [50, 100, 100]

@@ -146,10 +146,10 @@ def test_reading_leaves_an_unfinished_line_out_and_alone(tmp_path: Path) -> None
     [
         (b"{", "is damaged"),
         (b"", "is damaged"),
-        (b"3", "a table is expected"),
+        (b"3", "a JSON object is expected"),
         (b"[" * 100_000, "is damaged"),
         (b'{"id": "\xff"}', "is not UTF-8.*at byte 8"),
-        (b'{"id": "x"}', "is no answer"),
+        (b'{"id": "x"}', "is not an answer"),
         (b'{"id": 3, "text": "", "tokens": 1, "at_limit": false, "activity": []}', "id is int"),
         (b'{"id": "x", "text": "", "tokens": true, "at_limit": false, "activity": []}', "tokens is bool"),
         (b'{"id": "x", "text": "", "tokens": 1, "at_limit": false, "activity": [{"moved": NaN}]}', "NaN"),
@@ -261,7 +261,7 @@ def test_arms_whose_names_begin_alike_stay_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a.0-of-2", "a b"])
 def test_a_name_that_is_no_name_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="no name for a file"):
+    with pytest.raises(ValueError, match="not a valid name of an answer file"):
         AnswerWriter(tmp_path, name, ARM)
     assert list(tmp_path.iterdir()) == []
 

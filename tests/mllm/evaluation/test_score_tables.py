@@ -65,8 +65,8 @@ class Captions:
         return []
 
     def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
-        parsed = [word for word in answer.split() if word in ("cat", "dog", "cup", "bed")]
-        invented = [word for word in parsed if word not in sample.truth]
+        parsed = [equal those of the baseline in answer.split() if word in ("cat", "dog", "cup", "bed")]
+        invented = [equal those of the baseline in parsed if word not in sample.truth]
         found = set(parsed) & set(sample.truth)
         parts = {"invented": invented, "parsed": parsed, "found": found, "there": sample.truth}
         numbers = {name: float(len(words)) for name, words in parts.items()}
@@ -281,10 +281,10 @@ LONG = "there is a cat beside a cup and a dog lies under the bed"
 @pytest.mark.parametrize(
     ("say", "more", "reason"),
     [
-        (lambda index, sample: "a cat and a cup", {}, "5.0 words and not 14.0"),
-        (lambda index, sample: "a cat and a cup stand there " * 4, {}, "words and not"),
+        (lambda index, sample: "a cat and a cup", {}, "5.0 words instead of 14.0"),
+        (lambda index, sample: "a cat and a cup stand there " * 4, {}, "words instead of"),
         (lambda index, sample: "there is a cat beside a thing that is on some table here", {}, "recall_percent falls"),
-        (lambda index, sample: "cat cup cat cup cat cup cat cup cat cup cat cup cat", {}, "repeats itself"),
+        (lambda index, sample: "cat cup cat cup cat cup cat cup cat cup cat cup cat", {}, "is repetition"),
         (
             lambda index, sample: (
                 "" if index % 4 == 0 else "there is one cat beside a cup and that is really all that I see here"
@@ -295,7 +295,7 @@ LONG = "there is a cat beside a cup and a dog lies under the bed"
         (
             lambda index, sample: "there is one cat beside a cup and that is all I see",
             {"at_limit": True},
-            "limit of tokens",
+            "token limit",
         ),
     ],
 )
@@ -323,7 +323,7 @@ def test_a_gain_that_comes_with_another_yes_share_is_doubted() -> None:
     eager = answers(QUESTIONS, lambda index, sample: "no" if not sample.truth and index % 3 else "yes")
     careful = answers(QUESTIONS, lambda index, sample: "no" if not sample.truth and index % 10 else "yes")
     told = warned(score(QUESTIONS, YesNo(), {"base": eager, "fix": careful}, resamples=100), "fix")
-    assert "higher accuracy_percent, but yes is parsed in" in told
+    assert "higher accuracy_percent, but 50.0 % of the answers are yes" in told
 
 
 def test_a_shift_is_told_with_what_d_prime_says_where_that_can_be_told() -> None:
@@ -337,7 +337,7 @@ def test_a_shift_is_told_with_what_d_prime_says_where_that_can_be_told() -> None
     for arm in arms.values():  # some yes is missed by all arms
         arm[0] = replace(arm[0], text="no")
     told = score(POPE_LIKE, POPE(), arms, resamples=100)
-    assert "a shift towards one answer does that, too; d', which such a shift does not move" in warned(told, "fix")
+    assert "a shift towards one answer has the same effect; d', which is invariant to such a shift" in warned(told, "fix")
     arms = {"base": shifted(2, 1), "fix": shifted(10_000, 1)}
     arms["fix"] = [
         replace(one, text="yes" if asked.truth == "yes" else "no")
@@ -359,7 +359,7 @@ def test_a_gain_at_the_same_yes_share_is_not_doubted() -> None:
 def test_an_arm_that_answers_word_for_word_like_the_baseline_is_named() -> None:
     idle = [replace(one, activity=[{"heads": 0, "token_change": 0.0}]) for one in ARMS["base"]]
     summary = score(QUESTIONS, YesNo(), {"base": ARMS["base"], "copy": ARMS["base"], "idle": idle}, resamples=50)
-    assert "word for word" in warned(summary, "copy")
+    assert "equal those of the baseline" in warned(summary, "copy")
     assert "did nothing" in warned(summary, "idle")
     difference = summary["parts"][0]["parsers"]["loose"]["metrics"]["accuracy_percent"]["copy"]["difference"]
     assert (difference["value"], difference["p"], difference["holm"]) == (0, 1, 1)
@@ -367,7 +367,7 @@ def test_an_arm_that_answers_word_for_word_like_the_baseline_is_named() -> None:
 
 def test_few_images_are_named() -> None:
     summary = score(SCENES[:9], Captions(), {"base": answers(SCENES[:9], lambda *_: "cat")}, resamples=50)
-    assert [one["text"] for one in summary["warnings"]] == ["9 images only: intervals are rough, and rather too narrow"]
+    assert [one["text"] for one in summary["warnings"]] == ["9 images only; intervals are rough and tend to be too narrow"]
 
 
 def test_objects_that_are_not_there_are_told_with_what_is_beside_them() -> None:
@@ -384,7 +384,7 @@ def test_objects_that_are_not_there_are_told_with_what_is_beside_them() -> None:
         {"object": "cup", "mentions": 1, "answers": 1, "beside": {}, "samples": ["2"]},
     ]
     for row in found["base"]:
-        expected = stats.binomtest(row["answers"], 3).proportion_ci(intervention="wilson")
+        expected = stats.binomtest(row["answers"], 3).proportion_ci(method="wilson")
         assert (row["low"], row["high"]) == pytest.approx((100 * expected.low, 100 * expected.high))
         assert row["rate_percent"] == pytest.approx(100 * row["answers"] / 3)
 
@@ -420,8 +420,8 @@ def test_right_or_wrong_is_no_question_of_captions() -> None:
 @pytest.mark.parametrize(
     ("samples", "arms", "baseline", "message"),
     [
-        (QUESTIONS, {}, None, "none of the arms"),
-        (QUESTIONS, ARMS, "bast", "'bast' is none of the arms: base, good, same"),
+        (QUESTIONS, {}, None, "not among the arms"),
+        (QUESTIONS, ARMS, "bast", "'bast' is not among the arms: base, good, same"),
         (QUESTIONS, {"a": ARMS["base"][:3], "b": ARMS["base"][3:]}, None, "answered: a 3, b 317, of 320"),
         ([*QUESTIONS, QUESTIONS[3]], ARMS, None, "'random/3' of yesno occurs twice"),
     ],

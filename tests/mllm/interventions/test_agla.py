@@ -56,7 +56,7 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def prompt_batch() -> PromptBatch:
+def asked() -> PromptBatch:
     return PromptBatch(tiny_lvlm("llava"), TEXTS, QUESTIONS, [[photo(0)], [photo(1, (33, 70))]])
 
 
@@ -155,7 +155,7 @@ def test_a_method_that_is_not_bound_says_what_it_needs() -> None:
 def test_inputs_of_other_prompts_are_refused() -> None:
     tiny = tiny_lvlm("llava")
     for texts in (TEXTS[:1], TEXTS[::-1]):
-        with pytest.raises(ValueError, match="not those of this call"):
+        with pytest.raises(ValueError, match="differ from those of this call"):
             run(tiny, AGLA(inputs=tiny.inputs(texts)), tiny.inputs(TEXTS))
 
 

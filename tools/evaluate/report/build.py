@@ -33,8 +33,8 @@ def build_report(data: Mapping[str, Any]) -> str:
         data: JSON's types; numbers that are not finite count as `None`, which is shown as "-".
 
             - `title`, `settings` (name -> value), `versions` (name -> str);
-            - `benchmarks`, a list of `name`, `scores` (what `regard.mllm.evaluation.score_tables.score` gives), `costs`,
-              `samples`;
+            - `benchmarks`, a list of `name`, `scores` (what `regard.mllm.evaluation.score_tables.score` gives),
+              `costs`, `samples`;
             - `costs`: `None`, or `device`, `samples`, `new_tokens`, and `arms`: arm -> `prompt_ms`, `token_ms`,
               `tokens_per_second`, `mb`, and `ratio` to the first arm: `prompt`, `token` and `tokens_per_second` are
               quartiles with the median between, `mb` is a number or `None`;
