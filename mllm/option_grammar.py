@@ -26,7 +26,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..class_names import nearest
+from ..class_names import choices
 
 __all__ = ["build", "call_text", "check_options", "parse_calls"]
 
@@ -184,6 +184,8 @@ def _arguments(name: str, brackets: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for keyword in call.keywords:
         assert keyword.arg is not None
+        if keyword.arg in options:
+            raise ValueError(f"the option {keyword.arg!r} of {name} is given twice in {brackets}")
         try:
             options[keyword.arg] = ast.literal_eval(keyword.value)
         except (ValueError, TypeError, RecursionError):
@@ -225,9 +227,7 @@ def _checked(known: Mapping[str, Any], what: str, options: Mapping[str, Any]) ->
     chosen = {}
     for key, value in options.items():
         if key not in known:
-            raise ValueError(
-                f"the {what} has no option {key!r}; {nearest(key, known)}Its options: {', '.join(known) or 'none'}"
-            )
+            raise ValueError(f"the {what} has no option {key!r}; {choices(key, known, 'see its documentation')}")
         if isinstance(value, list):
             value = tuple(value)
         elif type(value) in (int, float) and not _fits(known[key], value):

@@ -92,9 +92,9 @@ def check_interventions(text: str) -> None:
         ValueError: as `parse_interventions`, for what is checked here.
 
     Example:
-        >>> check_interventions("vhr(alfa=2)")
+        >>> check_interventions("vcd(alfa=2)")
         Traceback (most recent call last):
-        ValueError: the intervention vhr has no option 'alfa'; did you mean 'alpha'? Its options: alpha, layers, ...
+        ValueError: the intervention vcd has no option 'alfa'; did you mean 'alpha'? Known: alpha, plausible, step, seed
     """
     for name, options in _named([text]):
         check_name(name, "intervention", INTERVENTIONS)

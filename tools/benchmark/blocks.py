@@ -1,7 +1,7 @@
 """`regard benchmark`: time and peak memory of attention blocks alone, and of whole models with them.
 
-Figures are ratios taken side by side; see `regard.tools.benchmark.profiler` for how. A block alone is measured here, beside
-its plain formulation and softmax attention; models are measured in `regard.tools.benchmark.hosts`, fixes of
+Figures are ratios taken side by side; see `regard.tools.benchmark.profiler` for how. A block alone is measured here,
+beside its plain formulation and softmax attention; models are measured in `regard.tools.benchmark.hosts`, fixes of
 vision-language models in `regard.tools.benchmark.lvlm`, multiple-instance heads in `regard.tools.benchmark.heads`,
 in `regard.tools.benchmark.large_bags` on bags that do not fit, readers of slides in `regard.tools.benchmark.slides`,
 and networks that restore images in `regard.tools.benchmark.restorers`.

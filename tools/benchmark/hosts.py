@@ -1,8 +1,8 @@
 """The half of `regard benchmark` for whole models: every block in every host, beside the host as it is.
 
 A host and all its twins take turns, so that the ratios hold whatever else the machine does. GMACs are multiply-adds
-of one inference, counted as they are executed (see `regard.tools.benchmark.profiler`), half of what is called FLOPs elsewhere.
-A training pass is forward and backward without the optimiser's step. Weights are random.
+of one inference, counted as they are executed (see `regard.tools.benchmark.profiler`), half of what is
+called FLOPs elsewhere. A training pass is forward and backward without the optimiser's step. Weights are random.
 """
 
 from __future__ import annotations

@@ -344,7 +344,11 @@ def test_embeddings_without_ids_are_refused(llava: TinyLVLM) -> None:
 
 @pytest.mark.parametrize(
     ("layers", "words"),
-    [("9", "layer 9 .* does not exist; the model has 4 layers, 0 to 3"), ("2:2", "select none"), ("two", "cannot parse")],
+    [
+        ("9", "layer 9 .* does not exist; the model has 4 layers, 0 to 3"),
+        ("2:2", "select none"),
+        ("two", "cannot parse"),
+    ],
 )
 def test_layers_that_do_not_exist_are_named(llava: TinyLVLM, layers: str, words: str) -> None:
     with intervene(llava.model, PAI(layers=layers), allow_inactive=True) as session:
