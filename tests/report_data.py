@@ -205,7 +205,7 @@ def _question_scores(rng: random.Random) -> dict[str, Any]:
         return {
             "metrics": metrics(lift),
             "mcnemar": dict(zip(ARMS[1:], tests, strict=True)) if whole else None,
-            "parsed": {arm: {f"{word}_percent": rows[word][arm] for word in parsed} for arm in ARMS} if whole else None,
+            "parsed": {f"{word}_percent": rows[word] for word in parsed} if whole else None,
         }
 
     def part(name: str, kind: str, samples: int, lift: float) -> dict[str, Any]:
@@ -236,9 +236,8 @@ def _question_scores(rng: random.Random) -> dict[str, Any]:
             {
                 "arm": ARMS[1],
                 "part": "adversarial",
-                "text": "higher accuracy, f1, but yes is parsed in 50.2 % and not 58.1 % of the answers: a shift "
-                "towards "
-                "one answer does that, too",
+                "text": "higher accuracy, f1, but 50.2 % of the answers are yes instead of 58.1 %; a shift towards one "
+                "answer has the same effect",
             }
         ],
     )

@@ -39,7 +39,7 @@ def test_the_same_questions_leave_the_file_alone_and_others_are_refused(tmp_path
     others = [replace(SAMPLES[0], truth="yes"), *SAMPLES[1:]]
     with pytest.raises(ValueError, match=r'has the sample .*"truth": "no".*, not .*"truth": "yes"'):
         write(path, others)
-    with pytest.raises(ValueError, match="has 10 questions and not 4"):
+    with pytest.raises(ValueError, match="has 10 samples, not 4"):
         write(path, SAMPLES[:4])
     with pytest.raises(ValueError, match="was made with"):
         write_samples(path, "pope", {"parser": "official"}, SAMPLES)

@@ -206,7 +206,7 @@ def test_a_method_that_never_fires_is_an_error(llava: TinyLVLM) -> None:
     with intervene(llava.model, [PAY, nothing_so_strong], allow_inactive=True) as session:
         session.generate(**inputs, max_new_tokens=2)
         assert [one.active for one in session.activity] == [True, False]
-        assert str(session.activity[1]) == "var: did nothing"
+        assert str(session.activity[1]) == "var: inactive"
 
 
 def test_a_text_without_image_is_left_alone(llava: TinyLVLM) -> None:

@@ -124,7 +124,7 @@ def test_missing_and_broken_images_are_skipped_when_asked_named_and_counted(
         assert (found["samples"], found["paired"]) == (20, 12)
         assert found["missing"] == {"none": 8, "vdd(alpha=0.5)": 8}
     captured = capsys.readouterr()
-    assert "left out: 1.png (4 questions)" in captured.out
+    assert "skipped: 1.png (4 samples)" in captured.out
     assert "they are skipped" in captured.err
     (pope / "1.png").unlink()
     assert run("evaluate", *POPE, "--data", pope, "--out", tmp_path / "else") == 2
@@ -267,7 +267,7 @@ def test_another_fix_joins_the_ones_that_are_there(tmp_path: Path) -> None:
 def test_a_fix_that_does_nothing_is_said_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*FEW[:-1], "var:dimensions=[3],threshold=11", "--out", tmp_path]
     assert run("evaluate", *words) == 1
-    assert "did nothing in any sample" in capsys.readouterr().err
+    assert "was inactive in all samples" in capsys.readouterr().err
     inactive = json.loads((tmp_path / "summary.json").read_text())["inactive_arms"]
     assert inactive == ["var(threshold=11.0, dimensions=[3])"]
 

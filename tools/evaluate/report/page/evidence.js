@@ -77,7 +77,7 @@ function objectTable(benchmark, parser, arms, showAll, link) {
     ["rate, %", "number"],
     ["mentions", "number"],
     ["answers", "number"],
-    ["stands beside (answers)", ""],
+    ["objects in these images (answers)", ""],
   ];
   const element = scrollBox(
     "Invented objects",
@@ -116,7 +116,7 @@ function activityTable(benchmark) {
           "td",
           { class: "number" },
           `${whole(row.active)} of ${whole(row.answers)}${share}`,
-          idle ? make("span", { class: "badge warn" }, "did nothing") : null,
+          idle ? make("span", { class: "badge warn" }, "inactive") : null,
         ),
         ["rows", "heads", "moved", "to_image", "change", "token_change"].map((name) => numeric(shortly(row[name]))),
       );
@@ -129,17 +129,17 @@ function activityTable(benchmark) {
     "active in answers",
     { text: "rows", note: "edited" },
     { text: "heads", note: "edited" },
-    { text: "attention moved", note: "share, summed" },
+    { text: "attention moved", note: "mass, summed" },
     { text: "of it to the image", note: "negative: away" },
     { text: "change of scores", note: "attention, largest" },
-    { text: "change of scores", note: "next word, largest" },
+    { text: "change of logits", note: "next token, largest" },
   ];
   return [
     table("Activity of the interventions", columns, lines),
     make(
       "p",
       { class: "note" },
-      "Means over the answers, as the interventions counted them while they worked. An intervention that was active nowhere has the baseline\u2019s figures, and proves nothing.",
+      "Means over the answers, recorded during generation. An inactive intervention has the baseline\u2019s scores and is no evidence.",
     ),
   ];
 }

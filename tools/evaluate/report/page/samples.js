@@ -3,13 +3,13 @@
 const PAGE = 20;
 
 const OUTCOMES = {
-  gained: ["right, and the baseline wrong (gained)", (own, base) => own.correct === true && base.correct === false],
-  lost: ["wrong, and the baseline right (lost)", (own, base) => own.correct === false && base.correct === true],
+  gained: ["correct, baseline wrong (gained)", (own, base) => own.correct === true && base.correct === false],
+  lost: ["wrong, baseline correct (lost)", (own, base) => own.correct === false && base.correct === true],
   all_wrong: ["all arms wrong", null],
-  changed: ["another text than the baseline\u2019s", (own, base) => own.text !== base.text],
+  changed: ["text differs from the baseline", (own, base) => own.text !== base.text],
   invents: ["invents an object", (own) => own.invented.length > 0],
-  fewer: ["invents less than the baseline", (own, base) => own.invented.length < base.invented.length],
-  more: ["invents more than the baseline", (own, base) => own.invented.length > base.invented.length],
+  fewer: ["invents fewer objects than the baseline", (own, base) => own.invented.length < base.invented.length],
+  more: ["invents more objects than the baseline", (own, base) => own.invented.length > base.invented.length],
 };
 
 function armsIn(benchmark, sample) {
