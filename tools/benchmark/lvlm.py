@@ -1,6 +1,6 @@
-"""`regard benchmark lvlm`: time of interventions for the prefill and for every new token, and peak memory.
+"""`regard benchmark lvlm`: what interventions cost at the prompt and at every new token.
 
-The baseline is a session without interventions; `regard.tools.evaluate.costs` tells how it is measured.
+The baseline is a session without interventions; `regard.tools.evaluate.costs` says how it is measured.
 """
 
 from __future__ import annotations
@@ -22,21 +22,40 @@ from transformers import (
 
 from ...mllm import LVLM, parse_interventions
 from ..evaluate.costs import Prompt, measure_costs
-from ..settings import BenchmarkSettings
+from ..run.devices import choose_device
+from ..settings import BenchmarkLvlmSettings
 from .profiler import quartiles, spread
+from .report import report, torch_threads
 
-__all__ = ["lines", "measure"]
+__all__ = ["lines", "measure", "run"]
 
 _IMAGE, _SINKS, _DIMENSION = 576, (0, 30, 180, 400), 5
 
 
-def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
+def run(settings: BenchmarkLvlmSettings) -> int:
+    """Measure, print and write; the exit code is 0.
+
+    Args:
+        settings: see `BenchmarkLvlmSettings`.
+
+    Raises:
+        ValueError: a model, intervention or device is unknown, or they do not fit each other.
+    """
+    choose_device(settings.device)
+    with torch_threads(settings.threads):
+        rows = measure(settings)
+    conditions = f"{settings.device}, {settings.dtype}, batch {settings.batch}, {settings.new_tokens} new tokens"
+    report(settings, rows, lines(rows), conditions)
+    return 0
+
+
+def measure(settings: BenchmarkLvlmSettings) -> list[dict[str, Any]]:
     """A row for every model and intervention, the baseline first.
 
     Raises:
         ValueError: a model or intervention is unknown, or cannot work there.
     """
-    arms: dict[str, Any] = {"baseline": ()} | {fix: parse_interventions(fix) for fix in settings.fixes}
+    arms: dict[str, Any] = {"baseline": ()} | {fix: parse_interventions(fix) for fix in settings.fix}
     rows = []
     for name in settings.lvlms:
         model, prompt = _random(settings) if name == "random" else _loaded(name, settings)
@@ -79,13 +98,13 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def _loaded(name: str, settings: BenchmarkSettings) -> tuple[PreTrainedModel, Prompt]:
+def _loaded(name: str, settings: BenchmarkLvlmSettings) -> tuple[PreTrainedModel, Prompt]:
     lvlm = LVLM.load(name, device=settings.device, dtype=settings.dtype)
     asked = lvlm.prompt_batch([LVLM.example_image()] * settings.batch, ["describe the image ."] * settings.batch)
     return lvlm.model, (asked.inputs(), asked)
 
 
-def _random(settings: BenchmarkSettings) -> tuple[PreTrainedModel, Prompt]:
+def _random(settings: BenchmarkLvlmSettings) -> tuple[PreTrainedModel, Prompt]:
     """A LLaVA of 330 million random weights with four attention sinks, and a prompt with 576 image tokens."""
     config: Any = LlavaConfig(
         vision_config=CLIPVisionConfig(

@@ -105,8 +105,6 @@ def finish(
     Raises:
         ValueError: as `run`.
     """
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, and 10000 for publication; got {resamples}")
     folders = [path.parent for path in sorted(out.glob("*/samples.jsonl"))]
     if names is not None:
         folders = sorted(folders, key=lambda one: one.name)
@@ -162,7 +160,7 @@ def _import(settings: ScoreSettings, out: Path) -> str:
     """Import answer files into the folder; returns the name of their benchmark."""
     if settings.benchmark is None or settings.data is None:
         raise ValueError("--answers needs the samples: give --benchmark NAME and --data FOLDER")
-    name, benchmark = parse_benchmark(settings.benchmark, synonyms=settings.synonyms)
+    name, benchmark = parse_benchmark(settings.benchmark, synonyms=settings.synonyms or "")
     samples = benchmark.samples(Path(settings.data))
     read = {arm: (Path(file), read_answer_file(Path(file), samples)) for arm, file in _pairs(settings.answers)}
     out.mkdir(parents=True, exist_ok=True)

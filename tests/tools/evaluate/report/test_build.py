@@ -186,7 +186,7 @@ def page(browser: Page) -> Iterator[Page]:
 def test_the_page_tells_what_was_run_and_warns_first(page: Page) -> None:
     assert page.driver.title.startswith("Do VDD and rebalancing")
     head = page.texts("#head")[0]
-    assert head.index("Read these first: 3 warnings") < head.index("Summary") < head.index("What was run")
+    assert head.index("Read these first: 3 warnings") < head.index("Summary") < head.index("Settings of the run")
     assert "2 images skipped, with 12 samples" in head
     assert "COCO_val2014_000000016631.jpg: cannot be read: it is empty (6 samples)" in head
     assert "llava-hf/llava-1.5-7b-hf" in head

@@ -40,7 +40,7 @@ function drawHead() {
     drawLeftOut(),
     section(
       "short",
-      "In short",
+      "Summary",
       overview(DATA.benchmarks, benchmarkLink),
       make(
         "p",

@@ -136,7 +136,7 @@ function overview(benchmarks, link) {
     ["", ""],
   ];
   return scrollBox(
-    "In short",
+    "Summary",
     make(
       "table",
       { class: "overview" },
