@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy import special
 
-from .survival import pairs, risk
+from .survival import comparable_pairs, risk
 
 __all__ = ["PairedTest", "ScoredBags", "bootstrap_means", "class_scores", "paired_test", "survival_scores"]
 
@@ -121,7 +121,7 @@ def survival_scores(
         {'concordance': array([1.]), 'loss': array([1.])}
     """
     risks = risk(torch.from_numpy(logits)).double().numpy()
-    compared = pairs(torch.from_numpy(times), torch.from_numpy(events)).double().numpy()
+    compared = comparable_pairs(torch.from_numpy(times), torch.from_numpy(events)).double().numpy()
     higher = (risks[:, None] > risks) + 0.5 * (risks[:, None] == risks)
     held, total = (((weights @ matrix) * weights).sum(axis=1) for matrix in (higher * compared, compared))
     with np.errstate(invalid="ignore"):

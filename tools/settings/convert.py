@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from .types import Checked
 
 __all__ = ["ConvertSettings"]
 
 
-@dataclass(frozen=True)
-class ConvertSettings:
-    """Turn a file of the authors' weights into a folder that timm loads.
+@dataclass(frozen=True, kw_only=True)
+class ConvertSettings(Checked):
+    """Convert a file of the authors' weights to a folder that timm loads.
 
     Attributes:
-        source: the file, its path or its URL.
-        model: one of our models (regard list --kind models); null finds it by the names and shapes in the file.
-        out: folder to make; null is a folder named after the model, here.
-        sha256: what the file must have, to be sure that it is the one you mean.
+        source: path or URL of the file.
+        model: one of our models (`regard list --kind models`); by default identified from the file.
+        out: folder to make; by default named after the model.
+        sha256: expected SHA-256 of the file.
         trust: read a file that holds more than tensors, in a sandbox that runs nothing of it.
-        options: the model's own keyword arguments, e.g. img_size or in_chans.
+        options: keyword arguments of the model, such as '{img_size: 384}'.
     """
 
-    source: str  # the one setting that needs no flag
-    _: KW_ONLY
+    source: str = field(metadata={"positional": True})
     model: str | None = None
     out: str | None = None
     sha256: str | None = None
     trust: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+
+    def check_together(self) -> None:
+        """A source without a scheme is a file."""
+        if not re.match(r"[a-z]+://", self.source) and not Path(self.source).is_file():
+            raise ValueError(f"there is no file of weights {self.source}; give its path or its URL")

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...heads.trained_head import TrainedHead, load_trained_head
+from ...whole_files import is_partial
 from .heatmaps.score_map import ScoreMap
 from .stage_cache import file_digest
 
@@ -77,7 +78,7 @@ class Ensemble:
             output = head(bag)
             each.append(head.probabilities(output.logits))
             if output.attention is not None:
-                maps.append(output.heat().float())
+                maps.append(output.mean_attention().float())
             patches = [head(part[:, None]).logits for part in bag.split(_BAGS)]
             alone.append(head.probabilities(torch.cat(patches)))
         votes = torch.stack(each)
@@ -123,7 +124,7 @@ def find_heads(names: Sequence[str]) -> list[Path]:
         if (place / "config.json").is_file():
             found.append(place)
             continue
-        heads = sorted(file.parent for file in place.glob("**/config.json") if ".partial" not in str(file))
+        heads = sorted(file.parent for file in place.glob("**/config.json") if not is_partial(file))
         if not heads:
             raise ValueError(
                 f"no trained head is in --head {name}; give the --out of a finished regard train with bags"

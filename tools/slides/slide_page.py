@@ -7,15 +7,13 @@ script is gone, the page shows the slide small and the images of the heatmap.
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from ...datasets.slides.grid import Grid
 from ...datasets.slides.slide import Slide, UnreadableTileError
-from ...whole_files import PARTIAL, write_atomically
+from ...whole_files import whole_folder, write_atomically
 from .heatmaps.contact_sheet import read_patch, top_patches
 from .heatmaps.files import slide_overview
 from .heatmaps.jpeg import encode_image
@@ -66,17 +64,8 @@ def write_slide_page(
         ValueError: the id names no folder, or the length is less than a tile.
     """
     target = out / "pages" / check_id(result.id)
-    partial, before = (target.with_name(f".{result.id}.{uuid4().hex}{PARTIAL}") for _ in range(2))
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(target) as partial:
         _fill(out, partial, result, slide, grid, heats, regions, max_px, top, notes)
-        if target.exists():
-            target.replace(before)
-        partial.replace(target)
-        shutil.rmtree(before, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return f"pages/{result.id}/index.html"
 
 
