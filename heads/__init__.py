@@ -1,4 +1,4 @@
-"""Heads: pooling and multiple-instance heads, one a file, and the table of their names.
+"""Multiple-instance heads, one in each file, and the table of their names.
 
 Names are imported on first use; `__init__.pyi` says from where.
 """
