@@ -49,7 +49,7 @@ def fields_read(path: Path, classes: dict[str, type]) -> Iterator[tuple[str, str
     """Name of a settings class and of a field that a module reads of it.
 
     Counted are `name.field` where the name is annotated as the class or assigned from such a field, and
-    `self.settings.field`; `asdict(settings.nested)` and `**vars(...)` read all of the nested class.
+    `self.settings.field`; `asdict(settings.nested)` reads all of the nested class.
     """
     for function in ast.walk(parsed(path)):
         if not isinstance(function, ast.FunctionDef | ast.ClassDef):
@@ -78,9 +78,11 @@ def fields_read(path: Path, classes: dict[str, type]) -> Iterator[tuple[str, str
         for node in ast.walk(function):
             if isinstance(node, ast.Attribute) and (owner := class_of(node.value)):
                 yield owner, node.attr
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("asdict", "dataclasses.asdict", "vars"):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("asdict", "dataclasses.asdict"):
                 owner = class_of(node.args[0])
-                if owner and node.args and isinstance(node.args[0], ast.Attribute | ast.Name) and "." in owner:
+                if owner and not hasattr(
+                    classes[owner], "check_together"
+                ):  # the settings of a task are only recorded so
                     yield from ((owner, field) for field in settings_hints(classes[owner]))
 
 
