@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LMMS := .venv-lmms
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test test-full test-lmms check format docs clean
 
 $(BIN)/regard: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -21,8 +22,23 @@ $(VENV)/.docs: $(BIN)/regard
 demo: $(BIN)/regard  ## train a ViT with a swapped attention beside its softmax twin
 	$(BIN)/regard demo
 
-test: $(VENV)/.test  ## the whole suite
+$(VENV)/.full: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --editable ".[test,check,benchmark,docs,huggingface,onnx,ray,wsi,zarr]"
+	touch $@
+
+$(LMMS)/.test: pyproject.toml
+	$(PYTHON) -m venv $(LMMS)
+	$(LMMS)/bin/python -m pip install --quiet --editable ".[test,lmms]"
+	touch $@
+
+test: $(VENV)/.test  ## the suite; what is skipped is named at the end
 	$(BIN)/python -m pytest -n 2
+
+test-full: $(VENV)/.full  ## the suite with all cells of its matrices; a test that is skipped counts as failed
+	$(BIN)/python -m pytest -n 2 -m "full or not full" --complete
+
+test-lmms: $(LMMS)/.test  ## the adapter for lmms-eval, beside the library itself
+	$(LMMS)/bin/python -m pytest tests/mllm/test_lmms_eval.py -m "full or not full" --complete
 
 check: $(VENV)/.test  ## lint, format and types
 	$(BIN)/ruff check .
@@ -37,4 +53,4 @@ docs: $(VENV)/.docs  ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LMMS) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache

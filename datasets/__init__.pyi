@@ -1,7 +1,7 @@
 from .albumentations_list import AlbumentationsList as AlbumentationsList
 from .classification import ClassificationData as ClassificationData
-from .images import UnreadableImageError as UnreadableImageError
-from .images import read_image as read_image
+from .image_reading import UnreadableImageError as UnreadableImageError
+from .image_reading import read_image as read_image
 from .labelled_images import SPLITS as SPLITS
 from .labelled_images import LabelledImages as LabelledImages
 from .scenes import Scene as Scene

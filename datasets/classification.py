@@ -16,7 +16,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from .images import UnreadableImageError
+from .image_reading import UnreadableImageError
 from .labelled_images import SPLITS, LabelledImages
 from .loader import EpochOrder, EvenShard, ImageLoader, TrainLoader
 from .sources import open_images

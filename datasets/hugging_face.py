@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .image_folder import split_of
+from .class_folders import split_of
 from .labelled_images import LabelledImages
 from .torchvision_sets import parse_options
 

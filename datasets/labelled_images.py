@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .images import UnreadableImageError, read_image, to_channels
+from .image_reading import UnreadableImageError, read_image, to_channels
 
 __all__ = ["SPLITS", "LabelledImages", "Picked"]
 

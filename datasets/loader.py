@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from .images import UnreadableImageError
+from .image_reading import UnreadableImageError
 from .labelled_images import LabelledImages
 
 __all__ = ["Draw", "EpochOrder", "EvenShard", "ImageLoader", "TrainLoader", "own_random"]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .class_folders import find_splits, open_class_folders
 from .hugging_face import is_saved_set, open_saved_set
 from .idx import find_idx_files, open_idx_folder
-from .image_folder import find_splits, open_image_folder
-from .image_table import TABLE_NAME, open_image_table
+from .label_table import TABLE_NAME, open_label_table
 from .labelled_images import SPLITS, LabelledImages
 from .splits import stratified_split
 
@@ -114,7 +114,7 @@ def _open(text: str, root: str | Path | None, download: bool) -> dict[str, Label
     if path.is_dir():
         return _open_folder(path)
     if path.is_file() and path.suffix.lower() == ".csv":
-        return open_image_table(path.parent, path.name)
+        return open_label_table(path.parent, path.name)
     near = difflib.get_close_matches(name, SOURCES, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     kind = "is a file, and no CSV table" if path.is_file() else "is neither a source nor a folder"
@@ -125,11 +125,11 @@ def _open_folder(folder: Path) -> dict[str, LabelledImages]:
     if is_saved_set(folder):
         return open_saved_set(folder)
     if (folder / TABLE_NAME).is_file():
-        return open_image_table(folder)
+        return open_label_table(folder)
     if find_idx_files(folder):
         return open_idx_folder(folder)
     visible = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     if not find_splits(folder) and not any((folder / name).is_dir() for name in visible):
         what = f"holds {', '.join(visible[:8])}{', ...' if len(visible) > 8 else ''}" if visible else "is empty"
         raise ValueError(f"{folder} {what}; expected {_LAYOUTS}")
-    return open_image_folder(folder)
+    return open_class_folders(folder)

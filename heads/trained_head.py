@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float, Shaped
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..whole_files import whole_folder
 from .checkpoints import read_weights
 from .contract import BagOutput, Criterion
 from .table import HEADS, build_head
@@ -119,14 +119,7 @@ def save_trained_head(head: TrainedHead, folder: str | Path, **named: Any) -> No
         >>> load_trained_head("trained").classes
         ['no', 'yes']
     """
-    target = Path(folder)
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     weights = {key: value.detach().cpu().contiguous() for key, value in head.head.state_dict().items()}
-    save_file(weights, partial / "model.safetensors")
-    if head.standardised:
-        save_file({"mean": head.mean.cpu(), "std": head.std.cpu()}, partial / "features.safetensors")
     config = {
         "head": head.name,
         "options": head.options,
@@ -138,9 +131,11 @@ def save_trained_head(head: TrainedHead, folder: str | Path, **named: Any) -> No
         "standardised": head.standardised,
         **named,
     }
-    (partial / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with whole_folder(Path(folder)) as partial:
+        save_file(weights, partial / "model.safetensors")
+        if head.standardised:
+            save_file({"mean": head.mean.cpu(), "std": head.std.cpu()}, partial / "features.safetensors")
+        (partial / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
 def load_trained_head(folder: str | Path, *, trust: bool = False) -> TrainedHead:

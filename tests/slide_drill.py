@@ -58,11 +58,11 @@ def write_slides(folder: Path, *, bad: bool = True) -> Path:
     write_slide(folder / "unscaled.tif", tissue(1), levels=(1, 4), kind="generic", tile=64)
     Image.new("RGB", (1, 1), "purple").save(folder / "dot.png")
     write_slide(folder / "one bad tile.svs", tissue(2), **own)
-    spoil_a_tile(folder / "one bad tile.svs", 45)
+    damage_tile(folder / "one bad tile.svs", 45)
     return folder
 
 
-def spoil_a_tile(slide: Path, number: int) -> None:
+def damage_tile(slide: Path, number: int) -> None:
     """Overwrite one tile of full resolution."""
     with tifffile.TiffFile(slide) as file:
         page = file.pages[0]
@@ -72,7 +72,7 @@ def spoil_a_tile(slide: Path, number: int) -> None:
         file.write(b"\x00" * length)
 
 
-def write_instruments(folder: Path) -> list[str]:
+def write_models(folder: Path) -> list[str]:
     """An encoder for patches of 32 pixels, heads of two folds, and the words that name them."""
     torch.manual_seed(0)
     vit = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 1, "num_heads": 2, "num_classes": 0}

@@ -17,7 +17,7 @@ import timm
 import torch
 from jobs import run, train
 from PIL import Image
-from slide_drill import write_instruments
+from slide_drill import write_models
 from slide_drill import write_slides as write_whole_slides
 from slide_folder import write_slides
 
@@ -190,7 +190,7 @@ def words_for_slides(words: list[str], folder: Path) -> list[str]:
     if not words:
         return ["--pages", "false"]
     write_whole_slides(folder / "slides", bad=False)
-    given = write_instruments(folder)
+    given = write_models(folder)
     tiny = dict(zip(given[::2], given[1::2], strict=True))
     small = [tiny.get(before, word) for before, word in pairwise(["", *words])]
     return [*small, *([] if "--patch" in small else ["--patch", "32"]), "--pages", "false"]

@@ -10,15 +10,15 @@ Source: create_splits_seq.py of mahmoodlab/CLAM@53e2409.
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from ...whole_files import whole_file
 from .bag import Bags, Fold
 from .folds import check_fold
-from .table import slide_name
+from .slide_table import slide_name
 
 __all__ = ["read_folds", "write_folds"]
 
@@ -117,10 +117,7 @@ def _read(path: Path, bags: Bags, places: dict[str, int]) -> Fold:
 
 
 def _write(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Written aside first, so that a file is whole or not there."""
-    aside = path.with_name(f".{path.name}.part")
-    with aside.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["", *_PARTS])
         writer.writerows(rows)
-    os.replace(aside, path)  # noqa: PTH105

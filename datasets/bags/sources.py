@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 from .bag import Bag, Bags, Instances
-from .folder import find_features
-from .table import SlideRow, read_slide_table, sort_labels
+from .feature_folder import find_features
+from .slide_table import SlideRow, read_slide_table, sort_labels
 
 __all__ = ["BAG_SETS", "open_bags"]
 
@@ -44,7 +44,7 @@ def open_bags(
     Args:
         source: a set of `BAG_SETS`, or a folder or file of features (`find_features` says which layouts); `./ucsb`
             for a folder that has the name of a set.
-        table: CSV file of the slides, see `table.py`. Without it the labels are those that the features come with
+        table: CSV file of the slides, see `slide_table.py`. Without it the labels are those that the features come with
             (ACMIL's H5), or there are none, for a prediction; slides without instances are then left out.
         label: name of the column of labels.
         classes: their names in the order of their numbers. Default: all labels, sorted; by number if all are numbers.

@@ -1,4 +1,4 @@
-"""Images to restore: pairs of spoilt and good ones, and degradations that make them.
+"""Images for restoration: pairs of low- and high-quality images, and degradations that make them.
 
 Names are imported on first use; `__init__.pyi` says from where.
 """

@@ -1,7 +1,7 @@
 from .bicubic import Degradation as Degradation
 from .crops import TrainingCrops as TrainingCrops
 from .crops import WholeImages as WholeImages
-from .data import RestorationData as RestorationData
+from .data_module import RestorationData as RestorationData
 from .degradations import DEGRADATIONS as DEGRADATIONS
 from .degradations import build_degradation as build_degradation
 from .image_pairs import open_hq_images as open_hq_images

@@ -1,12 +1,12 @@
-"""The degradations by name."""
+"""Build a degradation by name."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from ...class_names import choices
 from .albumentations_degradation import Albumentations
 from .bicubic import Bicubic, Degradation
 from .jpeg import Jpeg
@@ -15,7 +15,7 @@ from .real_world import RealWorld
 
 __all__ = ["DEGRADATIONS", "build_degradation"]
 
-#: Name in settings -> what spoils an image.
+#: Name in settings -> degradation.
 DEGRADATIONS: dict[str, type[Any]] = {
     "bicubic": Bicubic,
     "noise": Noise,
@@ -26,30 +26,28 @@ DEGRADATIONS: dict[str, type[Any]] = {
 
 
 def build_degradation(name: str, scale: int, options: Mapping[str, Any] | None = None) -> Degradation:
-    """A degradation by its name.
+    """Build a degradation.
 
     Args:
         name: one of `DEGRADATIONS`.
-        scale: how far it has to shrink.
-        options: its own options.
+        scale: factor by which it must shrink.
+        options: its options.
 
     Raises:
-        ValueError: no such degradation or option, a value out of its range, or it does not shrink so far.
+        ValueError: the degradation or an option is unknown, a value is out of range, or it cannot shrink by `scale`.
 
     Example:
         >>> build_degradation("bicubic", 4).margin
         16
     """
     if name not in DEGRADATIONS:
-        near = difflib.get_close_matches(name, DEGRADATIONS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"no degradation is called {name!r}; {hint}Known: {', '.join(DEGRADATIONS)}")
+        raise ValueError(f"no degradation is called {name!r}; {choices(name, DEGRADATIONS)}")
     cls = DEGRADATIONS[name]
     known = [field.name for field in dataclasses.fields(cls) if field.name != "scale"]
     for option in options or {}:
         if option not in known:
-            raise ValueError(f"degradation {name} has no option {option!r}; it has {', '.join(known)}")
+            raise ValueError(f"degradation {name} has no option {option!r}; {choices(option, known)}")
     try:
         return cls(scale=scale, **(options or {}))
     except TypeError as error:
-        raise ValueError(f"degradation {name} does not take {dict(options or {})}: {error}") from error
+        raise ValueError(f"degradation {name} does not accept {dict(options or {})}: {error}") from error

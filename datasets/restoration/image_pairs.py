@@ -1,4 +1,4 @@
-"""Images for restoration: files or arrays with all their bits, found in folders and matched in pairs."""
+"""Images for restoration, with 8 or 16 bits: found in folders and matched in pairs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from PIL import Image
 
-from ..images import UnreadableImageError, image_suffixes, read_image
-from .photographs import HELD_OUT, PHOTOGRAPHS, TRAINING, photograph
+from ..image_reading import UnreadableImageError, image_suffixes, read_image
+from .photographs import HELD_OUT, TRAINING, check_photograph, photograph
 
 __all__ = [
     "SourceImage",
@@ -31,12 +31,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SourceImage:
-    """A image that is read when it is asked for.
+    """An image that is read on demand.
 
     Attributes:
-        name: what it is called in tables.
-        read: gives its pixels, 8 or 16 bits, (height, width, 3).
-        path: the file; None for what is none.
+        name: its name in tables.
+        read: returns its pixels, 8 or 16 bits, (height, width, 3).
+        path: the file; None if it does not come from a file.
     """
 
     name: str
@@ -45,27 +45,27 @@ class SourceImage:
 
 
 def read_pixels(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "height width 3"]:
-    """The pixels of a file as RGB of 8 bits, or of 16 where the file has as many.
+    """Read the pixels of a file as RGB with 8 bits, or 16 where the file has them.
 
-    Transparency is laid over white and EXIF rotation applied, as in `regard.datasets.read_image`; images of 16 bits
-    are PNG or TIFF, without transparency.
+    Transparency is composited over white and EXIF rotation applied, as in `regard.datasets.read_image`; images of 16
+    bits are PNG or TIFF, without transparency.
 
     Args:
         path: the file.
 
     Raises:
-        UnreadableImageError: it is missing, damaged or no image.
+        UnreadableImageError: it is missing, damaged or not an image.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = Path(folder, "deep.png")
+        ...     file = Path(folder, "16_bits.png")
         ...     _ = cv2.imwrite(str(file), np.full((2, 3, 3), 40_000, np.uint16))
         ...     pixels = read_pixels(file)
         >>> pixels.shape, pixels.dtype, int(pixels[0, 0, 0])
         ((2, 3, 3), dtype('uint16'), 40000)
     """
-    if Path(path).suffix.lower() in (".png", ".tif", ".tiff") and _is_deep(path):
+    if Path(path).suffix.lower() in (".png", ".tif", ".tiff") and _has_16_bits(path):
         pixels = cv2.imread(os.fspath(path), cv2.IMREAD_UNCHANGED)
         if pixels is not None and pixels.dtype == np.uint16:
             if pixels.ndim == 2:
@@ -74,8 +74,8 @@ def read_pixels(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "height widt
     return np.asarray(read_image(path))
 
 
-def _is_deep(path: str | os.PathLike[str]) -> bool:
-    """Whether a file has 16 bits a channel. Pillow shows colours of a PNG as 8 bits: its header says what they are."""
+def _has_16_bits(path: str | os.PathLike[str]) -> bool:
+    """Whether a file has 16 bits a channel; for a PNG by its header, since Pillow converts its colours to 8 bits."""
     try:
         with Path(path).open("rb") as file:
             head = file.read(26)
@@ -84,19 +84,19 @@ def _is_deep(path: str | os.PathLike[str]) -> bool:
         with Image.open(path) as opened:
             bits = getattr(opened, "tag_v2", {}).get(258, (8,))
         return max(bits if isinstance(bits, tuple) else (bits,)) == 16
-    except Exception:  # `read_image` says what is wrong with it
+    except Exception:  # `read_image` reports what is wrong
         return False
 
 
 def as_floats(pixels: Shaped[np.ndarray, "height width channels"]) -> Float[np.ndarray, "height width channels"]:
-    """Pixels of 8 or 16 bits as float32 in 0-1; floats as they are."""
+    """Convert pixels of 8 or 16 bits to float32 in 0-1; floats are only cast."""
     if np.issubdtype(pixels.dtype, np.floating):
         return pixels.astype(np.float32, copy=False)
     return pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
 
 
 def to_grey(pixels: Shaped[np.ndarray, "height width 3"]) -> Shaped[np.ndarray, "height width 1"]:
-    """The luma of BT.601, rounded for whole numbers.
+    """Compute the luma of BT.601, rounded for integers.
 
     Example:
         >>> to_grey(np.array([[[255, 0, 0]]], np.uint8)).tolist()
@@ -106,48 +106,47 @@ def to_grey(pixels: Shaped[np.ndarray, "height width 3"]) -> Shaped[np.ndarray, 
     return (grey if np.issubdtype(pixels.dtype, np.floating) else np.rint(grey)).astype(pixels.dtype)
 
 
-def open_hq_images(source: str, part: Literal["train", "test"] = "train") -> list[SourceImage]:
-    """The images that a word means.
+def open_hq_images(source: str, split: Literal["train", "test"] = "train") -> list[SourceImage]:
+    """Open high-quality images.
 
     Args:
-        source: `photographs`, those that come with the package's dependencies, or `photographs:cat,china`; a folder,
-            searched with all its folders; or a file.
-        part: of `photographs`, those to learn from or those held out.
+        source: `photographs`, those bundled with scikit-image and scikit-learn; some of them, `photographs:cat,china`;
+            a folder, searched recursively; or a file.
+        split: of `photographs`, those to train on or those held out.
 
     Raises:
-        ValueError: there is no such folder, it has no images, or no such photograph is known.
+        ValueError: there is no such folder, it has no images, or a photograph is unknown.
 
     Example:
         >>> [image.name for image in open_hq_images("photographs", "test")]
         ['astronaut', 'cat', 'coffee']
     """
-    word, _, chosen = source.partition(":")
-    if word == "photographs":
-        names: Sequence[str] = HELD_OUT if part == "test" else TRAINING
+    name, _, chosen = source.partition(":")
+    if name == "photographs":
+        names: Sequence[str] = HELD_OUT if split == "test" else TRAINING
         if chosen:
             names = [name.strip() for name in chosen.split(",")]
-            unknown = [name for name in names if name not in PHOTOGRAPHS]
-            if unknown:
-                raise ValueError(f"no photograph is called {unknown[0]!r}; there are {', '.join(PHOTOGRAPHS)}")
+            for name in names:
+                check_photograph(name)
         return [SourceImage(name, partial(photograph, name)) for name in names]
     folder = Path(source)
     if folder.is_file():
         return [SourceImage(folder.name, partial(read_pixels, folder), folder)]
     if not folder.is_dir():
-        raise ValueError(f"{source} is neither a folder of images nor an image nor the word photographs")
+        raise ValueError(f"{source!r} is neither a folder of images, an image, nor 'photographs'")
     suffixes = image_suffixes()
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not paths:
-        raise ValueError(f"no images are in {folder} or its folders; an image ends in .png, .jpg, .tif, ...")
+        raise ValueError(f"there are no images in {folder} or its folders; an image ends in .png, .jpg, .tif, ...")
     return [SourceImage(path.relative_to(folder).as_posix(), partial(read_pixels, path), path) for path in paths]
 
 
-def check_sides(images: Sequence[SourceImage], least: int) -> None:
-    """See that files can be opened and have enough pixels, by their headers; the first 10,000 of them.
+def check_sides(images: Sequence[SourceImage], min_side: int) -> None:
+    """Check by their headers that files can be opened and are large enough; only the first 10,000 of them.
 
     Args:
-        images: those without a file are passed over.
-        least: least width and height in pixels.
+        images: those that are not files are skipped.
+        min_side: minimum width and height in pixels.
 
     Raises:
         ValueError: some are not images or too small; up to three are named.
@@ -160,52 +159,50 @@ def check_sides(images: Sequence[SourceImage], least: int) -> None:
             with Image.open(image.path) as opened:
                 width, height = opened.size
         except Exception as error:  # on damaged files the readers of Pillow raise nearly anything
-            wrong.append(f"{image.name} (no image: {error})")
+            wrong.append(f"{image.name} (not an image: {error})")
             continue
-        if min(width, height) < least:
+        if min(width, height) < min_side:
             wrong.append(f"{image.name} ({width} x {height})")
     if wrong:
         raise ValueError(
-            f"{len(wrong)} of {len(images)} images cannot be used, their sides must have {least} pixels: "
-            f"{', '.join(wrong[:3])}. Take them away, or choose smaller crops"
+            f"{len(wrong)} of {len(images)} images cannot be used, their sides must have {min_side} pixels: "
+            f"{', '.join(wrong[:3])}. Remove them, or choose smaller crops"
         )
 
 
-def pair_up(
-    high: Sequence[SourceImage], low: Sequence[SourceImage], scale: int
-) -> list[tuple[SourceImage, SourceImage]]:
-    """Match good images to spoilt ones by the names of their files.
+def pair_up(hq: Sequence[SourceImage], lq: Sequence[SourceImage], scale: int) -> list[tuple[SourceImage, SourceImage]]:
+    """Match high- and low-quality images by the names of their files.
 
     Names may differ in their suffix and, as in DIV2K and the test sets of papers, by an x2 at the end of the name:
-    0001.png goes with 0001x2.png, baby.png with baby_x2.png or babyx2.png.
+    0001.png matches 0001x2.png, baby.png with baby_x2.png or babyx2.png.
 
     Args:
-        high: what should come out.
-        low: what goes in.
-        scale: sides of the former over those of the latter.
+        hq: high-quality images.
+        lq: low-quality images.
+        scale: side of the former over that of the latter.
 
     Raises:
         ValueError: an image has no partner; up to three are named.
 
     Example:
-        >>> one, two = (SourceImage(name, np.empty) for name in ("a/0801.png", "a/0801x2.png"))
-        >>> [(good.name, bad.name) for good, bad in pair_up([one], [two], 2)]
+        >>> hq, lq = (SourceImage(name, np.empty) for name in ("a/0801.png", "a/0801x2.png"))
+        >>> [(high.name, low.name) for high, low in pair_up([hq], [lq], 2)]
         [('a/0801.png', 'a/0801x2.png')]
     """
-    found = {_stem(image.name): image for image in low}
-    pairs, alone = [], []
-    for image in high:
+    found = {_stem(image.name): image for image in lq}
+    pairs, unmatched = [], []
+    for image in hq:
         stem = _stem(image.name)
         endings = ("", f"x{scale}", f"_x{scale}", f"_LRBI_x{scale}")
         partner = next((found[stem + ending] for ending in endings if stem + ending in found), None)
         if partner is None:
-            alone.append(image.name)
+            unmatched.append(image.name)
         else:
             pairs.append((image, partner))
-    if alone:
+    if unmatched:
         raise ValueError(
-            f"{len(alone)} of {len(high)} images have no partner among the {len(low)} others: "
-            f"{', '.join(alone[:3])}; partners have the same name, or one that ends in x{scale}"
+            f"{len(unmatched)} of {len(hq)} images have no partner among the {len(lq)} others: "
+            f"{', '.join(unmatched[:3])}; partners have the same name, or one that ends in x{scale}"
         )
     return pairs
 
@@ -214,16 +211,16 @@ def _stem(name: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def read_pair(high: SourceImage, low: SourceImage, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both images of a pair, the good one without the rows and columns that are no multiple of `scale`.
+def read_pair(hq: SourceImage, lq: SourceImage, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read both images of a pair, the high-quality one cropped to a multiple of `scale`.
 
     Raises:
         UnreadableImageError: their sizes do not fit each other.
     """
-    good, bad = high.read(), low.read()
-    height, width = bad.shape[:2]
-    if good.shape[0] // scale not in (height, height - 1) or good.shape[1] // scale not in (width, width - 1):
-        sizes = f"{good.shape[1]} x {good.shape[0]} pixels, {low.name} has {width} x {height}"
-        raise UnreadableImageError(high.name, f"it has {sizes}: not {scale} times as many")
-    height, width = min(height, good.shape[0] // scale), min(width, good.shape[1] // scale)
-    return good[: height * scale, : width * scale], bad[:height, :width]
+    large, small = hq.read(), lq.read()
+    height, width = small.shape[:2]
+    if large.shape[0] // scale not in (height, height - 1) or large.shape[1] // scale not in (width, width - 1):
+        sizes = f"{large.shape[1]} x {large.shape[0]} pixels, {lq.name} has {width} x {height}"
+        raise UnreadableImageError(hq.name, f"it has {sizes}: not {scale} times as many")
+    height, width = min(height, large.shape[0] // scale), min(width, large.shape[1] // scale)
+    return large[: height * scale, : width * scale], small[:height, :width]

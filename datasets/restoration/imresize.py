@@ -1,8 +1,8 @@
-"""Bicubic resizing as MATLAB's `imresize` does it: what papers on super-resolution make their small images with.
+"""Bicubic resizing as MATLAB's `imresize`, by which super-resolution papers make their low-resolution images.
 
-Source: Keys 1981 (the cubic kernel, a = -1/2); where MATLAB differs from OpenCV, PyTorch and Pillow is told by its
-documentation: the kernel is widened by the factor when an image shrinks ("antialiasing"), borders are mirrored with
-the border pixel repeated, and pixel centres lie at half steps.
+Source: Keys 1981 (the cubic kernel, a = -1/2); MATLAB's documentation for the differences from OpenCV,
+PyTorch and Pillow: the kernel is widened by the factor when an image shrinks ("antialiasing"), borders are mirrored
+with the border pixel repeated, and pixel centres lie at half steps.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ def cubic(distance: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 
 
 def resized_length(length: int, scale: float | int) -> int:
-    """Length of an axis after resizing, as MATLAB rounds it: up.
+    """Compute the length of an axis after resizing; MATLAB rounds it up.
 
     Example:
         >>> resized_length(481, 1 / 2), resized_length(9, 1 / 3)
         (241, 3)
     """
-    return max(1, math.ceil(length * scale - 1e-9))  # the allowance is for 3 * (1 / 3)
+    return max(1, math.ceil(length * scale - 1e-9))  # tolerance for rounding errors, such as of 9 * (1 / 3)
 
 
 @lru_cache(maxsize=256)
 def contributions(
     length: int, new_length: int, scale: float | int
 ) -> tuple[Float[np.ndarray, "new taps"], Int[np.ndarray, "new taps"]]:
-    """For every pixel of a resized axis the weights of old pixels, which add up to 1, and which pixels they are.
+    """Compute, for every pixel of a resized axis, the weights and indices of the old pixels; weights add up to 1.
 
     Args:
         length: pixels of the axis.
@@ -54,21 +54,21 @@ def contributions(
         scale: new over old distance between pixels, above 0; below 1 the kernel is widened by 1 / `scale`.
 
     Example:
-        >>> weights, places = contributions(4, 2, 0.5)
-        >>> weights[0].round(5).tolist(), places[0].tolist()
+        >>> weights, indices = contributions(4, 2, 0.5)
+        >>> weights[0].round(5).tolist(), indices[0].tolist()
         ([-0.01172, -0.03516, 0.11328, 0.43359, 0.43359, 0.11328, -0.03516, -0.01172], [2, 1, 0, 0, 1, 2, 3, 3])
     """
     stretch = min(1.0, scale)
     centres = (np.arange(new_length) + 0.5) / scale - 0.5
     width = 4 / stretch
     taps = math.ceil(width) + 2
-    places = np.floor(centres - width / 2).astype(np.int64)[:, None] + np.arange(taps)
-    weights = stretch * cubic(stretch * (centres[:, None] - places))
+    indices = np.floor(centres - width / 2).astype(np.int64)[:, None] + np.arange(taps)
+    weights = stretch * cubic(stretch * (centres[:, None] - indices))
     weights /= weights.sum(axis=1, keepdims=True)
-    places = np.mod(places, 2 * length)
-    places = np.where(places < length, places, 2 * length - 1 - places)
+    indices = np.mod(indices, 2 * length)
+    indices = np.where(indices < length, indices, 2 * length - 1 - indices)
     kept = np.any(weights != 0, axis=0)
-    return weights[:, kept], places[:, kept]
+    return weights[:, kept], indices[:, kept]
 
 
 def resize(
@@ -79,8 +79,8 @@ def resize(
 ) -> Float[np.ndarray, "new_height new_width *channels"]:
     """Resize by MATLAB's bicubic, `imresize(image, scale)` or `imresize(image, [height width])`.
 
-    Nothing is rounded or clipped: MATLAB rounds 8-bit images after each of its two passes, the networks' authors once
-    at the end. The result is of float64 for float64 and of float32 otherwise.
+    Nothing is rounded or clipped: MATLAB rounds 8-bit images after each of its two passes, the authors of the networks
+    once at the end. The result is of float64 for float64 and of float32 otherwise.
 
     Args:
         image: any range of values.
@@ -108,17 +108,17 @@ def resize(
     else:
         scales = size[0] / height, size[1] / width
     exact = image.astype(np.promote_types(image.dtype, np.float32), copy=False)
-    for axis in sorted((0, 1), key=lambda axis: scales[axis]):  # the axis that shrinks more goes first, as there
-        weights, places = contributions(exact.shape[axis], size[axis], scales[axis])
-        exact = _along(exact, weights.astype(exact.dtype), places, axis)
+    for axis in sorted((0, 1), key=lambda axis: scales[axis]):  # MATLAB resizes the axis that shrinks more first
+        weights, indices = contributions(exact.shape[axis], size[axis], scales[axis])
+        exact = _along(exact, weights.astype(exact.dtype), indices, axis)
     return exact
 
 
-def _along(image: np.ndarray, weights: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
+def _along(image: np.ndarray, weights: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
     """Add up the weighted pixels of one axis, tap by tap, so that memory stays that of the image."""
     shape = [1] * image.ndim
     shape[axis] = len(weights)
     total = np.zeros((*image.shape[:axis], len(weights), *image.shape[axis + 1 :]), image.dtype)
     for tap in range(weights.shape[1]):
-        total += weights[:, tap].reshape(shape) * image.take(places[:, tap], axis=axis)
+        total += weights[:, tap].reshape(shape) * image.take(indices[:, tap], axis=axis)
     return total

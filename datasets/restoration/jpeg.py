@@ -1,4 +1,4 @@
-"""JPEG: the artefacts of compression, alone."""
+"""JPEG compression artefacts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Jpeg", "compress"]
 def compress(
     image: Float[np.ndarray, "height width channels"], quality: int
 ) -> Float[np.ndarray, "height width channels"]:
-    """Write as JPEG (4:2:0 for colour) and read again.
+    """Encode as JPEG (4:2:0 for colour) and decode again.
 
     Args:
         image: in 0-1, RGB or grey.
@@ -38,11 +38,11 @@ def compress(
 
 @dataclass(frozen=True, kw_only=True)
 class Jpeg:
-    """Compress as JPEG does.
+    """Compress as JPEG.
 
     Attributes:
         quality: 1-100 as in libjpeg, or a range that it is drawn from.
-        scale: 1; JPEG shrinks nothing.
+        scale: 1; JPEG does not shrink images.
 
     Raises:
         ValueError: `quality` is out of range, or `scale` is not 1.
@@ -55,15 +55,17 @@ class Jpeg:
     quality: int | Sequence[int] = 40
     scale: int = 1
 
-    #: Colours are interpolated from block to block when a file is read.
+    #: Decoding interpolates colours across blocks.
     margin = 16
-    #: Side of the blocks of a colour image.
+    #: Side of the blocks of a colour image; a crop starts at a multiple of it.
     grid = 16
 
     def __post_init__(self) -> None:
         span("quality", self.quality, 1, 100)
         if self.scale != 1:
-            raise ValueError(f"JPEG shrinks nothing; the network enlarges by {self.scale}. Take one for x1")
+            raise ValueError(
+                f"JPEG does not shrink images, but the network enlarges by {self.scale}; choose one for x1"
+            )
 
     def __call__(
         self, image: Float[np.ndarray, "height width channels"], rng: np.random.Generator

@@ -1,4 +1,4 @@
-"""Kernels of blur: Gaussians of any shape and direction, their flat and pointed forms, and the ideal low pass.
+"""Blur kernels: anisotropic, generalised and plateau-shaped Gaussians, and the ideal low pass.
 
 Source: Wang et al. 2021, arXiv:2107.10833 (Real-ESRGAN), section 3.1 and appendix; the generalised and the plateau
 form are those of Liu et al. 2020, arXiv:2005.12573.
@@ -26,16 +26,16 @@ def gaussian_kernel(
     beta: float | int = 1.0,
     plateau: bool = False,
 ) -> Float[np.ndarray, "side side"]:
-    """A Gaussian, exp(-q / 2), or exp(-q^beta / 2), or the plateau 1 / (1 + q^beta), which adds up to 1.
+    """Compute a Gaussian, exp(-q / 2), or exp(-q^beta / 2), or the plateau 1 / (1 + q^beta), normalised to sum 1.
 
-    q is the squared distance from the middle, measured by the two deviations along axes turned by `angle`.
+    q is the squared distance from the centre, in units of the two standard deviations along axes rotated by `angle`.
 
     Args:
         side: odd, in pixels.
-        sigma: deviations in pixels, above 0.
+        sigma: standard deviations in pixels, above 0.
         angle: in radians.
-        beta: above 0; below 1 more pointed, above 1 flatter.
-        plateau: which form.
+        beta: above 0; below 1 more peaked, above 1 flatter.
+        plateau: use the plateau.
 
     Raises:
         ValueError: `side` is even, or a number is not positive.
@@ -45,24 +45,24 @@ def gaussian_kernel(
         [[0.011, 0.084, 0.011], [0.084, 0.619, 0.084], [0.011, 0.084, 0.011]]
     """
     if side < 1 or side % 2 == 0:
-        raise ValueError(f"the side of a kernel is odd; it is {side}")
+        raise ValueError(f"the side of a kernel must be odd, not {side}")
     if min(*sigma, beta) <= 0:
         raise ValueError(f"sigma {sigma} and beta {beta} must be positive")
     steps = np.arange(side) - side // 2
     across, down = np.meshgrid(steps, steps)
-    along = across * np.cos(angle) + down * np.sin(angle)
-    athwart = down * np.cos(angle) - across * np.sin(angle)
-    distance = (along / sigma[0]) ** 2 + (athwart / sigma[1]) ** 2
+    along_axis = across * np.cos(angle) + down * np.sin(angle)
+    across_axis = down * np.cos(angle) - across * np.sin(angle)
+    distance = (along_axis / sigma[0]) ** 2 + (across_axis / sigma[1]) ** 2
     kernel = 1 / (1 + distance**beta) if plateau else np.exp(-0.5 * distance**beta)
     return kernel / kernel.sum()
 
 
 def sinc_kernel(side: int, cutoff: float | int) -> Float[np.ndarray, "side side"]:
-    """The ideal low pass in every direction, which rings and overshoots as sharpened and compressed images do.
+    """Compute the isotropic ideal low pass, which rings and overshoots as sharpened and compressed images do.
 
     Args:
         side: odd, in pixels.
-        cutoff: highest frequency that passes, in radians a pixel, above 0 and at most pi.
+        cutoff: highest frequency that passes, in radians per pixel, above 0 and at most pi.
 
     Raises:
         ValueError: a number is out of its range.
@@ -82,15 +82,15 @@ def sinc_kernel(side: int, cutoff: float | int) -> Float[np.ndarray, "side side"
 
 @dataclass(frozen=True, kw_only=True)
 class Blur:
-    """How the random kernel of a round of spoiling is drawn.
+    """How the random blur kernel of a round of degradation is drawn.
 
     Attributes:
-        sides: odd sides that are drawn from.
-        shares: chance of each of `SHAPES`, which add up to 1.
-        sigma: range of the deviations, in pixels.
+        sides: odd kernel sides to draw from.
+        shares: probability of each of `SHAPES`; they add up to 1.
+        sigma: range of the standard deviations, in pixels.
         generalised: range of beta of the generalised forms.
         plateau: range of beta of the plateau.
-        sinc: chance of the ideal low pass instead.
+        sinc: probability of the ideal low pass instead, 0-1.
 
     Raises:
         ValueError: the shares do not add up to 1.
@@ -110,7 +110,7 @@ class Blur:
             )
 
     def draw(self, rng: np.random.Generator) -> Float[np.ndarray, "side side"]:
-        """A kernel by chance."""
+        """Draw a kernel."""
         side = int(rng.choice(self.sides))
         if rng.random() < self.sinc:
             return self.draw_sinc(side, rng)
@@ -127,5 +127,5 @@ class Blur:
 
     @staticmethod
     def draw_sinc(side: int, rng: np.random.Generator) -> Float[np.ndarray, "side side"]:
-        """The ideal low pass with a cutoff by chance."""
+        """Draw an ideal low pass with a random cutoff."""
         return sinc_kernel(side, rng.uniform(np.pi / 3 if side < 13 else np.pi / 5, np.pi))

@@ -1,4 +1,4 @@
-"""Noise: Gaussian and Poisson, in colour or grey; and the denoising task of papers.
+"""Gaussian and Poisson noise, in colour or grey; and the standard denoising task.
 
 Source: XPixelGroup/BasicSR `degradations`, as Wang et al. 2021, arXiv:2107.10833, use them; Chen et al. 2023,
 arXiv:2309.05239, for denoising (sigma 15, 25 and 50).
@@ -16,15 +16,15 @@ __all__ = ["Noise", "gaussian_noise", "poisson_noise", "span"]
 
 
 def span(
-    name: str, value: float | Sequence[float | int] | int, least: float | int, most: float | int
+    name: str, value: float | Sequence[float | int] | int, min_value: float | int, max_value: float | int
 ) -> tuple[float, float]:
-    """A number or a pair as a range.
+    """Read a number or a pair as a range.
 
     Args:
-        name: of the option, for the error.
-        value: what was given.
-        least: lowest value that is allowed.
-        most: highest value.
+        name: name of the option, for the message.
+        value: the number, or [low, high].
+        min_value: lowest value that is allowed.
+        max_value: highest value that is allowed.
 
     Raises:
         ValueError: it is neither, not in order, or out of range.
@@ -34,8 +34,9 @@ def span(
         ((30.0, 95.0), (25.0, 25.0))
     """
     pair = list(value) if isinstance(value, Sequence) else [value, value]
-    if len(pair) != 2 or not least <= pair[0] <= pair[1] <= most:
-        raise ValueError(f"{name} is {value}; it is a number from {least:g} to {most:g}, or a range of two [low, high]")
+    if len(pair) != 2 or not min_value <= pair[0] <= pair[1] <= max_value:
+        allowed = f"a number from {min_value:g} to {max_value:g}, or a range [low, high]"
+        raise ValueError(f"{name} is {value}; expected {allowed}")
     return float(pair[0]), float(pair[1])
 
 
@@ -46,13 +47,13 @@ def gaussian_noise(
     *,
     grey: bool = False,
 ) -> Float[np.ndarray, "height width channels"]:
-    """Add Gaussian noise; nothing is clipped.
+    """Add Gaussian noise, without clipping.
 
     Args:
         image: in 0-1.
-        sigma: deviation, of 255.
-        rng: the chance.
-        grey: the same for all channels.
+        sigma: standard deviation, for pixels in 0-255.
+        rng: random generator.
+        grey: the same noise in all channels.
     """
     shape = (*image.shape[:2], 1) if grey else image.shape
     return image + (rng.standard_normal(shape, np.float32) * np.float32(sigma / 255))
@@ -65,13 +66,13 @@ def poisson_noise(
     *,
     grey: bool = False,
 ) -> Float[np.ndarray, "height width channels"]:
-    """Add what counting light would: of `n` levels each is a count, where n is the power of 2 that holds the image's.
+    """Add Poisson (shot) noise; counts are in units of 1 / n, n the power of 2 not below the number of levels.
 
     Args:
         image: in 0-1; it is rounded to 8 bits for the counts.
         strength: factor on the noise.
-        rng: the chance.
-        grey: the noise of the mean of the channels, for all of them.
+        rng: random generator.
+        grey: compute the noise of the mean of the channels, and add it to all of them.
     """
     levels = np.rint(image.clip(0, 1) * 255)
     if grey:
@@ -84,12 +85,12 @@ def poisson_noise(
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """Add Gaussian noise as papers on denoising do: the result is neither clipped nor rounded.
+    """Add Gaussian noise as in the denoising literature: the result is neither clipped nor rounded.
 
     Attributes:
-        sigma: deviation of 255, or a range that it is drawn from.
+        sigma: standard deviation, for pixels in 0-255, or a range that it is drawn from.
         grey: whether all channels get the same noise.
-        scale: 1; noise shrinks nothing.
+        scale: 1; noise does not shrink images.
 
     Raises:
         ValueError: `sigma` is out of range, or `scale` is not 1.
@@ -104,15 +105,17 @@ class Noise:
     grey: bool = False
     scale: int = 1
 
-    #: Pixels around that matter.
+    #: Pixels around a pixel that affect it.
     margin = 0
-    #: The step at which a crop may begin.
+    #: A crop starts at a multiple of this.
     grid = 1
 
     def __post_init__(self) -> None:
         span("sigma", self.sigma, 0, 255)
         if self.scale != 1:
-            raise ValueError(f"noise shrinks nothing; the network enlarges by {self.scale}. Take one for x1")
+            raise ValueError(
+                f"noise does not shrink images, but the network enlarges by {self.scale}; choose one for x1"
+            )
 
     def __call__(
         self, image: Float[np.ndarray, "height width channels"], rng: np.random.Generator

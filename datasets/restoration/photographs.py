@@ -1,8 +1,8 @@
-"""Photographs that come with scikit-image and scikit-learn: enough to train a small restorer and to try any.
+"""Photographs bundled with scikit-image and scikit-learn: enough to train a small restorer and to try any.
 
-What these say of them: astronaut, hubble and rocket are in the public domain; brick, camera, cat, coffee, grass, gravel
-and retina CC0; coins and tissue without known restrictions; china and flower CC BY 2.0 (danielbuechele and vultilion on
-Flickr); of moon and page nothing. None is copied into this package.
+Their licences, as documented there: astronaut, hubble and rocket are in the public domain; brick, camera, cat, coffee,
+grass, gravel and retina CC0; coins and tissue without known restrictions; china and flower CC BY 2.0 (danielbuechele
+and vultilion on Flickr); none is given for moon and page. None is copied into this package.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import skimage.data
 from jaxtyping import UInt8
 from sklearn.datasets import load_sample_image
 
-__all__ = ["HELD_OUT", "PHOTOGRAPHS", "TRAINING", "photograph"]
+from ...class_names import choices
 
-#: Name -> what reads it.
+__all__ = ["HELD_OUT", "PHOTOGRAPHS", "TRAINING", "check_photograph", "photograph"]
+
+#: Name -> function that reads it.
 PHOTOGRAPHS: dict[str, Callable[[], np.ndarray]] = {
     "astronaut": skimage.data.astronaut,
     "brick": skimage.data.brick,
@@ -36,27 +38,37 @@ PHOTOGRAPHS: dict[str, Callable[[], np.ndarray]] = {
     "tissue": skimage.data.immunohistochemistry,
 }
 
-#: What the embedded restorer never saw.
+#: Never seen by the embedded restorer in training.
 HELD_OUT = ("astronaut", "cat", "coffee")
 
-#: What it learnt from; retina is blown up and the sky of hubble noise, so neither teaches it anything.
+#: What it was trained on; not on retina, which is upscaled, nor on hubble, whose sky is noise.
 TRAINING = tuple(name for name in PHOTOGRAPHS if name not in (*HELD_OUT, "hubble", "retina"))
 
 
 def photograph(name: str) -> UInt8[np.ndarray, "height width 3"]:
-    """One of the photographs as RGB; grey ones have three equal channels.
+    """Read a photograph as RGB; grey ones have three equal channels.
 
     Args:
         name: one of `PHOTOGRAPHS`.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: the name is unknown.
 
     Example:
         >>> photograph("cat").shape
         (300, 451, 3)
     """
-    if name not in PHOTOGRAPHS:
-        raise ValueError(f"no photograph is called {name!r}; there are {', '.join(PHOTOGRAPHS)}")
+    check_photograph(name)
     image = np.asarray(PHOTOGRAPHS[name]())
     return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image[..., :3].copy()
+
+
+def check_photograph(name: str) -> None:
+    """Check that a photograph exists.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
+    if name not in PHOTOGRAPHS:
+        more = f"the others are {', '.join(PHOTOGRAPHS)}"
+        raise ValueError(f"no photograph is called {name!r}; {choices(name, PHOTOGRAPHS, more)}")

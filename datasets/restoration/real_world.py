@@ -1,9 +1,9 @@
-"""What images suffer in the wild: two rounds of blur, resizing, noise and JPEG, all by chance.
+"""Real-world degradation: two rounds of random blur, resizing, noise and JPEG compression.
 
 Source: Wang et al. 2021, arXiv:2107.10833 (Real-ESRGAN), section 3; the numbers are those that Real-HAT was trained
-with, XPixelGroup/HAT@1638a9a options/train/train_Real_HAT_GAN_SRx4. There a whole batch is resized alike and a pool of
-pairs mixes batches; here every crop is spoilt by itself, so no pool is needed. Their "sharper" model learns from
-sharpened targets; ours are as they are.
+with, XPixelGroup/HAT@1638a9a options/train/train_Real_HAT_GAN_SRx4. There all images of a batch are
+resized by the same factor and a pool of pairs mixes batches; here every crop is degraded separately, so no pool is
+needed. Their "sharper" model is trained on sharpened targets; here targets are unchanged.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from .noise import gaussian_noise, poisson_noise
 
 __all__ = ["RealWorld", "Round"]
 
-_WAYS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
+_INTERPOLATIONS = (cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One round of spoiling.
+    """One round of degradation.
 
     Attributes:
         blur: how its kernel is drawn.
-        blur_chance: chance that it blurs at all, 0-1.
-        resize_shares: chance to enlarge, to shrink, and to leave the size.
+        blur_rate: probability of blurring, 0-1.
+        resize_shares: probability of enlarging, of shrinking, and of keeping the size.
         resize: smallest and largest factor on the side.
-        gaussian_chance: chance of Gaussian noise, 0-1; else it is Poisson noise.
-        sigma: range of the deviation of Gaussian noise, of 255.
+        gaussian_rate: probability of Gaussian noise, 0-1; otherwise Poisson noise is added.
+        sigma: range of the standard deviation of Gaussian noise, for pixels in 0-255.
         poisson: range of the factor on Poisson noise.
-        grey_chance: chance of the same noise in all channels, 0-1.
-        quality: range of JPEG's quality.
+        grey_rate: probability of the same noise in all channels, 0-1.
+        quality: range of the JPEG quality.
     """
 
     blur: Blur = field(default_factory=Blur)
-    blur_chance: float = 1.0
+    blur_rate: float = 1.0
     resize_shares: tuple[float, float, float] = (0.2, 0.7, 0.1)
     resize: tuple[float | int, float | int] = (0.15, 1.5)
-    gaussian_chance: float = 0.5
+    gaussian_rate: float = 0.5
     sigma: tuple[float | int, float | int] = (1.0, 30.0)
     poisson: tuple[float | int, float | int] = (0.05, 3.0)
-    grey_chance: float = 0.4
+    grey_rate: float = 0.4
     quality: tuple[int, int] = (30, 95)
 
     def blurred(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Blur by chance."""
-        return _filter(image, self.blur.draw(rng)) if rng.random() < self.blur_chance else image
+        """Blur, or not, at random."""
+        return _filter(image, self.blur.draw(rng)) if rng.random() < self.blur_rate else image
 
     def resized(self, image: np.ndarray, base: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-        """Resize to a random factor of a `base` height and width, in a random way."""
+        """Resize to a random factor of a `base` height and width, by a random interpolation."""
         up, down, _ = self.resize_shares
         drawn, factor = rng.random(), 1.0
         if drawn < up:
@@ -67,8 +67,8 @@ class Round:
 
     def noisy(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Add noise of a random kind."""
-        grey = bool(rng.random() < self.grey_chance)
-        if rng.random() < self.gaussian_chance:
+        grey = bool(rng.random() < self.grey_rate)
+        if rng.random() < self.gaussian_rate:
             noisy = gaussian_noise(image, rng.uniform(*self.sigma), rng, grey=grey)
         else:
             noisy = poisson_noise(image, rng.uniform(*self.poisson), rng, grey=grey)
@@ -82,7 +82,7 @@ class Round:
 def _second() -> Round:
     return Round(
         blur=Blur(sigma=(0.2, 1.5)),
-        blur_chance=0.8,
+        blur_rate=0.8,
         resize_shares=(0.3, 0.4, 0.3),
         resize=(0.3, 1.2),
         sigma=(1.0, 25.0),
@@ -92,20 +92,20 @@ def _second() -> Round:
 
 @dataclass(frozen=True, kw_only=True)
 class RealWorld:
-    """Two rounds of spoiling, then the wanted size, in which a last low pass and JPEG come in either order.
+    """Degrade in two rounds, then resize; a last low pass and JPEG follow in random order.
 
     Attributes:
         scale: old over new side.
         first: the first round; a dict of what differs from `Round`'s defaults.
         second: likewise.
-        final_sinc: chance of the last low pass, 0-1.
+        final_sinc: probability of the last low pass, 0-1.
 
     Raises:
-        ValueError: `scale` is not a whole number from 1 on, or a round has no such option.
+        ValueError: `scale` is not an integer of at least 1, or a round has no such option.
 
     Example:
-        >>> spoilt = RealWorld(scale=4)(np.full((64, 48, 3), 0.5, np.float32), np.random.default_rng(0))
-        >>> spoilt.shape
+        >>> degraded = RealWorld(scale=4)(np.full((64, 48, 3), 0.5, np.float32), np.random.default_rng(0))
+        >>> degraded.shape
         (16, 12, 3)
     """
 
@@ -114,17 +114,17 @@ class RealWorld:
     second: dict[str, Any] = field(default_factory=dict)
     final_sinc: float = 0.8
 
-    #: The step at which a crop may begin.
+    #: A crop starts at a multiple of this.
     grid = 1
 
     def __post_init__(self) -> None:
         if self.scale < 1 or self.scale != int(self.scale):
-            raise ValueError(f"images are shrunk by a whole number from 1 on, not by {self.scale}")
+            raise ValueError(f"real_world shrinks by an integer of at least 1, not by {self.scale}")
         self._rounds()
 
     @property
     def margin(self) -> int:
-        """What keeps the borders that filters make out of a crop, mostly."""
+        """Keeps most border effects of filters out of a crop."""
         return 16 * self.scale
 
     def _rounds(self) -> tuple[Round, Round]:
@@ -135,26 +135,26 @@ class RealWorld:
 
     def __call__(
         self, image: Float[np.ndarray, "height width channels"], rng: np.random.Generator
-    ) -> Float[np.ndarray, "low_height low_width channels"]:
-        """Spoil."""
+    ) -> Float[np.ndarray, "lq_height lq_width channels"]:
+        """Degrade."""
         height, width = image.shape[:2]
         small = (max(1, height // self.scale), max(1, width // self.scale))
         first, second = self._rounds()
-        spoilt = first.resized(first.blurred(image, rng), (height, width), rng)
-        spoilt = first.compressed(first.noisy(spoilt, rng), rng)
-        spoilt = second.resized(second.blurred(spoilt, rng), small, rng)
-        spoilt = second.noisy(spoilt, rng)
+        degraded = first.resized(first.blurred(image, rng), (height, width), rng)
+        degraded = first.compressed(first.noisy(degraded, rng), rng)
+        degraded = second.resized(second.blurred(degraded, rng), small, rng)
+        degraded = second.noisy(degraded, rng)
         side = int(rng.choice(second.blur.sides))
         kernel = Blur.draw_sinc(side, rng) if rng.random() < self.final_sinc else np.ones((1, 1))
         if rng.random() < 0.5:
-            spoilt = second.compressed(_filter(_resize(spoilt, small, rng), kernel), rng)
+            degraded = second.compressed(_filter(_resize(degraded, small, rng), kernel), rng)
         else:
-            spoilt = _filter(_resize(second.compressed(spoilt, rng), small, rng), kernel)
-        return to_bits(spoilt).astype(np.float32)
+            degraded = _filter(_resize(second.compressed(degraded, rng), small, rng), kernel)
+        return to_bits(degraded).astype(np.float32)
 
 
 def _tuples(options: dict[str, Any]) -> dict[str, Any]:
-    """Lists, which YAML has, as tuples, and the options of a blur as one."""
+    """Convert the lists of YAML to tuples, and the options of a blur to a `Blur`."""
     plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     if isinstance(options.get("blur"), dict):
         plain["blur"] = Blur(**_tuples(options["blur"]))
@@ -162,11 +162,11 @@ def _tuples(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _filter(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Convolve, the image mirrored at its borders."""
+    """Convolve, with mirrored borders."""
     return cv2.filter2D(image, -1, kernel.astype(np.float32), borderType=cv2.BORDER_REFLECT_101).reshape(image.shape)
 
 
 def _resize(image: np.ndarray, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    way = _WAYS[int(rng.integers(len(_WAYS)))]
-    resized = cv2.resize(image, (size[1], size[0]), interpolation=way).reshape(*size, image.shape[2])
+    interpolation = _INTERPOLATIONS[int(rng.integers(len(_INTERPOLATIONS)))]
+    resized = cv2.resize(image, (size[1], size[0]), interpolation=interpolation).reshape(*size, image.shape[2])
     return resized.clip(0, 1)

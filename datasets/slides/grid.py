@@ -56,7 +56,7 @@ def build_grid(
     patch: int = 256,
     mpp: float = 0.5,
     overlap: float = 0.0,
-    least_tissue: float = 0.25,
+    min_tissue: float = 0.25,
     exclude: Any = None,
     align: bool = False,
 ) -> Grid:
@@ -75,7 +75,7 @@ def build_grid(
         patch: side in pixels, as the encoder takes it, from 1.
         mpp: microns per pixel of the patches, over 0.
         overlap: share of its side that a patch shares with the next one, from 0 and below 1.
-        least_tissue: share of a patch that must be tissue, 0-1; 0 keeps all that touch any.
+        min_tissue: share of a patch that must be tissue, 0-1; 0 keeps all that touch any.
         exclude: a geometry whose area does not count as tissue.
         align: start the lattice at a corner of the slide's own tiles, which reads faster where the scanned part starts
             elsewhere (MIRAX).
@@ -99,8 +99,8 @@ def build_grid(
     """
     if not (math.isfinite(overlap) and 0 <= overlap < 1):
         raise ValueError(f"overlap is a share of the side from 0 and below 1, not {overlap}")
-    if not 0 <= least_tissue <= 1:
-        raise ValueError(f"least_tissue is a share of a patch, 0-1, not {least_tissue}")
+    if not 0 <= min_tissue <= 1:
+        raise ValueError(f"min_tissue is a share of a patch, 0-1, not {min_tissue}")
     side = patch_side(slide, patch=patch, mpp=mpp)
     assert slide.mpp is not None
     step = max(1, round(side * (1 - overlap)))
@@ -112,7 +112,7 @@ def build_grid(
     inside = shapely.box(*origin, full.width, full.height)
     if not regions.is_empty and not shapely.box(*regions.bounds).within(inside):
         regions = merge([shapely.intersection(regions, inside)])
-    coordinates, tissue = _covered_places(regions, origin, side, step, least_tissue)
+    coordinates, tissue = _covered_places(regions, origin, side, step, min_tissue)
     return Grid(
         coordinates=coordinates,
         tissue=tissue,
@@ -161,7 +161,7 @@ def _origin(slide: Slide) -> tuple[int, int]:
 
 
 def _covered_places(
-    regions: Any, origin: tuple[int, int], side: int, step: int, least_tissue: float
+    regions: Any, origin: tuple[int, int], side: int, step: int, min_tissue: float
 ) -> tuple[Int[np.ndarray, "patches 2"], Float[np.ndarray, " patches"]]:
     """Corners of the patches with enough tissue, and how much they have.
 
@@ -187,7 +187,7 @@ def _covered_places(
     np.cumsum(np.cumsum(covered_area(regions, columns.astype(float), rows.astype(float)), 0), 1, out=area[1:, 1:])
     inner = area[:, right] - area[:, left]
     share = ((inner[bottom] - inner[top]) / side**2).round(9).clip(0, 1)
-    kept = share >= least_tissue if least_tissue else share > 0
+    kept = share >= min_tissue if min_tissue else share > 0
     row, column = np.nonzero(kept)
     return np.stack([xs[column], ys[row]], 1), share[row, column]
 

@@ -6,29 +6,29 @@ import cv2
 import numpy as np
 from jaxtyping import Bool
 
-__all__ = ["close_mask", "open_mask", "widen_mask"]
+__all__ = ["close_disk", "dilate_disk", "open_disk"]
 
 
-def open_mask(mask: Bool[np.ndarray, "height width"], diameter: float) -> Bool[np.ndarray, "height width"]:
+def open_disk(mask: Bool[np.ndarray, "height width"], diameter: float) -> Bool[np.ndarray, "height width"]:
     """What discs of a diameter in pixels fit into; the image goes on beyond its border."""
     if diameter < 2 or not mask.any():
         return mask
     radius = _radius(diameter)
-    return widen_mask(_distance(mask) > radius, radius)
+    return dilate_disk(_distance(mask) > radius, radius)
 
 
-def close_mask(mask: Bool[np.ndarray, "height width"], diameter: float) -> Bool[np.ndarray, "height width"]:
+def close_disk(mask: Bool[np.ndarray, "height width"], diameter: float) -> Bool[np.ndarray, "height width"]:
     """What discs of a diameter in pixels, outside of the mask, do not reach."""
-    return ~open_mask(~mask, diameter)
+    return ~open_disk(~mask, diameter)
 
 
-def widen_mask(mask: Bool[np.ndarray, "height width"], radius: float) -> Bool[np.ndarray, "height width"]:
+def dilate_disk(mask: Bool[np.ndarray, "height width"], radius: float) -> Bool[np.ndarray, "height width"]:
     """All within a radius in pixels.
 
     Example:
         >>> point = np.zeros((7, 7), bool)
         >>> point[3, 3] = True
-        >>> int(widen_mask(point, 1.0).sum()), int(open_mask(widen_mask(point, 1.0), 5.0).sum())
+        >>> int(dilate_disk(point, 1.0).sum()), int(open_disk(dilate_disk(point, 1.0), 5.0).sum())
         (5, 0)
     """
     return _distance(~mask) <= radius if mask.any() else mask

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-from .morphology import close_mask, open_mask, widen_mask
+from .morphology import close_disk, dilate_disk, open_disk
 
 __all__ = ["Marks", "find_marks"]
 
@@ -80,7 +80,7 @@ def find_marks(image: UInt8[np.ndarray, "height width 3"], spacing_um: float) ->
     dark = _grow(black, (value < 200) & (chroma < 25), stroke, halo)
     grey = _grow(_even_grey(value, chroma, stroke), (value < 232) & (chroma < 12), stroke, halo)
     edge = _touches_border(dark | grey)
-    pure = open_mask(value < 8, stroke)  # what was never scanned, wherever it is
+    pure = open_disk(value < 8, stroke)  # what was never scanned, wherever it is
     return Marks(pen=pen | (dark & ~edge & ~pure), edge=edge | pure)
 
 
@@ -104,12 +104,12 @@ def _grow(
     seed: Bool[np.ndarray, "height width"], into: Bool[np.ndarray, "height width"], stroke: float, halo: float
 ) -> Bool[np.ndarray, "height width"]:
     """Wide parts of a seed, and what is like them and near."""
-    core = open_mask(seed, stroke)
+    core = open_disk(seed, stroke)
     if not core.any():
         return core
     # No speckles of the tissue beside it, which has the hue of ink here and there.
-    grown = open_mask(core | (widen_mask(core, halo) & (seed | into)), 3.0)
-    return core | _reached(close_mask(grown, stroke), core)
+    grown = open_disk(core | (dilate_disk(core, halo) & (seed | into)), 3.0)
+    return core | _reached(close_disk(grown, stroke), core)
 
 
 def _reached(mask: Bool[np.ndarray, "height width"], core: Bool[np.ndarray, "height width"]) -> np.ndarray:

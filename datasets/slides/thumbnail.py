@@ -17,21 +17,21 @@ _BLOCK = 1024
 _SMALLEST = 64
 
 
-def read_thumbnail(slide: Slide, longest_px: int) -> tuple[UInt8[np.ndarray, "height width 3"], float]:
+def read_thumbnail(slide: Slide, max_px: int) -> tuple[UInt8[np.ndarray, "height width 3"], float]:
     """The whole slide, reduced by averaging from the coarsest level that is fine enough.
 
     It is read block by block, so that a slide without lower levels does not fill the memory. What is damaged is white.
 
     Args:
         slide: an open slide.
-        longest_px: of the longer side, in pixels; a smaller slide is not enlarged.
+        max_px: of the longer side, in pixels; a smaller slide is not enlarged.
 
     Returns:
         The image, and how many pixels of full resolution one of its pixels spans in x and in y. Its right and lower
         edge may pass over the slide by less than a pixel.
 
     Raises:
-        ValueError: `longest_px` is below 1.
+        ValueError: `max_px` is below 1.
 
     Example:
         >>> from regard.datasets.slides.image_slide import ImageSlide
@@ -42,10 +42,10 @@ def read_thumbnail(slide: Slide, longest_px: int) -> tuple[UInt8[np.ndarray, "he
         >>> canvas.shape, downsample
         ((100, 150, 3), 4.0)
     """
-    if longest_px < 1:
-        raise ValueError(f"a thumbnail has at least 1 pixel, not {longest_px}")
+    if max_px < 1:
+        raise ValueError(f"a thumbnail has at least 1 pixel, not {max_px}")
     full = slide.levels[0]
-    downsample = max(1.0, max(full.width, full.height) / longest_px)
+    downsample = max(1.0, max(full.width, full.height) / max_px)
     width, height = (max(1, int(np.ceil(side / downsample - 1e-6))) for side in (full.width, full.height))
     fine = [index for index, level in enumerate(slide.levels) if level.downsample <= downsample * 1.01]
     level = max(fine, key=lambda index: slide.levels[index].downsample)

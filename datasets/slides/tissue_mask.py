@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
-from .morphology import close_mask
+from .morphology import close_disk
 
 __all__ = ["PRESETS", "TissueOptions", "clean_mask", "tissue_mask"]
 
@@ -104,7 +104,7 @@ def tissue_mask(
     weak, strong = signal >= options.weak + raised, signal >= options.strong + raised
     if ignore is not None:
         weak &= ~ignore
-    closed = close_mask(weak, options.close_um / spacing_um)
+    closed = close_disk(weak, options.close_um / spacing_um)
     if ignore is not None:
         closed &= ~ignore
     _, labels = cv2.connectedComponents(closed.astype(np.uint8), connectivity=8)

@@ -6,7 +6,6 @@ formats/generic-tiff; the SubIFDs of OME-TIFF: docs.openmicroscopy.org/ome-model
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,8 @@ import numpy as np
 import tifffile
 from jaxtyping import UInt8
 from PIL import Image
+
+from ...whole_files import whole_file
 
 __all__ = ["write_slide"]
 
@@ -71,13 +72,8 @@ def write_slide(
         raise ValueError(f"levels must be 1 first and then powers of two that divide the tile, not {list(levels)}")
     if min(width, height) < levels[-1]:
         raise ValueError(f"a slide of {width} x {height} pixels has no level of 1/{levels[-1]}; leave it out")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with tifffile.TiffWriter(partial, bigtiff=3 * width * height > 1 << 32) as writer:
-            _Pyramid(source, width, height, levels, steps, tile).write(writer, kind, mpp, objective, quality)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, tifffile.TiffWriter(partial, bigtiff=3 * width * height > 1 << 32) as writer:
+        _Pyramid(source, width, height, levels, steps, tile).write(writer, kind, mpp, objective, quality)
 
 
 class _Pyramid:

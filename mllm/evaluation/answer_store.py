@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ...file_lock import ProcessLock
 from .answer_files import FORM, SHARD, StoredAnswer, read_answers, read_header, same_settings
 from .arm_settings import Arm
 
@@ -62,9 +63,11 @@ class AnswerWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / (f"{name}.jsonl" if shards == 1 else f"{name}.{shard}-of-{shards}.jsonl")
         header = _line({"form": FORM, "hash": arm.hash, "settings": asdict(arm)})
+        self._lock = ProcessLock(self.path.with_name(f".{self.path.name}.lock"))
+        if not self._lock.acquire():
+            raise ValueError(f"another run writes to {self.path}; wait for it, or give another folder")
         self._file = FileIO(self.path, "a+")
         try:
-            _lock(self._file, self.path)
             self._check(header, arm)
             self.repaired = self._repair()
             if not os.fstat(self._file.fileno()).st_size:
@@ -72,6 +75,7 @@ class AnswerWriter:
             self.done = self._finished(folder, name, arm)
         except BaseException:
             self._file.close()
+            self._lock.release()
             raise
 
     def __enter__(self) -> AnswerWriter:
@@ -99,6 +103,7 @@ class AnswerWriter:
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()
+            self._lock.release()
 
     def _write(self, line: bytes) -> None:
         before = os.fstat(self._file.fileno()).st_size
@@ -147,17 +152,3 @@ def _line(content: Mapping[str, Any]) -> bytes:
         return (json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except UnicodeEncodeError:  # half a letter that no UTF-8 can say
         return (json.dumps(content, allow_nan=False) + "\n").encode()
-
-
-def _lock(file: FileIO, path: Path) -> None:
-    """Let nobody else write, until the file is closed or its process has ended."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ValueError(f"another run writes to {path}; wait for it, or name another folder") from error
-    except OSError:
-        pass  # a file system without locks

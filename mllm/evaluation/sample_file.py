@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import weakref
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, overload
 
+from ...whole_files import whole_file
 from ..benchmarks import Sample
 
 __all__ = ["SampleFile", "write_samples"]
@@ -53,13 +53,8 @@ def write_samples(path: Path, name: str, options: Mapping[str, Any], samples: Se
     if path.exists():
         _same(path, lines)
     else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        with partial.open("w", encoding="ascii") as file:
+        with whole_file(path) as partial, partial.open("w", encoding="ascii") as file:
             file.writelines(f"{line}\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     return SampleFile(path)
 
 

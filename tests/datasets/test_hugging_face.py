@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from regard.datasets.hugging_face import hugging_face_library, open_hugging_face, open_saved_set
-from regard.datasets.images import UnreadableImageError
+from regard.datasets.image_reading import UnreadableImageError
 from regard.datasets.sources import open_images
 
 try:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regard.datasets.images import UnreadableImageError
+from regard.datasets.image_reading import UnreadableImageError
 from regard.datasets.labelled_images import LabelledImages
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from regard.datasets.images import UnreadableImageError
+from regard.datasets.image_reading import UnreadableImageError
 from regard.datasets.labelled_images import LabelledImages
 from regard.datasets.loader import EpochOrder, EvenShard, ImageLoader, TrainLoader, own_random
 

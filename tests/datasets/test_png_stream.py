@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regard.datasets.image_file import open_image
+from regard.datasets.full_depth_image import read_full_depth_image
 from regard.datasets.png_stream import write_png
 
 
@@ -13,7 +13,7 @@ from regard.datasets.png_stream import write_png
 def test_what_was_written_is_read(dtype: type, channels: int, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (150, 33, channels), dtype)
     write_png(tmp_path / "a.png", (33, 150), [pixels[:7], pixels[7:]], profile=b"p" * 200, exif=b"Exif\0\0II*\0\x08")
-    found = open_image(tmp_path / "a.png")
+    found = read_full_depth_image(tmp_path / "a.png")
     together = found.pixels if found.alpha is None else np.dstack([found.pixels, found.alpha])
     assert found.pixels.dtype == dtype
     assert np.array_equal(together, pixels)

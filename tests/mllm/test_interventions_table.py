@@ -79,7 +79,7 @@ def test_any_value_survives_its_text_form(layers: Any) -> None:
     [
         ("vrh", "did you mean 'vhr'?"),
         ("VAR", "did you mean 'var'?"),
-        ("nothing_like_it", "Known: var, vhr"),
+        ("nothing_like_it", "in all, see 'regard list'"),
         ("vhr:alhpa=2", "did you mean 'alpha'? Its options: alpha, layers"),
         ("vhr:alpha=-1", "alpha, which is above 0; got -1"),
         ("vhr:alpha=much", "takes alpha as a number; got 'much'"),

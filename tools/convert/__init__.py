@@ -1,1 +1,1 @@
-"""`regard convert`: a checkpoint of the authors as a folder that timm loads."""
+"""`regard convert`: turn a checkpoint of the authors into a folder that timm loads."""

@@ -1,16 +1,16 @@
-"""The tensors of a pickle that asks for more than tensors, without running anything it asks for.
+"""Extract the tensors of an untrusted pickle without running anything that it asks for.
 
-Two walls stand between a stranger's file and this machine.
+There are two layers of protection.
 
-1. Nothing foreign is called. `torch.load` is given (by its official argument `pickle_module`) an unpickler that answers
-   every import with `Inert`, a class that does nothing, unless it is one of PyTorch's functions that put a tensor
-   together. NumPy is not among them: no array is kept, so none is made. TorchScript archives and tar files, which
-   PyTorch reads in other ways, are refused.
-2. It happens in a process of its own, with an empty environment and an empty working folder, a time limit, limits on
-   memory, processor time, open files and written bytes where the system has such limits, and no network where Linux
-   lets users give it up (`unshare`). If the first wall should have a hole, this one is behind it.
+1. Nothing foreign is called. `torch.load` is given (by its official argument `pickle_module`) an unpickler that
+   repaths every import by `Inert`, a class that does nothing, except PyTorch's functions that build a tensor. NumPy is
+   not among them, since no array is kept. TorchScript archives and tar files, which PyTorch reads in other ways, are
+   refused.
+2. The file is read in a separate process with an empty environment and working folder, a time limit, limits on memory,
+   CPU time, open files and written bytes where the system has them, and without a network where Linux lets users give
+   it up (`unshare`). It still protects if the first layer should fail.
 
-What comes back is a safetensors file, which cannot hold anything but tensors.
+The result is passed back as a safetensors file, which can hold nothing but tensors.
 
 This file is also the program of that process: it must not import from the package.
 """
@@ -38,7 +38,7 @@ from safetensors.torch import save_file
 
 __all__ = ["Inert", "Unpickler", "extract", "load", "tensors_in"]
 
-#: What may really be imported: it puts tensors and plain containers together and does nothing else.
+#: What may be imported: functions and types that build tensors and plain containers, and do nothing else.
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "set"): set,
@@ -53,19 +53,19 @@ _SECONDS = 600
 
 
 class Inert(dict):
-    """Stands for whatever a pickle wants: takes any arguments, items and state, keeps them, and does nothing."""
+    """A substitute for whatever a pickle imports: accepts any arguments, items and state, and does nothing."""
 
     dump_patches = False  # PyTorch asks old modules for it
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Inert:
-        """An empty one."""
+        """Create an empty object."""
         return super().__new__(cls)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Inert:
-        """Another that does nothing."""
+        """Return another inert object."""
         return Inert()
 
     def __hash__(self) -> int:  # type: ignore[override]
@@ -75,17 +75,17 @@ class Inert(dict):
         return self is other
 
     def __setstate__(self, state: Any) -> None:
-        """Keep what the object was; a module's tensors are in there."""
+        """Keep the state of the original object, which holds the tensors of a module."""
         for part in state if isinstance(state, tuple) else (state,):
             if isinstance(part, Mapping):
                 self.update(part)
 
     def append(self, item: Any) -> None:
-        """Lists of their own kind: items are numbered."""
+        """Keep an item of a list subclass under its number."""
         self[len(self)] = item
 
     def extend(self, items: Any) -> None:
-        """As `append`, for several."""
+        """Append several items."""
         for item in items:
             self.append(item)
 
@@ -93,20 +93,20 @@ class Inert(dict):
 
 
 class Unpickler(pickle.Unpickler):
-    """Imports nothing but `_ALLOWED`."""
+    """An unpickler that imports nothing but `_ALLOWED`."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for `module.name`."""
+        """Return the allowed object, or `Inert`."""
         return _ALLOWED.get((module, name), Inert)
 
 
 def load(file: Any, **arguments: Any) -> Any:
-    """As `pickle.load`; `torch.load` wants it of its `pickle_module`."""
+    """Load as `pickle.load` does; part of the interface of `pickle_module`."""
     return Unpickler(file, **arguments).load()
 
 
 def tensors_in(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], torch.Tensor]]:
-    """The tensors in dicts and in what is left of modules, with the keys on the way to them."""
+    """Iterate over the tensors in nested dicts and unpickled modules, with the keys that lead to them."""
     if isinstance(value, torch.Tensor):
         yield path, value
     elif isinstance(value, Inert) and "_parameters" in value:
@@ -136,18 +136,17 @@ def extract(file: Path) -> tuple[dict[str, Any], str]:
         file: PyTorch's format, zipped or not.
 
     Returns:
-        Nested dicts of tensors as they were in the file, and a sentence on the walls around the process.
+        Nested dicts of tensors as they were in the file, and a description of how the process was isolated.
 
     Raises:
-        ValueError: there are no tensors to be had, with the reason.
+        ValueError: no tensors can be extracted, with the reason.
     """
     unshare = shutil.which("unshare")
     cut = [unshare, "--user", "--map-root-user", "--net", "--"] if unshare else []
     if cut and subprocess.run([*cut, shutil.which("true") or "true"], capture_output=True, check=False).returncode:
         cut = []
-    kept = {
-        key: os.environ[key] for key in ("LD_LIBRARY_PATH", "SYSTEMROOT") if key in os.environ
-    }  # Python starts by it
+    # Python needs these to start.
+    kept = {key: os.environ[key] for key in ("LD_LIBRARY_PATH", "SYSTEMROOT") if key in os.environ}
     with tempfile.TemporaryDirectory(prefix="regard_") as folder:
         result = Path(folder, "tensors.safetensors")
         # isolated from the user's settings, but with the libraries of this process
@@ -170,25 +169,25 @@ def extract(file: Path) -> tuple[dict[str, Any], str]:
             raise ValueError(f"{file} yields no tensors: {said[:300] or f'the sandbox ended with {done.returncode}'}")
         found: dict[str, Any] = {}
         with safe_open(result, framework="pt") as tensors:
-            places = json.loads(tensors.metadata()["places"])
-            for name, place in places.items():
+            paths = json.loads(tensors.metadata()["paths"])
+            for name, path in paths.items():
                 inside = found
-                for key in place[:-1]:
+                for key in path[:-1]:
                     inside = inside.setdefault(key, {})
-                inside[place[-1]] = tensors.get_tensor(name)
-    network = "without a network" if cut else "with a network (unshare is not to be had here)"
-    return found, f"read in a process of its own, {network}; nothing that the file asks for was imported"
+                inside[path[-1]] = tensors.get_tensor(name)
+    network = "without a network" if cut else "with a network (unshare is not available here)"
+    return found, f"read in a separate process, {network}; nothing that the file asks for was imported"
 
 
 def _limit(size: int) -> None:
-    """Take from this process what reading a file of `size` bytes does not need."""
+    """Limit this process to the resources that reading a file of `size` bytes needs."""
     try:
         import resource
     except ModuleNotFoundError:  # Windows has no such limits
         return
     room = 8 * size + (1 << 30)
     statm = Path("/proc/self/statm")
-    if statm.is_file():  # what the libraries have taken, in pages, and room to work
+    if statm.is_file():  # pages that the libraries occupy, and room to work
         resource.setrlimit(resource.RLIMIT_AS, (int(statm.read_text().split()[0]) * resource.getpagesize() + room,) * 2)
     resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
@@ -196,25 +195,25 @@ def _limit(size: int) -> None:
 
 
 def _main(source: Path, result: Path) -> None:
-    """The work of the other process."""
+    """Extract the tensors; runs in the separate process."""
     _limit(source.stat().st_size)
     if tarfile.is_tarfile(source):
-        raise ValueError("it is a tar file, the format of before 2017")
+        raise ValueError("it is a tar file, the format used before 2017")
     if zipfile.is_zipfile(source) and any(
         name.endswith("/constants.pkl") for name in zipfile.ZipFile(source).namelist()
     ):
         raise ValueError("it is a TorchScript archive, a program; ask for the state dict it was made from")
-    warnings.filterwarnings("error", message=".*TorchScript archive.*")  # said before it would be opened as one
+    warnings.filterwarnings("error", message=".*TorchScript archive.*")  # raised before it is opened as one
     checkpoint = torch.load(source, map_location="cpu", pickle_module=sys.modules[__name__], weights_only=False)
     held: dict[str, torch.Tensor] = {}
-    places: dict[str, tuple[str, ...]] = {}
-    for place, tensor in tensors_in(checkpoint):
-        if place and tensor.layout == torch.strided and not tensor.is_meta:
+    paths: dict[str, tuple[str, ...]] = {}
+    for path, tensor in tensors_in(checkpoint):
+        if path and tensor.layout == torch.strided and not tensor.is_meta:
             name = str(len(held))
-            held[name], places[name] = tensor.detach().clone(memory_format=torch.contiguous_format), place
+            held[name], paths[name] = tensor.detach().clone(memory_format=torch.contiguous_format), path
     if not held:
-        raise ValueError("it holds none")
-    save_file(held, result, metadata={"places": json.dumps(places)})
+        raise ValueError("it holds no tensors")
+    save_file(held, result, metadata={"paths": json.dumps(paths)})
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from ...mllm import LVLM
 from ...mllm.benchmarks import Sample
 from ...mllm.evaluation.runner import Decoding
+from ...whole_files import whole_file
 from ..look.attention_maps import Row, draw_attention, words_seen
 from .benchmarks import ImageOpener
 from .report.data import image_path
@@ -72,9 +73,7 @@ def draw_attention_samples(
             return
         for method, [answer] in answers.items():
             path = image_path(folder, row, method)
-            path.parent.mkdir(parents=True, exist_ok=True)
             assert answer.attention is not None
             rows = [Row(method or "baseline", *words_seen(answer.tokens, answer.attention[0].float().numpy()))]
-            partial = path.with_name(f"partial.{path.name}")
-            draw_attention(seen[0] if seen else image, rows, sample.question, partial)
-            partial.replace(path)
+            with whole_file(path) as partial:
+                draw_attention(seen[0] if seen else image, rows, sample.question, partial)

@@ -28,6 +28,8 @@ from ...mllm.session.edit import Intervention
 from ...whole_files import write_atomically
 from ..look.ask import quiet_loading
 from ..run.progress import progress
+from ..run.shards import parse_shard
+from ..run.workers import run_tasks
 from ..settings import EvaluateSettings
 from .attention_samples import draw_attention_samples
 from .benchmarks import LONGEST, LONGEST_DESCRIPTION, ImageOpener, image_opener, options_of, parse_benchmark
@@ -72,7 +74,7 @@ def run(settings: EvaluateSettings) -> int:
             folder that has the results of other settings.
         OSError: the output folder cannot be written.
     """
-    shard, shards = _shard(settings.shard)
+    shard, shards = parse_shard(settings.shard)
     _check(settings)
     methods = _methods(settings.fix or FIXES)
     out = Path(settings.out)
@@ -80,10 +82,8 @@ def run(settings: EvaluateSettings) -> int:
     kept = yaml.safe_dump(asdict(replace(settings, shard="1/1", fix=[*methods][1:])), sort_keys=False)
     if not (out / "settings.yaml").exists():
         write_atomically(out / "settings.yaml", kept)
-    if settings.engine == "ray":
-        from .ray_shards import run_shards
-
-        run_shards(settings, settings.workers)
+    if settings.workers > 1 or settings.engine == "ray":
+        _run_shards(settings)
     else:
         _answer(settings, asked, methods, shard, shards)
     write_atomically(out / "settings.yaml", kept)  # the last ones that were not refused
@@ -91,6 +91,18 @@ def run(settings: EvaluateSettings) -> int:
         sys.stderr.write(f"part {shard + 1} of {shards} is done; when all are, regard score {out} joins them\n")
         return 0
     return finish(out, [one.name for one in asked], list(methods), settings.resamples, settings.seed)
+
+
+def _run_shards(settings: EvaluateSettings) -> None:
+    """Answer a shard in each worker; all write to one folder, so it has to be on a disk that they share."""
+    own = replace(settings, out=str(Path(settings.out).resolve()), engine="local", workers=1)
+    shards = [f"{number}/{settings.workers}" for number in range(1, settings.workers + 1)]
+    tasks = {f"shard {shard}": (replace(own, shard=shard),) for shard in shards}
+    options: dict[str, Any] = {"engine": settings.engine, "workers": settings.workers}
+    failed = run_tasks(run, tasks, divide_gpus=settings.device is None, **options)
+    if failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(failed.items()))
+        raise ValueError(f"{len(failed)} of {len(tasks)} shards failed ({reasons}). Run the same command to resume")
 
 
 def _answer(
@@ -155,16 +167,8 @@ def _check(settings: EvaluateSettings) -> None:
         value = getattr(settings, name)
         if value is not None and value < low:
             raise ValueError(f"{name} is {value}; give {low} at least")
-    if settings.engine == "ray" and settings.shard != "1/1":
-        raise ValueError("--engine ray makes shards of its own; leave --shard out, or --engine")
-
-
-def _shard(text: str) -> tuple[int, int]:
-    """The part from 0, and how many there are."""
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise ValueError(f"the shard is {text!r}; give I/N with I from 1 to N, such as 2/8")
-    return int(match[1]) - 1, int(match[2])
+    if (settings.workers > 1 or settings.engine == "ray") and settings.shard != "1/1":
+        raise ValueError("--workers and --engine ray make shards of their own; leave out --shard, or these")
 
 
 def _methods(fixes: Sequence[str]) -> dict[str, tuple[Intervention, ...]]:

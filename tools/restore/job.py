@@ -24,7 +24,7 @@ from torch import nn
 
 from ... import __version__
 from ...datasets import UnreadableImageError
-from ...datasets.images import image_suffixes
+from ...datasets.image_reading import image_suffixes
 from ...vision import create_model
 from ...vision.checkpoints import find_file, identify, load_model, looks_like, read_weights
 from ...vision.downloads import is_url

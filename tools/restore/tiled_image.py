@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 from ... import __version__
-from ...datasets.image_file import ImageFile, open_image
+from ...datasets.full_depth_image import FullDepthImage, read_full_depth_image
 from ...datasets.png_stream import write_png
 from ...vision.tiling import TileCost, largest_tile, restore_strips
 from ...whole_files import whole_file
@@ -76,7 +76,7 @@ def restore_file(
         ValueError: the memory is too little, or the format cannot hold the result.
         OSError: the result cannot be written.
     """
-    image = open_image(source)
+    image = read_full_depth_image(source)
     scale: int = restorer.model.scale  # type: ignore[assignment]
     height, width = image.pixels.shape[:2]
     size = width * scale, height * scale
@@ -134,7 +134,7 @@ def _fitting_tile(restorer: Restorer, shape: tuple[int, ...], besides: int) -> i
     )
 
 
-def _finished_lines(strips: Iterator[torch.Tensor], image: ImageFile, scale: int) -> Iterator[np.ndarray]:
+def _finished_lines(strips: Iterator[torch.Tensor], image: FullDepthImage, scale: int) -> Iterator[np.ndarray]:
     """Rows of the result as integers of as many bits as the image has, with its transparency."""
     dtype = image.pixels.dtype
     most = np.iinfo(dtype).max
@@ -158,7 +158,7 @@ def _opacity(alpha: np.ndarray, first: int, count: int, scale: int) -> np.ndarra
     return wide[0, 0, begin : begin + count].round().clamp(0, most).numpy().astype(alpha.dtype)
 
 
-def _check_format(suffix: str, image: ImageFile, size: tuple[int, int]) -> None:
+def _check_format(suffix: str, image: FullDepthImage, size: tuple[int, int]) -> None:
     """See that a format other than PNG can hold the result."""
     longest = {".jpg": 65_500, ".webp": 16_383}.get(suffix, 2**31)
     reasons = {
@@ -175,7 +175,7 @@ def _write_whole(
     path: Path,
     lines: Iterator[np.ndarray],
     size: tuple[int, int],
-    image: ImageFile,
+    image: FullDepthImage,
     exif: bytes | None,
     quality: int,
 ) -> None:

@@ -10,18 +10,18 @@ __all__ = ["ConvertSettings"]
 
 @dataclass(frozen=True)
 class ConvertSettings:
-    """Turn a file of the authors' weights into a folder that timm loads.
+    """Convert a file of the authors' weights into a folder that timm loads.
 
     Attributes:
-        source: the file, its path or its URL.
-        model: one of our models (regard list --kind models); null finds it by the names and shapes in the file.
-        out: folder to make; null is a folder named after the model, here.
-        sha256: what the file must have, to be sure that it is the one you mean.
+        source: path or URL of the file.
+        model: one of our models (regard list --kind models); null identifies it by the names and shapes in the file.
+        out: folder to create; null is a folder named after the model, in the current one.
+        sha256: expected SHA-256 of the file.
         trust: read a file that holds more than tensors, in a sandbox that runs nothing of it.
-        options: the model's own keyword arguments, e.g. img_size or in_chans.
+        options: keyword arguments of the model, e.g. img_size or in_chans.
     """
 
-    source: str  # the one setting that needs no flag
+    source: str
     _: KW_ONLY
     model: str | None = None
     out: str | None = None

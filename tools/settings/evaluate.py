@@ -41,8 +41,8 @@ class EvaluateSettings:
         costs: questions on which time and memory are measured; 0 measures nothing.
         attention_samples: questions for which attention is drawn; 0 draws none.
         shard: I/N answers part I (from 1) of N only, for array jobs; `regard score OUT` joins the parts.
-        engine: local answers in this process; ray hands shards to workers of a Ray cluster, or of this machine.
-        workers: shards for ray.
+        engine: local uses processes of this machine; ray uses those of a Ray cluster.
+        workers: processes that answer at once, each a shard of the samples.
         device: for a vision-language model or a restorer, cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is
             one.
         dtype: type of the weights of a vision-language model, as in `regard ask`.
@@ -76,7 +76,7 @@ class EvaluateSettings:
     attention_samples: int = 2
     shard: str = "1/1"
     engine: Literal["local", "ray"] = "local"
-    workers: int = 2
+    workers: int = 1
     device: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     split: Literal["train", "val", "test"] = "test"

@@ -25,7 +25,7 @@ class SlideSettings:
         mpp: microns per pixel of the patches; by default what the encoder was made for.
         patch: side of a patch in pixels at that resolution; by default what the encoder was made for.
         overlap: of neighbouring patches, as a share of their side, from 0 to below 1.
-        least_tissue: share of a patch that has to be tissue, 0-1.
+        min_tissue: share of a patch that has to be tissue, 0-1.
         align: move the grid to the tiles of the file, which are then read faster.
         tissue: how tissue is found: biopsy (keeps small pieces), resection, or another preset.
         segmenter: package.module:function that finds tissue, in place of the thresholds.
@@ -62,7 +62,7 @@ class SlideSettings:
     mpp: float | None = None
     patch: int | None = None
     overlap: float = 0.0
-    least_tissue: float = 0.25
+    min_tissue: float = 0.25
     align: bool = False
     tissue: str = "biopsy"
     segmenter: str | None = None

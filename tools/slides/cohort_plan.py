@@ -15,7 +15,7 @@ from ...class_names import nearest
 from ...datasets.slides.discovery import find_slides
 from ..settings import SlideSettings
 
-__all__ = ["STAGES", "SlideTask", "part_of", "plan_slides", "wanted_stages"]
+__all__ = ["STAGES", "SlideTask", "plan_slides", "wanted_stages"]
 
 #: Each needs what the ones before it made.
 STAGES = ("tissue", "grid", "features", "prediction", "heatmap")
@@ -32,14 +32,14 @@ class SlideTask:
         id: what its results are named after.
         path: the file, or the folder of a DICOM series.
         mpp: microns per pixel at full resolution; None takes what the slide tells.
-        otherwise_mpp: the same for a slide that does not tell.
+        fallback_mpp: the same for a slide that does not tell.
         annotations: file with regions to look in, or to leave out.
     """
 
     id: str
     path: str
     mpp: float | None = None
-    otherwise_mpp: float | None = None
+    fallback_mpp: float | None = None
     annotations: str | None = None
 
 
@@ -78,22 +78,6 @@ def plan_slides(settings: SlideSettings) -> list[SlideTask]:
         own = next((told[key] for key in (str(path), path.name, name) if key in told), None)
         tasks.append(SlideTask(name, str(path), own, settings.slide_mpp, _annotations(settings, name, len(paths))))
     return tasks
-
-
-def part_of(tasks: Sequence[SlideTask], shard: str) -> list[SlideTask]:
-    """The part I of N that "I/N" names.
-
-    Raises:
-        ValueError: it has another form.
-
-    Example:
-        >>> [task.id for task in part_of([SlideTask(name, name) for name in "abc"], "1/2")]
-        ['a', 'c']
-    """
-    match = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise ValueError(f"the shard is {shard!r}; give I/N with I from 1 to N, such as 2/8")
-    return list(tasks[int(match[1]) - 1 :: int(match[2])])
 
 
 def _expanded(words: Sequence[str]) -> list[Path]:

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ...heads.trained_head import TrainedHead, load_trained_head
-from .heatmaps.score_map import Heat
+from ...whole_files import is_partial
+from .heatmaps.score_map import ScoreMap
 from .stage_cache import file_digest
 
 __all__ = ["Ensemble", "Prediction", "find_heads"]
@@ -95,12 +96,12 @@ class Ensemble:
             return self.classes[int(past[0])] if len(past) else self.classes[-1]
         return self.classes[int(vote.probabilities.argmax())]
 
-    def heats(self, vote: Prediction) -> list[Heat]:
+    def score_maps(self, vote: Prediction) -> list[ScoreMap]:
         """Attention, if the heads have any, and what they say of each patch alone, the class of the slide first."""
-        found = [] if vote.attention is None else [Heat("attention", vote.attention.double().numpy())]
+        found = [] if vote.attention is None else [ScoreMap("attention", vote.attention.double().numpy())]
         alone = dict(zip(self.classes, vote.alone.T, strict=True))
         for name in sorted(alone, key=lambda name: name != self.label(vote)):
-            found.append(Heat(f"prob_{name}", alone[name].double().numpy(), "probability"))
+            found.append(ScoreMap(f"prob_{name}", alone[name].double().numpy(), "probability"))
         return found
 
 
@@ -123,7 +124,7 @@ def find_heads(names: Sequence[str]) -> list[Path]:
         if (place / "config.json").is_file():
             found.append(place)
             continue
-        heads = sorted(file.parent for file in place.glob("**/config.json") if ".partial" not in str(file))
+        heads = sorted(file.parent for file in place.glob("**/config.json") if not is_partial(file))
         if not heads:
             raise ValueError(
                 f"no trained head is in --head {name}; give the --out of a finished regard train with bags"

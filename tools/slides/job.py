@@ -22,17 +22,18 @@ from uuid import uuid4
 import yaml
 
 from ...whole_files import write_atomically
+from ..run.shards import parse_shard, part_of
 from ..settings import SlideSettings
-from .cohort_plan import part_of, plan_slides, wanted_stages
+from .cohort_plan import plan_slides, wanted_stages
 from .embedded import embedded_slides
+from .parallel import process_slides
 from .summary import finish, is_well
-from .workers import work_by_processes, work_on_ray, work_through
 
 __all__ = ["run"]
 
 #: Settings that decide what features are; a folder holds those of one set of them.
 _FIXED = (
-    *("encoder", "weights", "mpp", "patch", "overlap", "least_tissue", "align", "tissue", "segmenter", "slide_mpp"),
+    *("encoder", "weights", "mpp", "patch", "overlap", "min_tissue", "align", "tissue", "segmenter", "slide_mpp"),
     *("reader", "precision"),
 )
 
@@ -52,16 +53,11 @@ def run(settings: SlideSettings) -> int:
     """
     settings = _checked(settings)
     tasks = plan_slides(settings)
-    mine = part_of(tasks, settings.shard)
+    mine = part_of(tasks, parse_shard(settings.shard))
     out = Path(settings.out)
     _open_folder(settings, out)
-    begun, token = time.time(), uuid4().hex
-    if settings.engine == "ray":
-        work_on_ray(settings, mine, token)
-    elif settings.workers > 1:
-        work_by_processes(settings, mine, token)
-    else:
-        work_through(settings, mine, token)
+    begun = time.time()
+    process_slides(settings, mine, run_id=uuid4().hex)
     results = finish(settings, out, mine, seconds=time.time() - begun, embedded=_shows_only(settings))
     if len(mine) < len(tasks):
         sys.stderr.write(
@@ -88,8 +84,8 @@ def _checked(settings: SlideSettings) -> SlideSettings:
         raise ValueError(f"--patch is {settings.patch}; give 16 to 4096 pixels")
     if not 0 <= settings.overlap < 1:
         raise ValueError(f"--overlap is {settings.overlap}; give a share of the side from 0 to below 1, such as 0.5")
-    if not 0 <= settings.least_tissue <= 1:
-        raise ValueError(f"--least_tissue is {settings.least_tissue}; give a share of a patch, 0-1")
+    if not 0 <= settings.min_tissue <= 1:
+        raise ValueError(f"--min_tissue is {settings.min_tissue}; give a share of a patch, 0-1")
     if settings.engine == "ray" and settings.shard != "1/1":
         raise ValueError("--engine ray shares the slides out by itself; leave --shard out, or --engine")
     if settings.engine == "ray" and settings.workers != 1:

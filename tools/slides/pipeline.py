@@ -1,4 +1,4 @@
-"""Many slides on their way at once: read ahead, encode, finish.
+"""Reading, encoding and finishing of successive slides, at once.
 
 A thread reads (it opens slides, finds tissue, lays grids and decodes patches, some batches ahead, also of the next
 slide), this thread encodes, and a third one finishes: heads, heatmaps, pages.
@@ -13,46 +13,46 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby
 
 from .read_ahead import ReadAhead
-from .stage_runner import Batch, SlideWork
+from .stage_runner import Batch, SlideRunner
 
-__all__ = ["work_on"]
+__all__ = ["run_pipeline"]
 
 #: Batches that are decoded and wait for the encoder.
 _AHEAD = 4
 
 
-def work_on(works: Sequence[SlideWork]) -> None:
+def run_pipeline(runners: Sequence[SlideRunner]) -> None:
     """Work through slides; one that fails does not stop the others.
 
     Args:
-        works: in their order; those that other processes are at come last.
+        runners: in their order; those that other processes work on come last.
 
     Raises:
         OSError: nothing more can be written.
     """
     ending: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(1) as finisher, ReadAhead(_read(works), waiting=_AHEAD) as items:
-        for work, group in groupby(items, key=lambda item: item[0]):
-            work.encode(batch for _, batch in group if batch is not None)
-            ending.append(finisher.submit(work.finish))
+    with ThreadPoolExecutor(1) as finisher, ReadAhead(_read(runners), waiting=_AHEAD) as items:
+        for runner, group in groupby(items, key=lambda item: item[0]):
+            runner.encode(batch for _, batch in group if batch is not None)
+            ending.append(finisher.submit(runner.finish))
             while ending and ending[0].done():
                 ending.popleft().result()
         for future in ending:
             future.result()
 
 
-def _read(works: Sequence[SlideWork]) -> Iterator[tuple[SlideWork, Batch | None]]:
+def _read(runners: Sequence[SlideRunner]) -> Iterator[tuple[SlideRunner, Batch | None]]:
     """Every slide with `None`, and then with each of its batches of patches."""
     busy = []
-    for work in works:
-        if work.take(wait=False):
-            yield work, None
-            yield from ((work, batch) for batch in work.read())
+    for runner in runners:
+        if runner.acquire(wait=False):
+            yield runner, None
+            yield from ((runner, batch) for batch in runner.read())
         else:
-            busy.append(work)
-    for work in busy:
-        if not work.take(wait=False):
-            sys.stderr.write(f"{work.task.id}: another process is at it; waiting\n")
-            work.take(wait=True)
-        yield work, None
-        yield from ((work, batch) for batch in work.read())
+            busy.append(runner)
+    for runner in busy:
+        if not runner.acquire(wait=False):
+            sys.stderr.write(f"{runner.task.id}: waiting for another process that works on it\n")
+            runner.acquire(wait=True)
+        yield runner, None
+        yield from ((runner, batch) for batch in runner.read())

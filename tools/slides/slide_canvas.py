@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .heatmaps.patch_raster import Lattice
+from .heatmaps.patch_raster import PatchRaster
 from .heatmaps.score_map import palette
 from .slide_tiles import TILE, TilePyramid
 
@@ -37,7 +37,7 @@ def draw_canvas(
     height: int,
     bounds: tuple[int, int, int, int],
     pyramid: TilePyramid,
-    lattice: Lattice | None,
+    lattice: PatchRaster | None,
     rings: Sequence[Sequence[tuple[float, float]]],
     top: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:

@@ -10,15 +10,16 @@ import torch
 
 from ...datasets.slides.segmenter import Segmenter, load_segmenter
 from ...vision.encoders import ENCODERS, PatchEncoder, build_encoder, encoder_fingerprint
+from ..run.devices import choose_device
 from ..settings import SlideSettings
 from .cohort_plan import wanted_stages
 from .ensemble import Ensemble, find_heads
 
-__all__ = ["Instruments", "load_instruments"]
+__all__ = ["SlideModels", "load_models"]
 
 
 @dataclass(frozen=True)
-class Instruments:
+class SlideModels:
     """Encoder, heads and patches of a run.
 
     Attributes:
@@ -44,14 +45,14 @@ class Instruments:
     segmenter: Segmenter | None
 
 
-def load_instruments(settings: SlideSettings) -> Instruments:
+def load_models(settings: SlideSettings) -> SlideModels:
     """Load what the stages need.
 
     Raises:
         ValueError: there is no such encoder, head or device, they cannot be loaded, or do not fit each other.
     """
     stages = wanted_stages(settings.stages)
-    device = _device(settings.device)
+    device = choose_device(settings.device)
     row = ENCODERS.get(settings.encoder)
     encoder, ensemble, key = None, None, ""
     if "features" in stages or (row is None and None in (settings.patch, settings.mpp)):
@@ -72,7 +73,7 @@ def load_instruments(settings: SlideSettings) -> Instruments:
                 f"{settings.encoder}; give --encoder {ensemble.encoder}, or another head"
             )
     made_for = encoder or row
-    return Instruments(
+    return SlideModels(
         stages=stages,
         device=device,
         patch=settings.patch or (made_for.patch if made_for else 256),
@@ -91,15 +92,3 @@ def _short(encoder: str) -> str:
     if folder.is_dir():
         encoder = folder.parent.name if folder.name == "model" else folder.name
     return re.sub(r"[^\w.-]+", "-", encoder).strip("-")
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"--device {name} cannot be used: {reason}; regard doctor lists what is there") from error
-    return device

@@ -7,21 +7,19 @@ script is gone, the page shows the slide small and the images of the heatmap.
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from ...datasets.slides.grid import Grid
 from ...datasets.slides.slide import Slide, UnreadableTileError
-from ...whole_files import PARTIAL, write_atomically
+from ...whole_files import whole_folder, write_atomically
 from .heatmaps.contact_sheet import read_patch, top_patches
-from .heatmaps.files import image_of
-from .heatmaps.jpeg import encoded
-from .heatmaps.patch_raster import Lattice, lay_out
+from .heatmaps.files import slide_overview
+from .heatmaps.jpeg import encode_image
+from .heatmaps.patch_raster import PatchRaster, rasterize
 from .heatmaps.rendering import outlines
-from .heatmaps.score_map import SCALES, Heat, palette, scale_of
+from .heatmaps.score_map import SCALES, ScoreMap, palette, scale_of
 from .page import build_page
 from .result import SlideResult, check_id
 from .slide_canvas import bokeh_script, draw_canvas
@@ -39,10 +37,10 @@ def write_slide_page(
     result: SlideResult,
     slide: Slide,
     grid: Grid | None = None,
-    heats: Sequence[Heat] = (),
+    heats: Sequence[ScoreMap] = (),
     *,
     regions: Any = None,
-    longest_px: int = 8192,
+    max_px: int = 8192,
     top: int = 12,
     notes: Sequence[str] = (),
 ) -> str:
@@ -55,7 +53,7 @@ def write_slide_page(
         grid: places of the patches; None or an empty one for a slide without tissue.
         heats: what can be laid over the slide, the first at once; may be empty.
         regions: the tissue, a shapely geometry in pixels of full resolution.
-        longest_px: longer side of the slide at the finest zoom; the top patches are there at full resolution.
+        max_px: longer side of the slide at the finest zoom; the top patches are there at full resolution.
         top: how many patches of the first heat those are; 0 for none.
         notes: what must be read first, as in the report.
 
@@ -66,17 +64,8 @@ def write_slide_page(
         ValueError: the id names no folder, or the length is less than a tile.
     """
     target = out / "pages" / check_id(result.id)
-    partial, before = (target.with_name(f".{result.id}.{uuid4().hex}{PARTIAL}") for _ in range(2))
-    partial.mkdir(parents=True)
-    try:
-        _fill(out, partial, result, slide, grid, heats, regions, longest_px, top, notes)
-        if target.exists():
-            target.replace(before)
-        partial.replace(target)
-        shutil.rmtree(before, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with whole_folder(target) as partial:
+        _fill(out, partial, result, slide, grid, heats, regions, max_px, top, notes)
     return f"pages/{result.id}/index.html"
 
 
@@ -86,22 +75,22 @@ def _fill(
     result: SlideResult,
     slide: Slide,
     grid: Grid | None,
-    heats: Sequence[Heat],
+    heats: Sequence[ScoreMap],
     regions: Any,
-    longest_px: int,
+    max_px: int,
     top: int,
     notes: Sequence[str],
 ) -> None:
-    pyramid = write_tiles(folder / "tiles", slide, longest_px)
-    (folder / "overview.jpg").write_bytes(encoded(image_of(slide, _OVERVIEW_PX)[0], "JPEG", _QUALITY))
+    pyramid = write_tiles(folder / "tiles", slide, max_px)
+    (folder / "overview.jpg").write_bytes(encode_image(slide_overview(slide, _OVERVIEW_PX)[0], "JPEG", _QUALITY))
     width, height = slide.levels[0].width, slide.levels[0].height
     rings = outlines(regions, max(1.0, pyramid.downsample))
-    lattice: Lattice | None = None
+    lattice: PatchRaster | None = None
     maps: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     if grid is not None and len(grid) and heats:
         for heat in heats:
-            laid = {scale: lay_out(grid, heat.on(scale)) for scale in SCALES}
+            laid = {scale: rasterize(grid, heat.on(scale)) for scale in SCALES}
             lattice = lattice or laid["absolute"]
             maps.append(_map(heat, laid))
         shown = _top(folder, slide, grid, heats[0], top)
@@ -125,7 +114,7 @@ def _fill(
     (folder / "index.html").write_text(build_page("slide", data, bokeh=tag), encoding="utf-8")
 
 
-def _map(heat: Heat, laid: dict[Any, Lattice]) -> dict[str, Any]:
+def _map(heat: ScoreMap, laid: dict[Any, PatchRaster]) -> dict[str, Any]:
     """A heat as the page's script takes it."""
     scales = {}
     for name in SCALES:
@@ -137,14 +126,14 @@ def _map(heat: Heat, laid: dict[Any, Lattice]) -> dict[str, Any]:
     return {"name": heat.name, "kind": heat.kind, "scales": scales, "maps": values}
 
 
-def _shape(lattice: Lattice | None) -> dict[str, Any] | None:
+def _shape(lattice: PatchRaster | None) -> dict[str, Any] | None:
     if lattice is None:
         return None
     rows, columns = lattice.values.shape
     return {"x": lattice.x, "y": lattice.y, "cell": lattice.cell, "rows": rows, "columns": columns}
 
 
-def _top(folder: Path, slide: Slide, grid: Grid, heat: Heat, count: int) -> list[dict[str, Any]]:
+def _top(folder: Path, slide: Slide, grid: Grid, heat: ScoreMap, count: int) -> list[dict[str, Any]]:
     """Write the patches with the highest scores at full resolution; those that are damaged are left out."""
     shown: list[dict[str, Any]] = []
     (folder / "top").mkdir()
@@ -154,7 +143,7 @@ def _top(folder: Path, slide: Slide, grid: Grid, heat: Heat, count: int) -> list
         except UnreadableTileError:
             continue
         rank = len(shown) + 1
-        (folder / "top" / f"{rank}.jpg").write_bytes(encoded(pixels, "JPEG", _QUALITY))
+        (folder / "top" / f"{rank}.jpg").write_bytes(encode_image(pixels, "JPEG", _QUALITY))
         x, y = grid.coordinates[place].tolist()
         value = heat.on("absolute")[place]
         score = f"{value:.3g}\N{MULTIPLICATION SIGN}" if heat.kind == "attention" else f"{value:.2f}"

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ...datasets.slides.slide import Slide, UnreadableTileError
-from .heatmaps.jpeg import encoded
+from .heatmaps.jpeg import encode_image
 
 __all__ = ["TILE", "TilePyramid", "best_level", "write_tiles"]
 
@@ -58,21 +58,21 @@ def best_level(slide: Slide, downsample: float) -> tuple[int, int]:
     return place, max(1, math.ceil(downsample / levels[place] - 0.01))
 
 
-def write_tiles(folder: Path, slide: Slide, longest_px: int = 8192) -> TilePyramid:
+def write_tiles(folder: Path, slide: Slide, max_px: int = 8192) -> TilePyramid:
     """Write a pyramid of tiles; memory stays at some tiles, whatever the slide's size.
 
     Args:
         folder: where to; FOLDER/zoom/column_row.jpg.
         slide: what is shown.
-        longest_px: longer side of the slide at the finest zoom, at most.
+        max_px: longer side of the slide at the finest zoom, at most.
 
     Raises:
         ValueError: the length is less than a tile.
     """
-    if longest_px < TILE:
-        raise ValueError(f"the slide is to be {longest_px} pixels long on its page; give {TILE} at least")
+    if max_px < TILE:
+        raise ValueError(f"the slide is to be {max_px} pixels long on its page; give {TILE} at least")
     width, height = slide.levels[0].width, slide.levels[0].height
-    level, factor = best_level(slide, max(1.0, max(width, height) / longest_px))
+    level, factor = best_level(slide, max(1.0, max(width, height) / max_px))
     downsample = slide.levels[level].downsample * factor
     span = max(width, height) / downsample / TILE  # of the slide, in tiles of the finest zoom
     pyramid = TilePyramid(downsample, max(0, math.ceil(math.log2(span) - 1e-9)))
@@ -103,7 +103,7 @@ def write_tiles(folder: Path, slide: Slide, longest_px: int = 8192) -> TilePyram
             return None
         path = folder / str(zoom) / f"{column}_{row}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(tile, "JPEG", _QUALITY))
+        path.write_bytes(encode_image(tile, "JPEG", _QUALITY))
         pyramid.tiles.append((zoom, column, row))
         return tile
 

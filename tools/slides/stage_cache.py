@@ -1,26 +1,26 @@
-"""What has been made of a slide from what: the reason to do a stage again, or not."""
+"""Which stages of a slide are done, and from what: a stage whose inputs or files have changed is run again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ...whole_files import write_atomically
 
-__all__ = ["Ledger", "file_digest", "key_of", "slide_fingerprint"]
+__all__ = ["StageCache", "cache_key", "file_digest", "slide_fingerprint"]
 
-_PIECE = 1 << 20
+_CHUNK = 1 << 20
 
 
-def key_of(**parts: Any) -> str:
+def cache_key(**parts: Any) -> str:
     """A short text that changes with anything in it.
 
     Example:
-        >>> key_of(patch=256) == key_of(patch=256), key_of(patch=256) == key_of(patch=224)
+        >>> cache_key(patch=256) == cache_key(patch=256), cache_key(patch=256) == cache_key(patch=224)
         (True, False)
     """
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -47,13 +47,13 @@ def slide_fingerprint(path: Path) -> str:
         size = file.stat().st_size
         parts.update(f"{size}\n".encode())
         with file.open("rb") as content:
-            for start in sorted({0, max(0, size // 2 - _PIECE // 2), max(0, size - _PIECE)}):
+            for start in sorted({0, max(0, size // 2 - _CHUNK // 2), max(0, size - _CHUNK)}):
                 content.seek(start)
-                parts.update(content.read(_PIECE))
+                parts.update(content.read(_CHUNK))
     return parts.hexdigest()[:32]
 
 
-class Ledger:
+class StageCache:
     """Key and files of every finished stage of a slide, on disk.
 
     Args:
@@ -70,11 +70,11 @@ class Ledger:
                 self._stages = {name: entry for name, entry in read.items() if isinstance(entry, dict)}
 
     def done(self, stage: str, key: str) -> bool:
-        """Whether the stage was done with this key, and its files are there as they were written."""
+        """Whether the stage was done with this key, and its files are as they were written."""
         return self.key(stage) == key and not self.changed(stage)
 
     def key(self, stage: str) -> str | None:
-        """What the stage was made from last, if it was."""
+        """Key of the last time the stage was done, if it was."""
         return self._stages.get(stage, {}).get("key")
 
     def changed(self, stage: str) -> list[str]:
@@ -83,14 +83,14 @@ class Ledger:
         return [name for name, written in files.items() if self._state(self.out / name, written) != written]
 
     def value(self, stage: str) -> Any:
-        """What was noted with the stage."""
+        """What was stored with the stage."""
         return self._stages[stage]["value"]
 
     def seconds(self) -> dict[str, float]:
-        """What the stages took."""
+        """Stage -> seconds it took."""
         return {name: float(entry.get("seconds", 0)) for name, entry in self._stages.items()}
 
-    def note(
+    def store(
         self,
         stage: str,
         key: str,
@@ -100,7 +100,7 @@ class Ledger:
         seconds: float,
         value: Any = None,
     ) -> None:
-        """A stage is done; what follows from it is not any more.
+        """Record that a stage is done.
 
         Args:
             stage: its name.
@@ -108,17 +108,13 @@ class Ledger:
             files: that it wrote.
             unhashed: files with a check of their own, of which only the size is kept.
             seconds: it took.
-            value: what else is to be known of it, of JSON's types.
+            value: what later runs need of it, of JSON's types.
         """
         hashed = {self._name(file): self._state(file, "sha256") for file in files}
         sized = {self._name(file): self._state(file, "bytes") for file in unhashed}
         entry = {"key": key, "files": hashed | sized, "seconds": round(seconds, 3), "value": value}
         self._stages = {**self._stages, stage: entry}
         write_atomically(self.file, json.dumps(self._stages, indent=1))
-
-    def files(self) -> Mapping[str, list[str]]:
-        """The files of every stage."""
-        return {name: list(entry.get("files", {})) for name, entry in self._stages.items()}
 
     def _name(self, file: Path) -> str:
         return file.relative_to(self.out).as_posix()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+
+from ...whole_files import whole_folder
 
 __all__ = ["export"]
 
@@ -23,9 +24,6 @@ def export(model: Any, folder: Path, *, config: Mapping[str, Any] | None = None,
         named: further entries of config.json, such as `label_names`.
     """
     model.pretrained_cfg = {**model.pretrained_cfg, **(config or {})}
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
-    timm.models.save_for_hf(model, str(partial), model_config=named, safe_serialization=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with whole_folder(folder) as partial:
+        timm.models.save_for_hf(model, str(partial), model_config=named, safe_serialization=True)

@@ -126,14 +126,14 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
         trainer.fit(restorer, datamodule=data, ckpt_path=resume, weights_only=True)
         restorer.load_state_dict(SafeCheckpointIO().load_checkpoint(out / "best.ckpt")["state_dict"])
         trainer.test(restorer, datamodule=data, verbose=False)
-    measured = data.measured()
+    measured = data.val_dataset()
     rows = [{"image": measured.name(place), **row} for place, row in enumerate(restorer.rows)]
     table = read_table(out / "metrics.csv")
     summary = {
         "metrics": {name: trainer.callback_metrics[f"test_{name}"].item() for name in MEASURES},
         "best_epoch": int(max(table, key=lambda row: (row[monitor], row["epoch"]))["epoch"]) + 1,
         "images": rows,
-        "learnt_from": len(data.training),
+        "learnt_from": len(data.train_images),
         "parameters": sum(weight.numel() for weight in model.parameters()),
     }
     if trainer.is_global_zero:
@@ -198,6 +198,12 @@ def build_data(settings: TrainSettings, model: nn.Module) -> RestorationData:
     chosen = asdict(settings.restoration)
     for own in ("loss", "halve_at", "start"):
         chosen.pop(own)
+    names = {
+        "low": "lq", "val_low": "val_lq", "options": "degradation_options", "crops": "crops_per_epoch",
+        "shrink": "shrink_factors", "enlarge": "enlarge_small", "recolour": "shuffle_channels",
+        "cache": "cache_dir", "keep": "cached_images",
+    }  # fmt: skip
+    chosen = {names.get(name, name): value for name, value in chosen.items()}
     return RestorationData(
         settings.data,
         **chosen,

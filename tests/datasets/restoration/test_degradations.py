@@ -69,24 +69,24 @@ def test_jpeg_of_lower_quality_is_farther_from_the_image() -> None:
 
 @pytest.mark.parametrize("name", list(DEGRADATIONS))
 def test_every_degradation_gives_the_promised_size_and_type(name: str) -> None:
-    spoil = build_degradation(name, SCALES[name], OPTIONS.get(name))
+    degrade = build_degradation(name, SCALES[name], OPTIONS.get(name))
     image = photograph("coffee")[:48, :64].astype(np.float32) / 255
     for channels in (3, 1):
-        spoilt = spoil(image[..., :channels], np.random.default_rng(0))
-        assert spoilt.shape == (48 // spoil.scale, 64 // spoil.scale, channels)
-        assert spoilt.dtype == np.float32
-        again = spoil(image[..., :channels], np.random.default_rng(0))
-        np.testing.assert_array_equal(spoilt, again)
+        degraded = degrade(image[..., :channels], np.random.default_rng(0))
+        assert degraded.shape == (48 // degrade.scale, 64 // degrade.scale, channels)
+        assert degraded.dtype == np.float32
+        again = degrade(image[..., :channels], np.random.default_rng(0))
+        np.testing.assert_array_equal(degraded, again)
 
 
 @pytest.mark.parametrize(
     ("name", "scale", "options", "said"),
     [
         ("bicubc", 2, {}, "did you mean 'bicubic'"),
-        ("bicubic", 1, {}, "from 2 on"),
-        ("noise", 2, {}, "noise shrinks nothing"),
+        ("bicubic", 1, {}, "at least 2"),
+        ("noise", 2, {}, "noise does not shrink images"),
         ("noise", 1, {"sigma": [50, 5]}, "sigma is"),
-        ("noise", 1, {"quality": 3}, "no option 'quality'; it has sigma, grey"),
+        ("noise", 1, {"quality": 3}, "no option 'quality'; Known: sigma, grey"),
         ("jpeg", 1, {"quality": 300}, "from 1 to 100"),
         ("real_world", 4, {"first": {"sigmas": 3}}, "options of a round"),
         ("albumentations", 1, {}, "transforms"),

@@ -16,9 +16,9 @@ def naive(line: np.ndarray, new_length: int, scale: float) -> np.ndarray:
     for pixel in range(1, new_length + 1):  # MATLAB counts from 1
         centre = pixel / scale + 0.5 * (1 - 1 / scale)
         total = weight_sum = 0.0
-        for place in range(int(centre - 3 / stretch) - 2, int(centre + 3 / stretch) + 3):
-            weight = stretch * cubic(np.array(stretch * (centre - place)))
-            mirrored = [*range(1, length + 1), *range(length, 0, -1)][(place - 1) % (2 * length)]
+        for index in range(int(centre - 3 / stretch) - 2, int(centre + 3 / stretch) + 3):
+            weight = stretch * cubic(np.array(stretch * (centre - index)))
+            mirrored = [*range(1, length + 1), *range(length, 0, -1)][(index - 1) % (2 * length)]
             total, weight_sum = total + weight * line[mirrored - 1], weight_sum + weight
         result.append(total / weight_sum)
     return np.array(result)
@@ -34,11 +34,11 @@ def test_it_is_the_definition(length: int, scale: float) -> None:
 
 
 def test_the_weights_for_halving_are_those_of_the_kernel_at_quarter_steps() -> None:
-    weights, places = contributions(64, 32, 0.5)
+    weights, indices = contributions(64, 32, 0.5)
     # cubic(d / 2) / 2 at d = 3.5, 2.5, 1.5, 0.5, by hand
     half = np.array([-3, -9, 29, 111]) / 256
     assert weights[10] == pytest.approx(np.concatenate([half, half[::-1]]), abs=1e-15)
-    assert places[10].tolist() == list(range(17, 25))
+    assert indices[10].tolist() == list(range(17, 25))
 
 
 def test_inside_it_agrees_with_torch_antialiased() -> None:

@@ -214,7 +214,7 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path: Path, most_bytes: int)
     wide = (np.arange(len(GRID)), np.ones((len(GRID), 600), np.float32))
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, limits[1]))
-        with pytest.raises(OSError, match=r"no room to write .*a\.h5"):
+        with pytest.raises(OSError, match=r"no space left to write .*a\.h5"):
             write(tmp_path / "a.h5", chunks=[wide], width=600)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -33,7 +33,7 @@ def test_the_area_in_each_cell_is_exact(seed: int) -> None:
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5])
 @pytest.mark.parametrize("least", [0.0, 0.25, 1.0])
 def test_just_the_patches_with_enough_tissue_are_kept(overlap: float, least: float) -> None:
-    grid = build_grid(slide(), SHAPE, patch=64, overlap=overlap, least_tissue=least)
+    grid = build_grid(slide(), SHAPE, patch=64, overlap=overlap, min_tissue=least)
     lattice = [(x, y) for y in range(0, 560, grid.step) for x in range(0, 640, grid.step)]
     of_all = np.array(shares(SHAPE, np.array(lattice), 64)).round(9)
     kept = of_all >= least if least else of_all > 0
@@ -56,7 +56,7 @@ def test_pieces_share_one_lattice() -> None:
 
 
 def test_patches_over_the_edge_are_kept_and_measured_whole() -> None:
-    grid = build_grid(slide(), shapely.box(-500, -500, 9999, 9999), patch=100, least_tissue=0.0)
+    grid = build_grid(slide(), shapely.box(-500, -500, 9999, 9999), patch=100, min_tissue=0.0)
     assert len(grid) == 7 * 6
     assert grid.tissue[-1] == pytest.approx(0.4 * 0.6)
 
@@ -84,7 +84,7 @@ def test_no_tissue_gives_a_grid_without_patches() -> None:
     [
         ({"overlap": 1.0}, "overlap is a share"),
         ({"overlap": float("nan")}, "overlap is a share"),
-        ({"least_tissue": 25.0}, "0-1, not 25"),
+        ({"min_tissue": 25.0}, "0-1, not 25"),
         ({"patch": 0}, "from 1, not 0"),
         ({"mpp": 0.0}, "over 0, as 0.5 is for 20x"),
         ({"mpp": 1e-4}, "smaller than one pixel"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import sys
 from collections.abc import Iterator
@@ -88,8 +87,8 @@ def test_nouns_are_lemmas(small_spacy: None) -> None:
     assert spacy_tools("small")[0]("dogs van") == ["dog", "van"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("spacy") is not None, reason="spaCy is there")
-def test_without_spacy_the_error_says_what_to_do() -> None:
+def test_without_spacy_the_error_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "spacy", None)
     spacy_tools.cache_clear()
     with pytest.raises(ValueError, match="python -m spacy download en_core_web_lg, or leave spacy_model empty"):
         spacy_tools("en_core_web_lg")

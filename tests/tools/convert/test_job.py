@@ -64,11 +64,11 @@ def test_the_folder_loads_with_timm_and_gives_equal_logits(
     assert report["result"]["sha256"] == sha256_of(out / "model.safetensors")
     assert report["result"]["tensors"] == len(network.state_dict())
     assert report["result"]["classes"] == 4
-    assert report["left_out"] == report["freshly_initialised"] == []
+    assert report["unused"] == report["newly_initialised"] == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["converted", "vig_t.pth"]
 
 
-def test_a_second_time_nothing_is_done_and_nothing_is_overwritten(authors: Path, tmp_path: Path, capsys: Say) -> None:
+def test_a_second_run_does_nothing_and_overwrites_nothing(authors: Path, tmp_path: Path, capsys: Say) -> None:
     out = tmp_path / "converted"
     words = ("convert", authors, "--model", "vig_tiny", "--out", out)
     assert run(*words) == 0
@@ -82,7 +82,7 @@ def test_a_second_time_nothing_is_done_and_nothing_is_overwritten(authors: Path,
     assert run(*words) == 2
 
 
-def test_what_was_left_out_and_what_is_fresh_is_said(tmp_path: Path) -> None:
+def test_unused_and_newly_initialised_tensors_are_reported(tmp_path: Path) -> None:
     dense = timm.create_model("deit_tiny_distilled_patch16_224").state_dict()
     dense.pop("dist_token")
     dense["pos_embed"] = dense["pos_embed"][:, 1:]
@@ -90,12 +90,12 @@ def test_what_was_left_out_and_what_is_fresh_is_said(tmp_path: Path) -> None:
     out, model = tmp_path / "out", "sparsifiner_deit_tiny_patch16_224"
     assert run("convert", tmp_path / "deit.pth", "--model", model, "--out", out) == 0
     report = json.loads((out / "convert.json").read_text())
-    assert report["left_out"] == ["head_dist.bias", "head_dist.weight"]
-    assert len(report["freshly_initialised"]) == 6 * 12
-    assert all("mask_predictor" in name for name in report["freshly_initialised"])
+    assert report["unused"] == ["head_dist.bias", "head_dist.weight"]
+    assert len(report["newly_initialised"]) == 6 * 12
+    assert all("mask_predictor" in name for name in report["newly_initialised"])
 
 
-def test_a_file_that_wants_more_needs_trust_and_still_runs_nothing(
+def test_a_file_with_more_than_tensors_needs_trust_and_still_runs_nothing(
     network: torch.nn.Module, tmp_path: Path, capsys: Say
 ) -> None:
     touched, out = tmp_path / "touched", tmp_path / "out"
@@ -105,7 +105,7 @@ def test_a_file_that_wants_more_needs_trust_and_still_runs_nothing(
     assert not out.exists()
     assert run("convert", tmp_path / "file.pth", "--model", "vig_tiny", "--out", out, "--trust", "true") == 0
     assert not touched.exists()
-    assert "process of its own" in json.loads((out / "convert.json").read_text())["reading"]
+    assert "separate process" in json.loads((out / "convert.json").read_text())["reading"]
     assert torch.equal(logits(timm.create_model(f"local-dir:{out}", pretrained=True)), logits(network))
 
 
@@ -124,7 +124,7 @@ def test_a_conversion_that_is_stopped_leaves_no_folder(
     assert (out / "convert.json").is_file()
 
 
-def test_mistakes_are_named(authors: Path, tmp_path: Path, capsys: Say) -> None:
+def test_wrong_settings_are_named_in_one_line(authors: Path, tmp_path: Path, capsys: Say) -> None:
     resnet, page, unknown = tmp_path / "resnet.pth", tmp_path / "page.pth", tmp_path / "unknown.pth"
     torch.save(timm.create_model("test_resnet").state_dict(), resnet)
     page.write_text("<!doctype html><p>Sign in")
@@ -133,7 +133,7 @@ def test_mistakes_are_named(authors: Path, tmp_path: Path, capsys: Say) -> None:
     for words, hint in (
         ([], "source"),
         ([authors, "--modell", "vig_tiny"], "did you mean --model?"),
-        ([authors, "--model", "resnet18"], "resnet18 is none of ours"),
+        ([authors, "--model", "resnet18"], "resnet18 is not one of ours"),
         ([authors, "--model", "vig_small"], "fits vig_tiny"),
         ([authors, "--model", "van_b0"], "looks like the family vig"),
         ([authors, "--sha256", "0" * 64], "expected was 0000"),

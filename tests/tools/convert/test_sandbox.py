@@ -31,7 +31,7 @@ class Hostile:
 
 
 class Odd(dict):
-    """A dict of a class of its own, as configuration libraries have."""
+    """A dict subclass, as configuration libraries have."""
 
 
 class Net(torch.nn.Module):
@@ -51,7 +51,7 @@ def test_tensors_come_out_and_nothing_runs(zipped: bool, tmp_path: Path) -> None
     torch.save(content, tmp_path / "file.pth", _use_new_zipfile_serialization=zipped)
     found, walls = extract(tmp_path / "file.pth")
     assert not touched.exists()
-    assert "process of its own" in walls
+    assert "separate process" in walls
     assert torch.equal(found["model"]["head.weight"], WEIGHTS["head.weight"])
     assert found["model"]["steps"].shape == ()
     assert found["net"].keys() == content["net"].state_dict().keys()
@@ -59,7 +59,7 @@ def test_tensors_come_out_and_nothing_runs(zipped: bool, tmp_path: Path) -> None
     assert torch.equal(found["more"]["a"], torch.ones(1))
 
 
-def test_the_unpickler_answers_every_import_with_something_inert(tmp_path: Path) -> None:
+def test_every_import_yields_an_inert_object(tmp_path: Path) -> None:
     touched = tmp_path / "touched"
     listed = defaultdict(list, a=[1])
     for protocol in (2, 4):
@@ -75,7 +75,7 @@ def test_the_unpickler_answers_every_import_with_something_inert(tmp_path: Path)
     assert {thing: 1}[thing] == 1
 
 
-def test_what_pytorch_reads_in_other_ways_is_refused(tmp_path: Path) -> None:
+def test_torchscript_archives_and_tar_files_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
         archive.writestr("script/constants.pkl", b"")
         archive.writestr("script/data.pkl", b"")
@@ -87,10 +87,10 @@ def test_what_pytorch_reads_in_other_ways_is_refused(tmp_path: Path) -> None:
         extract(tmp_path / "old.pth")
 
 
-def test_a_file_without_tensors_or_cut_short_ends_in_words(tmp_path: Path) -> None:
+def test_a_file_without_tensors_or_truncated_is_explained(tmp_path: Path) -> None:
     file = tmp_path / "file.pth"
     torch.save({"x": Hostile(tmp_path / "touched")}, file)
-    with pytest.raises(ValueError, match=r"file\.pth yields no tensors: ValueError: it holds none"):
+    with pytest.raises(ValueError, match=r"file\.pth yields no tensors: ValueError: it holds no tensors"):
         extract(file)
     file.write_bytes(file.read_bytes()[:-50])
     with pytest.raises(ValueError, match="yields no tensors"):
@@ -103,7 +103,7 @@ def test_a_tensor_that_would_fill_the_memory_is_stopped(tmp_path: Path) -> None:
         extract(tmp_path / "bomb.pth")
 
 
-def test_it_ends_when_its_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_ends_at_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(WEIGHTS, tmp_path / "file.pth")
     monkeypatch.setattr(sandbox, "_SECONDS", 0.01)
     with pytest.raises(ValueError, match=r"more than 0\.01 seconds"):

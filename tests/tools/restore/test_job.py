@@ -14,7 +14,7 @@ from jobs import run
 from PIL import Image, ImageCms
 
 from regard import create_model
-from regard.datasets.image_file import open_image
+from regard.datasets.full_depth_image import read_full_depth_image
 from regard.tools.restore import job as restore
 from regard.tools.restore.job import find_model, parse_bytes
 from regard.tools.train.export import export
@@ -109,7 +109,7 @@ def test_transparency_grey_and_16_bits_stay(model: Path, tmp_path: Path) -> None
     Image.fromarray(pixels()[:1, :1]).save(tmp_path / "one.png")
     out = tmp_path / "out"
     assert go(tmp_path / "*.*g", out, "--model", model) == 0
-    found = {path.stem: open_image(path) for path in out.glob("*.png")}
+    found = {path.stem: read_full_depth_image(path) for path in out.glob("*.png")}
     assert found["one"].pixels.shape == (2, 2, 3)
     assert found["grey"].pixels.shape == (42, 60, 1)
     deep = found["deep"]

@@ -43,7 +43,7 @@ def test_a_head_without_attention_shows_the_class_of_the_slide(tmp_path: Path) -
     ensemble = Ensemble(saved(tmp_path, "mean"), CPU)
     vote = ensemble.predict(torch.rand(5, 8))
     assert vote.attention is None
-    assert ensemble.heats(vote)[0].name == f"prob_{ensemble.label(vote)}"
+    assert ensemble.score_maps(vote)[0].name == f"prob_{ensemble.label(vote)}"
 
 
 def test_survival_is_labelled_by_the_interval_that_half_do_not_outlive(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import shapely
 import torch
 from jobs import run, start
-from slide_drill import BAD, GOOD, fork, results, tissue, write_instruments, write_slides
+from slide_drill import BAD, GOOD, fork, results, tissue, write_models, write_slides
 
 from regard.datasets.bags import open_bags
 from regard.datasets.slides.writing import write_slide
@@ -33,7 +33,7 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def words(drill: Path) -> list[str]:
-    return [str(drill / "slides"), *write_instruments(drill)]
+    return [str(drill / "slides"), *write_models(drill)]
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_tissue_that_somebody_drew_is_taken_as_it_is(drill: Path, words: list[st
     assert run("slide", *given) == 0
     [after] = read_results(tmp_path)
     assert before.patches > after.patches == 16
-    assert "drawn by hand" in after.warnings[0]
+    assert "edited by hand" in after.warnings[0]
     assert file.read_bytes() == drawn
 
 

@@ -20,7 +20,7 @@ from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 
 from regard.tools.look.view import serve
 from regard.tools.slides import slide_page
-from regard.tools.slides.heatmaps.score_map import Heat
+from regard.tools.slides.heatmaps.score_map import ScoreMap
 from regard.tools.slides.result import SlideResult
 from regard.tools.slides.slide_page import write_slide_page
 from regard.tools.slides.slide_tiles import best_level, write_tiles
@@ -79,7 +79,10 @@ def written(out: Path, **named: Any) -> str:
     grid = whole_grid(slide, 60, step=30)
     weights = np.exp(-(((grid.coordinates - [480, 360]) / 60) ** 2).sum(axis=1)) + 1e-3
     weights[0] = np.nan
-    heats = [Heat("attention", weights / np.nansum(weights)), Heat(f"prob_{HOSTILE}", weights / 2, "probability")]
+    heats = [
+        ScoreMap("attention", weights / np.nansum(weights)),
+        ScoreMap(f"prob_{HOSTILE}", weights / 2, "probability"),
+    ]
     result = SlideResult(
         id=NAME,
         path=f"/slides/{NAME}.svs",
@@ -199,10 +202,10 @@ def test_without_bokeh_the_page_is_an_overview(browser: Any, tmp_path: Path, mon
 def test_writing_again_replaces_the_page_and_a_failure_leaves_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / written(tmp_path, longest_px=512)
+    folder = tmp_path / written(tmp_path, max_px=512)
     (folder.parent / "old.txt").touch()
     before = folder.stat().st_ino
-    written(tmp_path, longest_px=512)
+    written(tmp_path, max_px=512)
     assert not (folder.parent / "old.txt").exists()
     assert folder.stat().st_ino != before
 
@@ -211,7 +214,7 @@ def test_writing_again_replaces_the_page_and_a_failure_leaves_it(
 
     monkeypatch.setattr(slide_page, "build_page", fail)
     with pytest.raises(OSError, match="full"):
-        written(tmp_path, longest_px=512)
+        written(tmp_path, max_px=512)
     assert folder.is_file()
     assert sorted(path.name for path in folder.parents[1].iterdir() if path.name.startswith(".")) == []
 

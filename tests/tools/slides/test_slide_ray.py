@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from jobs import run
-from slide_drill import GOOD, results, write_instruments, write_slides
+from slide_drill import GOOD, results, write_models, write_slides
 
 pytest.importorskip("ray", reason="--engine ray needs Ray, which is an extra")
 
@@ -19,7 +19,7 @@ def test_a_node_of_ray_that_dies_in_the_middle_loses_nothing(tmp_path: Path, mon
     monkeypatch.setenv("RAY_DISABLE_DOCKER_CPU_WARNING", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     slides = write_slides(tmp_path / "slides", bad=False)
-    words = [slides, *write_instruments(tmp_path), "--stages", "prediction"]
+    words = [slides, *write_models(tmp_path), "--stages", "prediction"]
     assert run("slide", *words, "--out", tmp_path / "local") == 0
     memory = {"object_store_memory": 80 << 20}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **memory})

@@ -102,7 +102,7 @@ def test_pairs_are_evaluated_and_a_broken_one_is_left_out(
     [
         (["--backbone.name", "van_b0"], "restores no images"),
         (["--data", "nowhere"], "neither a folder of images"),
-        (["--restoration.degradation", "noise"], "noise shrinks nothing"),
+        (["--restoration.degradation", "noise"], "noise does not shrink images"),
         (["--restoration.patch_px", "500"], "choose smaller crops"),
         (["--restoration.start", "nowhere.pth"], "no file of weights nowhere.pth"),
         (["--backbone.attention", "van"], "--backbone.attention is for classifiers"),

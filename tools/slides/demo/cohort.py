@@ -74,4 +74,4 @@ def _features(encoder: PatchEncoder, slide: Slide, grid: Grid) -> Iterator[tuple
 
 def _grid(slide: Slide, preset: str = "resection") -> Grid:
     """As `regard slide` lays it for this encoder."""
-    return build_grid(slide, find_tissue(slide, preset=preset), patch=PATCH, mpp=0.5, least_tissue=0.25)
+    return build_grid(slide, find_tissue(slide, preset=preset), patch=PATCH, mpp=0.5, min_tissue=0.25)

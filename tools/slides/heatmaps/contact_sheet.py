@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw
 from ....datasets.slides.grid import Grid
 from ....datasets.slides.slide import Slide, UnreadableTileError
 from ....whole_files import write_atomically
-from .font import letters
-from .jpeg import encoded
+from .font import load_font
+from .jpeg import encode_image
 from .region import read_scaled
-from .score_map import Heat
+from .score_map import ScoreMap
 
 __all__ = ["read_patch", "top_patches", "write_contact_sheet"]
 
@@ -66,7 +66,7 @@ def read_patch(slide: Slide, grid: Grid, place: int, side_px: int) -> UInt8[np.n
 
 
 def write_contact_sheet(
-    path: Path, slide: Slide, grid: Grid, heat: Heat, *, count: int = 12, columns: int = 6, side_px: int = 192
+    path: Path, slide: Slide, grid: Grid, heat: ScoreMap, *, count: int = 12, columns: int = 6, side_px: int = 192
 ) -> list[int]:
     """Write a JPEG of the patches with the highest scores.
 
@@ -102,11 +102,11 @@ def write_contact_sheet(
         for rank, (place, _) in enumerate(images, start=1)
     ]
     sheet = _sheet([image for _, image in images], captions, columns, side_px)
-    write_atomically(path, encoded(sheet, "JPEG", _QUALITY))
+    write_atomically(path, encode_image(sheet, "JPEG", _QUALITY))
     return [place for place, _ in images]
 
 
-def _in_words(heat: Heat, value: float) -> str:
+def _in_words(heat: ScoreMap, value: float) -> str:
     return f"{value:.3g}\N{MULTIPLICATION SIGN} even" if heat.kind == "attention" else f"{value:.3f}"
 
 
@@ -120,7 +120,7 @@ def _sheet(
     rows = max(1, -(-len(images) // columns))
     across, down = side_px + _GAP, side_px + _CAPTION + _GAP
     sheet = Image.new("RGB", (columns * across + _GAP, rows * down + _GAP), "white")
-    pen, font = ImageDraw.Draw(sheet), letters(_FONT)
+    pen, font = ImageDraw.Draw(sheet), load_font(_FONT)
     if not images:
         pen.text((_GAP, _GAP), "no patch", "black", font)
     for place, (image, words) in enumerate(zip(images, captions, strict=True)):

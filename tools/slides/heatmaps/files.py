@@ -16,15 +16,15 @@ from ....datasets.slides.slide import Slide, UnreadableTileError
 from ....whole_files import write_atomically
 from ..result import check_id
 from .contact_sheet import write_contact_sheet
-from .jpeg import encoded
+from .jpeg import encode_image
 from .overlay_tiff import write_overlay
-from .patch_raster import lay_out
+from .patch_raster import rasterize
 from .patch_scores import write_score_table, write_score_tiles
 from .region import read_scaled
-from .rendering import draw_heatmap, paint_over
-from .score_map import SCALES, Heat, scale_of
+from .rendering import draw_heatmap, overlay_heatmap
+from .score_map import SCALES, ScoreMap, scale_of
 
-__all__ = ["image_of", "write_heat_files"]
+__all__ = ["slide_overview", "write_heatmaps"]
 
 #: Side of the parts in which an image is read; a part that is damaged stays white.
 _STRIP = 256
@@ -34,20 +34,20 @@ _OVERLAY_PX = 8192
 _QUALITY = 85
 
 
-def image_of(slide: Slide, longest_px: int) -> tuple[UInt8[np.ndarray, "height width 3"], float]:
+def slide_overview(slide: Slide, max_px: int) -> tuple[UInt8[np.ndarray, "height width 3"], float]:
     """The whole slide small, and its downsample; damaged parts are white.
 
     Args:
         slide: to read.
-        longest_px: longer side of the image at most; a slide is not enlarged.
+        max_px: longer side of the image at most; a slide is not enlarged.
 
     Raises:
         ValueError: the length is below 1.
     """
-    if longest_px < 1:
-        raise ValueError(f"the longer side is to have {longest_px} pixels; give 1 at least")
+    if max_px < 1:
+        raise ValueError(f"the longer side is to have {max_px} pixels; give 1 at least")
     width, height = slide.levels[0].width, slide.levels[0].height
-    downsample = max(1.0, max(width, height) / longest_px)
+    downsample = max(1.0, max(width, height) / max_px)
     columns, rows = max(1, round(width / downsample)), max(1, round(height / downsample))
     image = np.full((rows, columns, 3), 255, np.uint8)
     for top in range(0, rows, _STRIP):
@@ -61,16 +61,16 @@ def image_of(slide: Slide, longest_px: int) -> tuple[UInt8[np.ndarray, "height w
     return image, downsample
 
 
-def write_heat_files(
+def write_heatmaps(
     out: Path,
     slide_id: str,
     slide: Slide,
     grid: Grid,
-    heats: Sequence[Heat],
+    heats: Sequence[ScoreMap],
     *,
     regions: Any = None,
     title: str = "",
-    longest_px: int = 1536,
+    max_px: int = 1536,
     top: int = 12,
     opacity: float = 0.5,
     overlay: int | None = None,
@@ -85,7 +85,7 @@ def write_heat_files(
         heats: the first is drawn; the others are columns of the table and measurements of the tiles.
         regions: the tissue, a shapely geometry in pixels of full resolution, whose outline is drawn.
         title: headline of the images; by default the id.
-        longest_px: longer side of the images.
+        max_px: longer side of the images.
         top: patches of the contact sheet; 0 writes none.
         opacity: of the heatmap on the slide, 0-1.
         overlay: downsample of the TIFF; 0 writes none, and by default its longer side has 8192 pixels at most.
@@ -102,16 +102,16 @@ def write_heat_files(
     files = {f"heatmap_{scale}": f"heatmaps/{slide_id}_{scale}.png" for scale in SCALES}
     files |= {"scores": f"heatmaps/{slide_id}.csv", "tiles": f"heatmaps/{slide_id}.geojson"}
     main = heats[0]
-    image, downsample = image_of(slide, longest_px)
+    image, downsample = slide_overview(slide, max_px)
     for scale in SCALES:
-        lattice = lay_out(grid, main.on(scale))
+        lattice = rasterize(grid, main.on(scale))
         words: dict[str, Any] = {"regions": regions, "opacity": opacity, "title": title or slide_id}
         draw_heatmap(out / files[f"heatmap_{scale}"], image, downsample, lattice, scale_of(main.kind, scale), **words)
     files["preview"] = f"heatmaps/{slide_id}_preview.jpg"
-    lattice, scale_shown = lay_out(grid, main.on("absolute")), scale_of(main.kind, "absolute")
-    preview = Image.fromarray(paint_over(image, downsample, lattice, scale_shown, opacity))
+    lattice, scale_shown = rasterize(grid, main.on("absolute")), scale_of(main.kind, "absolute")
+    preview = Image.fromarray(overlay_heatmap(image, downsample, lattice, scale_shown, opacity))
     preview.thumbnail((_PREVIEW_PX, _PREVIEW_PX), reducing_gap=3.0)
-    write_atomically(out / files["preview"], encoded(preview, "JPEG", _QUALITY))
+    write_atomically(out / files["preview"], encode_image(preview, "JPEG", _QUALITY))
     write_score_table(out / files["scores"], grid, heats)
     write_score_tiles(out / files["tiles"], slide_id, grid, heats)
     if overlay is None:

@@ -1,4 +1,4 @@
-"""The letters on our images: a font that knows more than English."""
+"""The font of our images: a font that knows more than English."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import matplotlib
 from PIL import ImageFont
 
-__all__ = ["letters"]
+__all__ = ["load_font"]
 
 
 @cache
-def letters(size_px: int) -> ImageFont.FreeTypeFont:
+def load_font(size_px: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib: Latin, Greek, Cyrillic, Arabic and signs.
 
     Args:

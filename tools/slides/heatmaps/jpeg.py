@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-__all__ = ["encoded"]
+__all__ = ["encode_image"]
 
 
-def encoded(
+def encode_image(
     pixels: Image.Image | UInt8[np.ndarray, "height width 3"], kind: Literal["JPEG", "PNG"], quality: int = 88
 ) -> bytes:
     """An image as JPEG or PNG.
@@ -27,7 +27,7 @@ def encoded(
         quality: of JPEG, 1-95.
 
     Example:
-        >>> encoded(Image.new("RGB", (4, 4)), "PNG")[1:4]
+        >>> encode_image(Image.new("RGB", (4, 4)), "PNG")[1:4]
         b'PNG'
     """
     held = io.BytesIO()

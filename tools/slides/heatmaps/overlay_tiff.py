@@ -15,9 +15,9 @@ from jaxtyping import UInt8
 
 from ....datasets.slides.slide import Slide, UnreadableTileError
 from ....whole_files import whole_file
-from .patch_raster import Lattice
+from .patch_raster import PatchRaster
 from .region import read_scaled
-from .rendering import paint_over
+from .rendering import overlay_heatmap
 from .score_map import Scale
 
 __all__ = ["write_overlay"]
@@ -29,7 +29,7 @@ _QUALITY = 85
 def write_overlay(
     path: Path,
     slide: Slide,
-    lattice: Lattice,
+    lattice: PatchRaster,
     scale: Scale,
     *,
     downsample: int = 8,
@@ -82,7 +82,7 @@ def write_overlay(
 
 
 def _tiles(
-    slide: Slide, lattice: Lattice, scale: Scale, opacity: float, spans: int, rows: int, columns: int
+    slide: Slide, lattice: PatchRaster, scale: Scale, opacity: float, spans: int, rows: int, columns: int
 ) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
     """The tiles of a level by rows; damaged parts of the slide are white below the heatmap."""
     for top in range(0, rows, _TILE):
@@ -92,5 +92,5 @@ def _tiles(
                 below = read_scaled(slide, x, y, _TILE, _TILE, float(spans))
             except UnreadableTileError:
                 below = np.full((_TILE, _TILE, 3), 255, np.uint8)
-            shifted = Lattice(x=lattice.x - x, y=lattice.y - y, cell=lattice.cell, values=lattice.values)
-            yield paint_over(below, float(spans), shifted, scale, opacity)
+            shifted = PatchRaster(x=lattice.x - x, y=lattice.y - y, cell=lattice.cell, values=lattice.values)
+            yield overlay_heatmap(below, float(spans), shifted, scale, opacity)

@@ -10,14 +10,14 @@ from scipy.stats import rankdata
 
 from ....datasets.slides.grid import Grid
 
-__all__ = ["Lattice", "lay_out", "percentiles"]
+__all__ = ["PatchRaster", "percentiles", "rasterize"]
 
 #: Cells of a lattice along a side at most; grids that are finer share cells.
 _MOST_CELLS = 2048
 
 
 @dataclass(frozen=True, eq=False)
-class Lattice:
+class PatchRaster:
     """An image of scores in the place of a slide.
 
     Attributes:
@@ -36,7 +36,7 @@ class Lattice:
         """Values at the points of a raster, given by its columns and rows in pixels of full resolution.
 
         Example:
-            >>> lattice = Lattice(x=10, y=0, cell=4.0, values=np.array([[1.0, 2.0]]))
+            >>> lattice = PatchRaster(x=10, y=0, cell=4.0, values=np.array([[1.0, 2.0]]))
             >>> lattice.at(np.array([9.0, 10.0, 17.9, 18.0]), np.array([3.0]))
             array([[nan,  1.,  2., nan]])
         """
@@ -59,7 +59,7 @@ def percentiles(values: Float[np.ndarray, " patches"]) -> Float[np.ndarray, " pa
     return 100 * (rankdata(values) - 0.5) / max(1, len(values))
 
 
-def lay_out(grid: Grid, values: Float[np.ndarray, " patches"]) -> Lattice:
+def rasterize(grid: Grid, values: Float[np.ndarray, " patches"]) -> PatchRaster:
     """Spread the scores of a grid's patches over a lattice.
 
     Where patches overlap, a cell has their mean, weighted by how much of the cell each covers.
@@ -75,7 +75,7 @@ def lay_out(grid: Grid, values: Float[np.ndarray, " patches"]) -> Lattice:
         raise ValueError(f"{len(values)} scores came for {len(grid)} patches; give one for each")
     places, known = grid.coordinates, np.isfinite(values)
     if not known.any():
-        return Lattice(x=0, y=0, cell=float(max(1, grid.step)), values=np.full((1, 1), np.nan))
+        return PatchRaster(x=0, y=0, cell=float(max(1, grid.step)), values=np.full((1, 1), np.nan))
     corner = places.min(axis=0)
     regular = not ((places - corner) % grid.step).any()
     cell = float(grid.step if regular else max(1, grid.side // 4))
@@ -94,7 +94,7 @@ def lay_out(grid: Grid, values: Float[np.ndarray, " patches"]) -> Lattice:
             np.add.at(weight, (rows, columns), share)
     with np.errstate(invalid="ignore"):
         mean = np.where(weight > 1e-9, total / weight, np.nan)
-    return Lattice(x=int(corner[0]), y=int(corner[1]), cell=cell, values=mean)
+    return PatchRaster(x=int(corner[0]), y=int(corner[1]), cell=cell, values=mean)
 
 
 def _covered(

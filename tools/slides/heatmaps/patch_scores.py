@@ -16,7 +16,7 @@ from uuid import UUID, uuid5
 
 from ....datasets.slides.grid import Grid
 from ....whole_files import whole_file
-from .score_map import Heat
+from .score_map import ScoreMap
 
 __all__ = ["write_score_table", "write_score_tiles"]
 
@@ -24,7 +24,7 @@ __all__ = ["write_score_table", "write_score_tiles"]
 _NAMES = UUID("6f1d5a6e-0d3c-5b1e-9a52-7d3f0f2a9c11")
 
 
-def _columns(heats: Sequence[Heat]) -> dict[str, list[float | None]]:
+def _columns(heats: Sequence[ScoreMap]) -> dict[str, list[float | None]]:
     """Column -> a number for each patch, None where there is none."""
     columns: dict[str, list[float | None]] = {}
     for heat in heats:
@@ -37,7 +37,7 @@ def _columns(heats: Sequence[Heat]) -> dict[str, list[float | None]]:
     return columns
 
 
-def write_score_table(path: Path, grid: Grid, heats: Sequence[Heat]) -> None:
+def write_score_table(path: Path, grid: Grid, heats: Sequence[ScoreMap]) -> None:
     """Write a CSV: minx, miny, width and height in pixels of full resolution, and the scores.
 
     Attention has a column for its share of the slide, one for how many times an even spread that is
@@ -56,7 +56,7 @@ def write_score_table(path: Path, grid: Grid, heats: Sequence[Heat]) -> None:
             writer.writerow([x, y, grid.side, grid.side, *(values[place] for values in columns.values())])
 
 
-def write_score_tiles(path: Path, slide_id: str, grid: Grid, heats: Sequence[Heat]) -> None:
+def write_score_tiles(path: Path, slide_id: str, grid: Grid, heats: Sequence[ScoreMap]) -> None:
     """Write a GeoJSON of locked tiles with the scores as measurements (QuPath: Measure > Show measurement maps).
 
     Args:

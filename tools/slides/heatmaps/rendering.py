@@ -11,12 +11,12 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from ....whole_files import write_atomically
-from .font import letters
-from .jpeg import encoded
-from .patch_raster import Lattice
+from .font import load_font
+from .jpeg import encode_image
+from .patch_raster import PatchRaster
 from .score_map import Scale
 
-__all__ = ["draw_heatmap", "outlines", "paint_over"]
+__all__ = ["draw_heatmap", "outlines", "overlay_heatmap"]
 
 _OUTLINE = (20, 20, 20)
 _BAR, _MARGIN, _FONT = 16, 12, 13
@@ -38,8 +38,8 @@ def outlines(regions: Any, tolerance: float = 0.0) -> list[list[tuple[float, flo
     return [[(float(x), float(y)) for x, y in ring.coords] for ring in rings]
 
 
-def paint_over(
-    image: UInt8[np.ndarray, "height width 3"], downsample: float, lattice: Lattice, scale: Scale, opacity: float
+def overlay_heatmap(
+    image: UInt8[np.ndarray, "height width 3"], downsample: float, lattice: PatchRaster, scale: Scale, opacity: float
 ) -> UInt8[np.ndarray, "height width 3"]:
     """An image of the slide with the heatmap over it; what no patch covers stays as it is.
 
@@ -71,7 +71,7 @@ def draw_heatmap(
     path: Path,
     image: UInt8[np.ndarray, "height width 3"],
     downsample: float,
-    lattice: Lattice,
+    lattice: PatchRaster,
     scale: Scale,
     *,
     regions: Any = None,
@@ -93,11 +93,11 @@ def draw_heatmap(
     Raises:
         ValueError: the opacity is no share.
     """
-    over = Image.fromarray(paint_over(image, downsample, lattice, scale, opacity))
+    over = Image.fromarray(overlay_heatmap(image, downsample, lattice, scale, opacity))
     pen = ImageDraw.Draw(over)
     for ring in outlines(regions, downsample / 2):
         pen.line([(x / downsample, y / downsample) for x, y in ring], _OUTLINE, width=2)
-    font = letters(_FONT)
+    font = load_font(_FONT)
     head = _MARGIN + 18 if title else 0
     width = max(over.width, 420)
     sheet = Image.new("RGB", (width, head + over.height + 4 * _MARGIN + _BAR + 18), "white")
@@ -108,7 +108,7 @@ def draw_heatmap(
             title = title[:-2].rstrip("\N{HORIZONTAL ELLIPSIS}") + "\N{HORIZONTAL ELLIPSIS}"
         pen.text((_MARGIN, _MARGIN // 2), title, "black", font)
     _colour_bar(sheet, pen, font, scale, head + over.height + _MARGIN)
-    write_atomically(path, encoded(sheet, "PNG"))
+    write_atomically(path, encode_image(sheet, "PNG"))
 
 
 def _colour_bar(sheet: Image.Image, pen: ImageDraw.ImageDraw, font: Any, scale: Scale, top: int) -> None:

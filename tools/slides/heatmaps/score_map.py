@@ -17,7 +17,7 @@ from matplotlib import colormaps
 
 from .patch_raster import percentiles
 
-__all__ = ["SCALES", "Heat", "Scale", "palette", "scale_of"]
+__all__ = ["SCALES", "Scale", "ScoreMap", "palette", "scale_of"]
 
 ScaleName = Literal["absolute", "percentile"]
 
@@ -26,7 +26,7 @@ SCALES: tuple[ScaleName, ...] = ("absolute", "percentile")
 
 
 @dataclass(frozen=True, eq=False)
-class Heat:
+class ScoreMap:
     """One number for each patch of a slide.
 
     Attributes:
@@ -47,7 +47,7 @@ class Heat:
         that slides of many and few patches can be compared. Probabilities stay.
 
         Example:
-            >>> Heat("attention", np.array([0.5, 0.25, 0.25, 0.0])).on("absolute")
+            >>> ScoreMap("attention", np.array([0.5, 0.25, 0.25, 0.0])).on("absolute")
             array([2., 1., 1., 0.])
         """
         known = np.isfinite(self.values)

@@ -17,12 +17,12 @@ from PIL import Image
 
 from regard.datasets.slides.grid import Grid
 from regard.tools.slides.heatmaps.contact_sheet import read_patch, top_patches, write_contact_sheet
-from regard.tools.slides.heatmaps.files import image_of, write_heat_files
+from regard.tools.slides.heatmaps.files import slide_overview, write_heatmaps
 from regard.tools.slides.heatmaps.overlay_tiff import write_overlay
-from regard.tools.slides.heatmaps.patch_raster import lay_out, percentiles
+from regard.tools.slides.heatmaps.patch_raster import percentiles, rasterize
 from regard.tools.slides.heatmaps.patch_scores import write_score_table, write_score_tiles
-from regard.tools.slides.heatmaps.rendering import outlines, paint_over
-from regard.tools.slides.heatmaps.score_map import Heat, palette, scale_of
+from regard.tools.slides.heatmaps.rendering import outlines, overlay_heatmap
+from regard.tools.slides.heatmaps.score_map import ScoreMap, palette, scale_of
 
 
 def grid_of(coordinates: list[list[int]], side: int, step: int) -> Grid:
@@ -43,7 +43,7 @@ def test_a_cell_has_the_mean_of_the_patches_over_it(side: int, step: int) -> Non
     for (x, y), value in zip(grid.coordinates, values, strict=True):
         total[y : y + side, x : x + side] += value
         count[y : y + side, x : x + side] += 1
-    lattice = lay_out(grid, values)
+    lattice = rasterize(grid, values)
     height, width = lattice.values.shape
     cell = int(lattice.cell)
     for row in range(height):
@@ -56,7 +56,7 @@ def test_a_cell_has_the_mean_of_the_patches_over_it(side: int, step: int) -> Non
 
 def test_patches_off_any_lattice_are_in_their_place() -> None:
     grid = grid_of([[3, 5], [111, 78], [200, 31]], 40, 40)
-    lattice = lay_out(grid, np.array([1.0, 2.0, 3.0]))
+    lattice = rasterize(grid, np.array([1.0, 2.0, 3.0]))
     for (x, y), value in zip(grid.coordinates.astype(float), [1.0, 2.0, 3.0], strict=True):
         assert lattice.at(np.array([x + 20]), np.array([y + 20])).item() == value
     assert np.isnan(lattice.at(np.array([80.0, -5.0, 390.0]), np.array([50.0]))).all()
@@ -64,17 +64,17 @@ def test_patches_off_any_lattice_are_in_their_place() -> None:
 
 def test_a_lattice_stays_small_however_fine_the_grid() -> None:
     grid = grid_of([[0, 0], [99_999, 0], [50_001, 80_000]], 16, 1)
-    lattice = lay_out(grid, np.array([1.0, 2.0, 3.0]))
+    lattice = rasterize(grid, np.array([1.0, 2.0, 3.0]))
     assert max(lattice.values.shape) <= 2049
     assert sorted(np.unique(lattice.values[~np.isnan(lattice.values)])) == [1.0, 2.0, 3.0]
 
 
 def test_patches_that_were_not_read_are_empty() -> None:
     grid = grid_of([[0, 0], [40, 0]], 40, 40)
-    np.testing.assert_array_equal(lay_out(grid, np.array([np.nan, 2.0])).values, [[np.nan, 2.0]])
-    assert np.isnan(lay_out(grid, np.array([np.nan, np.nan])).values).all()
+    np.testing.assert_array_equal(rasterize(grid, np.array([np.nan, 2.0])).values, [[np.nan, 2.0]])
+    assert np.isnan(rasterize(grid, np.array([np.nan, np.nan])).values).all()
     with pytest.raises(ValueError, match="3 scores came for 2 patches"):
-        lay_out(grid, np.zeros(3))
+        rasterize(grid, np.zeros(3))
 
 
 def test_percentiles_do_not_depend_on_the_values_but_their_order() -> None:
@@ -88,29 +88,29 @@ def test_even_attention_has_no_hot_spot_on_the_absolute_scale_whatever_the_numbe
     scale = scale_of("attention", "absolute")
     for count in (7, 5000):
         noisy = np.random.default_rng(0).uniform(0.9, 1.1, count)
-        heat = Heat("attention", noisy / noisy.sum())
+        heat = ScoreMap("attention", noisy / noisy.sum())
         assert scale.share(heat.on("absolute")).max() < 0.05
         assert heat.on("percentile").max() > 90
-    hot = Heat("attention", np.eye(1, 5000)[0])
+    hot = ScoreMap("attention", np.eye(1, 5000)[0])
     assert scale.share(hot.on("absolute"))[0] == 1.0
 
 
 def test_patches_without_a_score_do_not_count_as_even() -> None:
-    heat = Heat("attention", np.array([0.5, 0.5, np.nan, np.nan]))
+    heat = ScoreMap("attention", np.array([0.5, 0.5, np.nan, np.nan]))
     np.testing.assert_array_equal(heat.on("absolute"), [1.0, 1.0, np.nan, np.nan])
 
 
 def test_the_heatmap_lies_over_its_patch_and_nowhere_else() -> None:
     grid = grid_of([[100, 60]], 80, 80)
     image = np.full((75, 100, 3), 200, np.uint8)
-    painted = paint_over(image, 4.0, lay_out(grid, np.array([1.0])), scale_of("probability", "absolute"), 1.0)
+    painted = overlay_heatmap(image, 4.0, rasterize(grid, np.array([1.0])), scale_of("probability", "absolute"), 1.0)
     changed = np.argwhere((painted != 200).any(axis=-1))
     assert (changed.min(axis=0).tolist(), changed.max(axis=0).tolist()) == ([15, 25], [34, 44])
     assert painted[20, 30].tolist() == palette()[-1, :3].tolist()
-    clear = paint_over(image, 4.0, lay_out(grid, np.array([1.0])), scale_of("probability", "absolute"), 0.0)
+    clear = overlay_heatmap(image, 4.0, rasterize(grid, np.array([1.0])), scale_of("probability", "absolute"), 0.0)
     assert (clear == 200).all()
     with pytest.raises(ValueError, match="give an opacity between 0 and 1"):
-        paint_over(image, 4.0, lay_out(grid, np.array([1.0])), scale_of("probability", "absolute"), 50.0)
+        overlay_heatmap(image, 4.0, rasterize(grid, np.array([1.0])), scale_of("probability", "absolute"), 50.0)
 
 
 def test_outlines_have_the_holes_too() -> None:
@@ -145,7 +145,7 @@ def test_a_patch_is_what_the_slide_has_there() -> None:
 def test_a_contact_sheet_passes_over_damaged_patches(tmp_path: Path) -> None:
     slide = tissue_slide(600, 450)
     grid = whole_grid(slide, 40)
-    heat = Heat("attention", attention(len(grid)))
+    heat = ScoreMap("attention", attention(len(grid)))
     first, *others = top_patches(grid, heat.values, 5)
     x, y = grid.coordinates[first].tolist()
     slide.damaged = (x + 5, y + 5, 4, 4)
@@ -158,20 +158,20 @@ def test_a_contact_sheet_passes_over_damaged_patches(tmp_path: Path) -> None:
 
 def test_a_image_of_a_slide_is_made_from_its_coarse_level() -> None:
     slide = tissue_slide(600, 450)
-    image, downsample = image_of(slide, 150)
+    image, downsample = slide_overview(slide, 150)
     assert (image.shape, downsample) == ((113, 150, 3), 4.0) or image.shape == (112, 150, 3)
     assert {read[-1] for read in slide.reads} == {1}
-    image, downsample = image_of(slide, 5000)
+    image, downsample = slide_overview(slide, 5000)
     np.testing.assert_array_equal(image, slide.images[0])
     slide.damaged = (0, 0, 10, 10)
-    assert (image_of(slide, 5000)[0][:256, :256] == 255).all()
+    assert (slide_overview(slide, 5000)[0][:256, :256] == 255).all()
 
 
 def test_the_table_has_the_columns_of_wsinfer(tmp_path: Path) -> None:
     grid = grid_of([[0, 0], [40, 0], [80, 0]], 40, 40)
     heats = [
-        Heat("attention", np.array([0.75, 0.25, np.nan])),
-        Heat("prob_tumour", np.array([0.9, 0.1, np.nan]), "probability"),
+        ScoreMap("attention", np.array([0.75, 0.25, np.nan])),
+        ScoreMap("prob_tumour", np.array([0.9, 0.1, np.nan]), "probability"),
     ]
     write_score_table(tmp_path / "a.csv", grid, heats)
     rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
@@ -184,7 +184,7 @@ def test_the_table_has_the_columns_of_wsinfer(tmp_path: Path) -> None:
 
 def test_the_tiles_are_valid_closed_locked_and_always_called_the_same(tmp_path: Path) -> None:
     grid = grid_of([[0, 0], [40, 0]], 40, 40)
-    heats = [Heat("attention", np.array([0.75, np.nan]))]
+    heats = [ScoreMap("attention", np.array([0.75, np.nan]))]
     for name in ("a", "b"):
         write_score_tiles(tmp_path / f"{name}.geojson", 'slide "<1>"', grid, heats)
     text = (tmp_path / "a.geojson").read_text()
@@ -210,7 +210,7 @@ def test_the_overlay_lies_over_the_slide_at_its_physical_size(tmp_path: Path) ->
     write_overlay(
         tmp_path / "a.tiff",
         slide,
-        lay_out(grid, values),
+        rasterize(grid, values),
         scale_of("probability", "absolute"),
         downsample=2,
         opacity=1.0,
@@ -231,7 +231,7 @@ def test_the_overlay_lies_over_the_slide_at_its_physical_size(tmp_path: Path) ->
 def test_openslide_takes_the_overlay_for_a_slide(tmp_path: Path) -> None:
     slide = tissue_slide(1200, 900)
     grid = whole_grid(slide, 60)
-    lattice = lay_out(grid, np.ones(len(grid)))
+    lattice = rasterize(grid, np.ones(len(grid)))
     write_overlay(tmp_path / "a.tiff", slide, lattice, scale_of("probability", "absolute"), downsample=2)
     with openslide.OpenSlide(tmp_path / "a.tiff") as found:
         assert found.level_count == 3
@@ -241,7 +241,7 @@ def test_openslide_takes_the_overlay_for_a_slide(tmp_path: Path) -> None:
 def test_the_overlay_of_a_slide_without_known_size_and_with_damage_is_written(tmp_path: Path) -> None:
     slide = tissue_slide(600, 450, mpp=None, damaged=(0, 0, 9, 9))
     grid = whole_grid(slide, 60)
-    lattice = lay_out(grid, np.ones(len(grid)))
+    lattice = rasterize(grid, np.ones(len(grid)))
     write_overlay(tmp_path / "a.tiff", slide, lattice, scale_of("probability", "absolute"), downsample=1)
     assert tifffile.imread(tmp_path / "a.tiff").shape == (450, 600, 3)
     with pytest.raises(ValueError, match="downsample is 0"):
@@ -251,14 +251,14 @@ def test_the_overlay_of_a_slide_without_known_size_and_with_damage_is_written(tm
 def test_all_files_of_a_heatmap_are_there_or_none_is_begun(tmp_path: Path) -> None:
     slide = tissue_slide(600, 450)
     grid = whole_grid(slide, 40)
-    heats = [Heat("attention", attention(len(grid)))]
+    heats = [ScoreMap("attention", attention(len(grid)))]
     name = "é \"<b>\" #2 100% 'x'"
-    files = write_heat_files(tmp_path, name, slide, grid, heats, regions=shapely.box(90, 70, 500, 380), top=3)
+    files = write_heatmaps(tmp_path, name, slide, grid, heats, regions=shapely.box(90, 70, 500, 380), top=3)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == sorted(files.values())
     with Image.open(tmp_path / files["heatmap_absolute"]) as image:
         assert image.width == 600
     with pytest.raises(ValueError, match="0 patches came with 1 scores"):
-        write_heat_files(tmp_path, name, slide, grid_of([], 40, 40), [Heat("attention", np.zeros(0))])
+        write_heatmaps(tmp_path, name, slide, grid_of([], 40, 40), [ScoreMap("attention", np.zeros(0))])
 
 
 def test_a_failure_leaves_no_half_of_a_file(tmp_path: Path) -> None:
@@ -270,6 +270,6 @@ def test_a_failure_leaves_no_half_of_a_file(tmp_path: Path) -> None:
     grid = grid_of([[0, 0]], 40, 40)
     with pytest.raises(OSError, match="went away"):
         write_overlay(
-            tmp_path / "a.tiff", slide, lay_out(grid, np.ones(1)), scale_of("probability", "absolute"), downsample=1
+            tmp_path / "a.tiff", slide, rasterize(grid, np.ones(1)), scale_of("probability", "absolute"), downsample=1
         )
     assert list(tmp_path.iterdir()) == []

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Shaped
 from PIL import Image, ImageCms
 
-from .images import UnreadableImageError
+from .image_reading import UnreadableImageError
 
-__all__ = ["ImageFile", "open_image"]
+__all__ = ["FullDepthImage", "read_full_depth_image"]
 
 #: Most pixels of an image; Pillow refuses twice its own figure too.
 MOST = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)
@@ -29,7 +29,7 @@ _TOLD = (270, 271, 272, 274, 305, 306, 315, 33432, 34665, 34853)
 
 
 @dataclass(frozen=True)
-class ImageFile:
+class FullDepthImage:
     """What a file holds.
 
     Attributes:
@@ -47,7 +47,7 @@ class ImageFile:
     notes: tuple[str, ...] = ()
 
 
-def open_image(path: Path) -> ImageFile:
+def read_full_depth_image(path: Path) -> FullDepthImage:
     """Read an image.
 
     Palettes become RGB, CMYK too (by its profile where it has one), bits become grey of 8 bits.
@@ -61,7 +61,7 @@ def open_image(path: Path) -> ImageFile:
 
     Example:
         >>> Image.new("LA", (4, 2), (7, 128)).save("example.png")
-        >>> image = open_image(Path("example.png"))
+        >>> image = read_full_depth_image(Path("example.png"))
         >>> image.pixels.shape, int(image.alpha[0, 0])
         ((2, 4, 1), 128)
     """
@@ -121,7 +121,7 @@ def _png_header(path: Path) -> bytes:
         return file.read(26)
 
 
-def _deep(path: Path, image: Image.Image, profile: bytes | None, exif: bytes | None) -> ImageFile:
+def _deep(path: Path, image: Image.Image, profile: bytes | None, exif: bytes | None) -> FullDepthImage:
     """By OpenCV, which has blue first and makes no difference between grey and transparent grey."""
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or image.mode == "CMYK":
@@ -132,10 +132,10 @@ def _deep(path: Path, image: Image.Image, profile: bytes | None, exif: bytes | N
     colours = pixels[..., :1] if channels < 3 else pixels[..., 2::-1]
     if image.format == "PNG" and _png_header(path)[25] == 4:  # grey and alpha, of which OpenCV makes four channels
         colours = colours[..., :1]
-    return ImageFile(np.ascontiguousarray(colours), alpha, profile, exif)
+    return FullDepthImage(np.ascontiguousarray(colours), alpha, profile, exif)
 
 
-def _shallow(image: Image.Image, profile: bytes | None, exif: bytes | None) -> ImageFile:
+def _shallow(image: Image.Image, profile: bytes | None, exif: bytes | None) -> FullDepthImage:
     notes: tuple[str, ...] = ()
     image.load()
     mode = image.mode
@@ -153,8 +153,8 @@ def _shallow(image: Image.Image, profile: bytes | None, exif: bytes | None) -> I
     pixels = np.array(image)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.shape[2] in (2, 4):
-        return ImageFile(np.ascontiguousarray(pixels[..., :-1]), pixels[..., -1].copy(), profile, exif, notes)
-    return ImageFile(pixels, None, profile, exif, notes)
+        return FullDepthImage(np.ascontiguousarray(pixels[..., :-1]), pixels[..., -1].copy(), profile, exif, notes)
+    return FullDepthImage(pixels, None, profile, exif, notes)
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from regard.datasets.image_table import open_image_table
+from regard.datasets.label_table import open_label_table
 
 
 @pytest.fixture
@@ -20,28 +20,28 @@ def write(folder: Path, *lines: str) -> Path:
 
 
 def test_a_label_an_image_makes_classes(folder: Path) -> None:
-    found = open_image_table(write(folder, "path,label", "1.png,dog", "a/3.png,cat"))["train"]
+    found = open_label_table(write(folder, "path,label", "1.png,dog", "a/3.png,cat"))["train"]
     assert (found.classes, found.targets.tolist(), found.multi_label) == (["cat", "dog"], [1, 0], False)
     assert found[1][0].size == (4, 4)
 
 
 def test_a_split_column_makes_splits(folder: Path) -> None:
     table = write(folder, "split,label,path", "train,dog,1.png", "train,cat,2.png", "valid,cat,a/3.png")
-    assert {split: len(images) for split, images in open_image_table(table).items()} == {"train": 2, "val": 1}
+    assert {split: len(images) for split, images in open_label_table(table).items()} == {"train": 2, "val": 1}
 
 
 def test_labels_between_bars_make_several_labels(folder: Path) -> None:
-    found = open_image_table(write(folder, "path,label", "1.png,dog| cat", "2.png,dog", "a/3.png,"))["train"]
+    found = open_label_table(write(folder, "path,label", "1.png,dog| cat", "2.png,dog", "a/3.png,"))["train"]
     assert (found.classes, found.targets.tolist()) == (["cat", "dog"], [[1, 1], [0, 1], [0, 0]])
 
 
 def test_columns_of_zero_and_one_make_several_labels(folder: Path) -> None:
-    found = open_image_table(write(folder, "path,owl,cat", "1.png,1,0", "2.png,1,1"))["train"]
+    found = open_label_table(write(folder, "path,owl,cat", "1.png,1,0", "2.png,1,1"))["train"]
     assert (found.classes, found.targets.tolist()) == (["owl", "cat"], [[1, 0], [1, 1]])
 
 
 def test_byte_order_marks_quotes_and_empty_lines_are_fine(folder: Path) -> None:
-    found = open_image_table(write(folder, "\ufeffpath,label", '"1.png","a, b"', "", "2.png,c", ""))["train"]
+    found = open_label_table(write(folder, "\ufeffpath,label", '"1.png","a, b"', "", "2.png,c", ""))["train"]
     assert found.classes == ["a, b", "c"]
 
 
@@ -78,15 +78,15 @@ def test_byte_order_marks_quotes_and_empty_lines_are_fine(folder: Path) -> None:
 )
 def test_a_bad_table_is_explained(folder: Path, lines: list[str], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        open_image_table(write(folder, *lines))
+        open_label_table(write(folder, *lines))
 
 
 def test_a_table_that_is_no_text_is_explained(folder: Path) -> None:
     (folder / "labels.csv").write_bytes(b"path,label\n\xff\xfe,1")
     with pytest.raises(ValueError, match="UTF-8"):
-        open_image_table(folder)
+        open_label_table(folder)
 
 
 def test_a_missing_table_is_named(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"no table .*labels\.csv"):
-        open_image_table(folder)
+        open_label_table(folder)

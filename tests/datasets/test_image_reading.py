@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regard.datasets.images import UnreadableImageError, image_suffixes, read_image, to_channels
+from regard.datasets.image_reading import UnreadableImageError, image_suffixes, read_image, to_channels
 
 WHITE = (255, 255, 255)
 

@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from .image_folder import SPLIT_NAMES, split_of
+from .class_folders import SPLIT_NAMES, split_of
 from .labelled_images import SPLITS, LabelledImages
 
-__all__ = ["TABLE_NAME", "open_image_table"]
+__all__ = ["TABLE_NAME", "open_label_table"]
 
 TABLE_NAME = "labels.csv"
 
@@ -37,7 +37,7 @@ class _Row:
     split: str
 
 
-def open_image_table(folder: str | Path, name: str = TABLE_NAME) -> dict[str, LabelledImages]:
+def open_label_table(folder: str | Path, name: str = TABLE_NAME) -> dict[str, LabelledImages]:
     r"""Open the images that a CSV table lists with their labels; see the head of this module for its columns.
 
     Paths are relative to the folder and may not leave it. The classes are in the order of their names, or of
@@ -62,7 +62,7 @@ def open_image_table(folder: str | Path, name: str = TABLE_NAME) -> dict[str, La
         ...     for number in "12":
         ...         Image.new("L", (4, 4)).save(f"{folder}/{number}.png")
         ...     _ = (Path(folder) / "labels.csv").write_text("path,label\n1.png,cat|dog\n2.png,dog\n")
-        ...     open_image_table(folder)["train"].targets
+        ...     open_label_table(folder)["train"].targets
         array([[1., 1.],
                [0., 1.]], dtype=float32)
     """

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from regard.datasets.bags.table import read_slide_table
+from regard.datasets.bags.slide_table import read_slide_table
 
 
 def read(folder: Path, text: str, **options: Any) -> list[Any]:

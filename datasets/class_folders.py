@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .images import image_suffixes
+from .image_reading import image_suffixes
 from .labelled_images import LabelledImages
 
-__all__ = ["SPLIT_NAMES", "find_splits", "list_images", "open_image_folder", "split_of"]
+__all__ = ["SPLIT_NAMES", "find_splits", "list_images", "open_class_folders", "split_of"]
 
 #: What a folder, a column or a part of a set may be called -> what it is called here.
 SPLIT_NAMES: dict[str, str] = {
@@ -33,7 +33,7 @@ def split_of(name: str) -> str | None:
     return SPLIT_NAMES.get(name.strip().lower())
 
 
-def open_image_folder(folder: str | Path) -> dict[str, LabelledImages]:
+def open_class_folders(folder: str | Path) -> dict[str, LabelledImages]:
     """Open images that lie in one folder a class.
 
     With `train` (and `val`, `valid` or `validation`, and `test`) in the folder, these are the splits, each
@@ -58,7 +58,7 @@ def open_image_folder(folder: str | Path) -> dict[str, LabelledImages]:
         ...     for name in ("cat", "dog"):
         ...         (Path(folder) / name).mkdir()
         ...         Image.new("L", (4, 4)).save(Path(folder) / name / "1.png")
-        ...     found = open_image_folder(folder)
+        ...     found = open_class_folders(folder)
         >>> found["train"].classes, found["train"].targets
         (['cat', 'dog'], array([0, 1]))
     """
