@@ -1,171 +1,253 @@
-"""The command `regard`: one subcommand a job, settings from flags and YAML, nothing heavy before a job runs."""
+"""The command `regard`: a verb, where a verb has several the task, and settings; nothing heavy before a task runs."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NoReturn, get_args, get_type_hints
+from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from .. import __doc__ as package_docstring
 from .. import __version__
+from ..class_names import nearest
+from . import settings as s
+from .run.help_page import entry, help_page, in_words, summary
 from .run.recipes import recipe_file
-from .settings import (
-    AskSettings,
-    BenchmarkSettings,
-    BuildPopeSettings,
-    ConvertSettings,
-    DemoSettings,
-    DoctorSettings,
-    EvaluateSettings,
-    ListSettings,
-    RestoreSettings,
-    ScoreSettings,
-    SinksSettings,
-    SlideSettings,
-    TrainLvlmSettings,
-    TrainSettings,
-    ViewSettings,
-)
+from .run.task_choice import choose_task
+from .settings.types import check
 
-__all__ = ["build_parser", "main"]
+__all__ = ["TASKS", "Task", "main", "parse_settings", "task_parser"]
 
-#: Job -> its module, with `run(settings) -> exit code`.
-MODULES = {
-    "train": "train.classifier",
-    "evaluate": "evaluate.classifier",
-    "score": "evaluate.score",
-    "slide": "slides.job",
-    "build-pope": "evaluate.build_pope",
-    "convert": "convert.job",
-    "list": "info.list",
-    "doctor": "info.doctor",
-    "demo": "demo.classifier",
-    "benchmark": "benchmark.blocks",
-    "restore": "restore.job",
-    "ask": "look.ask",
-    "sinks": "look.sinks",
-    "train-lvlm": "train.lvlm_demo.job",
-    "view": "look.view",
+
+class Task(NamedTuple):
+    """What a task is told, and what runs it.
+
+    Attributes:
+        settings: its settings class.
+        module: module below `regard.tools` with `run(settings) -> exit code`.
+    """
+
+    settings: type
+    module: str
+
+
+#: Verb -> task -> what runs it; a verb without tasks has the one task "".
+TASKS: dict[str, dict[str, Task]] = {
+    "train": {
+        "classifier": Task(s.TrainSettings, "train.classifier"),
+        "mil": Task(s.TrainSettings, "train.mil.job"),
+        "restorer": Task(s.TrainSettings, "train.restorer"),
+        "lvlm-demo": Task(s.TrainLvlmSettings, "train.lvlm_demo.job"),
+    },
+    "evaluate": {
+        "classifier": Task(s.EvaluateClassifierSettings, "evaluate.classifier"),
+        "lvlm": Task(s.EvaluateLvlmSettings, "evaluate.lvlm"),
+        "restorer": Task(s.EvaluateRestorerSettings, "evaluate.restorer"),
+    },
+    "ask": {"": Task(s.AskSettings, "look.ask")},
+    "sinks": {"": Task(s.SinksSettings, "look.sinks")},
+    "score": {"": Task(s.ScoreSettings, "evaluate.score")},
+    "build-pope": {"": Task(s.BuildPopeSettings, "evaluate.build_pope")},
+    "slide": {"": Task(s.SlideSettings, "slides.job")},
+    "restore": {"": Task(s.RestoreSettings, "restore.job")},
+    "view": {"": Task(s.ViewSettings, "look.view")},
+    "convert": {"": Task(s.ConvertSettings, "convert.job")},
+    "benchmark": {
+        "blocks": Task(s.BenchmarkBlocksSettings, "benchmark.blocks"),
+        "hosts": Task(s.BenchmarkHostsSettings, "benchmark.hosts"),
+        "heads": Task(s.BenchmarkHeadsSettings, "benchmark.heads"),
+        "lvlm": Task(s.BenchmarkLvlmSettings, "benchmark.lvlm"),
+        "slides": Task(s.BenchmarkSlidesSettings, "benchmark.slides"),
+        "restorers": Task(s.BenchmarkRestorersSettings, "benchmark.restorers"),
+    },
+    "demo": {
+        "classifier": Task(s.DemoClassifierSettings, "demo.classifier"),
+        "mil": Task(s.DemoMilSettings, "demo.mil"),
+        "restoration": Task(s.DemoRestorationSettings, "demo.restoration"),
+    },
+    "list": {"": Task(s.ListSettings, "info.list")},
+    "doctor": {"": Task(s.DoctorSettings, "info.doctor")},
 }
 
-#: Job -> its settings.
-JOBS: dict[str, type] = {
-    "train": TrainSettings,
-    "evaluate": EvaluateSettings,
-    "score": ScoreSettings,
-    "slide": SlideSettings,
-    "build-pope": BuildPopeSettings,
-    "convert": ConvertSettings,
-    "list": ListSettings,
-    "doctor": DoctorSettings,
-    "demo": DemoSettings,
-    "benchmark": BenchmarkSettings,
-    "restore": RestoreSettings,
-    "ask": AskSettings,
-    "sinks": SinksSettings,
-    "train-lvlm": TrainLvlmSettings,
-    "view": ViewSettings,
-}
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: words after `regard`; by default those of the process.
+
+    Returns:
+        0 for done, 1 where some items failed, 2 for a wrong setting.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = "regard"
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            sys.stdout.write(_overview())
+            return 0 if words else 2
+        if words[0] == "--version":
+            print(f"regard {__version__}")
+            return 0
+        verb, task, rest = find_task(words)
+        command = f"regard {verb} {task or ''}".rstrip()
+        if task is None:
+            sys.stdout.write(f"regard {verb} needs a task:\n{_tasks_of(verb)}")
+            return 0 if rest else 2
+        if {"-h", "--help"} & {*rest}:
+            sys.stdout.write(help_page(command, TASKS[verb][task].settings))
+            return 0
+        settings = parse_settings(verb, task, rest)
+        return import_module(f".{TASKS[verb][task].module}", __package__).run(settings)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{command}: stopped; the same command resumes after the last finished part\n")
+        return 130
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("REGARD_TRACEBACK"):
+            raise
+        sys.stderr.write(f"{command}: {error}\n")
+        is_trouble = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
+        return 1 if is_trouble else 2
+
+
+def find_task(words: Sequence[str]) -> tuple[str, str | None, list[str]]:
+    """The verb, the task and the rest of a command; None is the help about all tasks of a verb.
+
+    Raises:
+        ValueError: there is no such verb or task, or the task is not clear.
+    """
+    verb, *rest = words
+    if verb not in TASKS:
+        raise ValueError(f"there is no {verb!r}; {nearest(verb, TASKS)}See 'regard --help'")
+    tasks = TASKS[verb]
+    if "" in tasks:
+        return verb, "", rest
+    if rest and rest[0] in tasks:
+        return verb, rest[0], rest[1:]
+    if rest and not rest[0].startswith("-"):
+        raise ValueError(f"{verb} {rest[0]!r} is not a task; {nearest(rest[0], tasks)}Tasks: {', '.join(tasks)}")
+    if verb == "demo" and not rest:
+        return verb, "classifier", rest
+    if not rest or {"-h", "--help"} & {*rest}:
+        return verb, None, rest
+    task, reason = choose_task(verb, {name: task.settings for name, task in tasks.items()}, rest)
+    sys.stderr.write(f"This is regard {verb} {task}: {reason}\n")
+    return verb, task, rest
+
+
+def parse_settings(verb: str, task: str, words: Sequence[str]) -> Any:
+    """Settings of a task from the words after it.
+
+    Raises:
+        ValueError: an option is unknown, or its value is not allowed.
+
+    Example:
+        >>> parse_settings("demo", "classifier", ["--epochs", "3"]).epochs
+        3
+    """
+    settings = TASKS[verb][task].settings
+    parser = task_parser(verb, task)
+    parsed = parser.parse_args(list(words))
+    parsed.pop("config", None)
+    check(settings, parsed)
+    return settings(**vars(parser.instantiate(parsed)))
+
+
+def task_parser(verb: str, task: str) -> ArgumentParser:
+    """The parser of a task; making it loads no torch."""
+    settings = TASKS[verb][task].settings
+    hints = get_type_hints(settings)
+    parser = _Parser(prog=f"regard {verb} {task}".rstrip(), allow_abbrev=False, add_help=False)
+    parser.add_argument("--config", action=_RecipeAction)
+    for field in dataclasses.fields(settings):
+        hint = hints[field.name]
+        options: dict[str, Any] = {"type": hint}
+        if field.default_factory is not dataclasses.MISSING:
+            options["default"] = field.default_factory()
+        elif field.default is not dataclasses.MISSING:
+            options["default"] = field.default
+        if "positional" not in field.metadata:
+            required = "default" not in options
+            parser.add_argument(f"--{field.name}", required=required, **options)
+        elif get_origin(hint) is list:
+            options["type"] = get_args(hint)[0]
+            parser.add_argument(field.name, nargs="*" if "default" in options else "+", **options)
+        else:
+            parser.add_argument(field.name, **options)
+        if "repeated" in field.metadata:
+            parser.repeated |= {f"--{field.name}"}
+    return parser
 
 
 class _RecipeAction(ActionConfigFile):
     """`--config` takes a path or the name of a recipe."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        try:
-            path = recipe_file(values)
-        except ValueError as error:
-            parser.error(str(error))
-        super().__call__(parser, cfg, str(path), option_string)
+        super().__call__(parser, cfg, str(recipe_file(values)), option_string)
 
 
 class _Parser(ArgumentParser):
-    """Says what is wrong in one line, with the nearest known name, and exits with 2.
+    """Raises ValueError with one line that says what is wrong, with the nearest known name.
 
     Attributes:
-        repeated: options that may be given several times; what they name is collected in a list.
+        repeated: options that may be given several times; their values are collected in a list.
     """
 
-    repeated: Collection[str] = ()
+    repeated: frozenset[str] = frozenset()
 
     def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
         """Parse; an option that may be repeated adds to its list, as jsonargparse does for `--option+`."""
-        if args is not None and self.repeated:
-            pairs = [str(word).partition("=") for word in args]
-            args = [f"{key}{'+' * (key in self.repeated)}{equals}{value}" for key, equals, value in pairs]
+        pairs = [str(word).partition("=") for word in args or ()]
+        args = [f"{key}{'+' * (key in self.repeated)}{equals}{value}" for key, equals, value in pairs]
         return super().parse_args(args, *rest, **options)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        parser = getattr(ex, "subcommand_parser", None) or self
-        command = parser.prog.replace(" [options]", "")
-        missing = re.search(r"arguments are required: ([\w-]+)\.(\w+)", message)
-        if missing:  # the job's parser has not got that far
-            command, message = f"{command} {missing[1]}", f"{missing[2]} is missing"
-        sys.stderr.write(f"{command}: {_with_hint(message, parser)}\nTry: {command} --help\n")
-        self.exit(2)
+        """Raise the message on one line; an unknown name gets the nearest one that is known."""
+        message = " ".join(message.split())
+        unknown = re.search(r"nrecognized arguments: (--[^\s=]+)", message)
+        nested = re.search(r"Group '(.+?)' does not accept option '(.+?)'", message)
+        key = re.search(r'Parser key "([^"]+)"', message)
+        not_accepted = re.search(r"Option \\*'(.+?)\\*' is not accepted", message)
+        value = re.search(r"Got value: (.*)$", message)
+        missing = re.search(r"arguments are required: (.*)$|Key \"([^\"]+)\" is required", message)
+        if missing:
+            message = f"{missing[1] or missing[2]} is missing"
+        elif unknown:
+            message = self._unknown(unknown[1])
+        elif nested:
+            message = self._unknown(f"--{nested[1]}.{nested[2]}")
+        elif not_accepted and not key:
+            message = self._unknown(f"--{not_accepted[1]}")
+        elif not_accepted and key:
+            message = f"--{key[1]} has no option {not_accepted[1]!r}"
+        elif key and value:
+            action = next((action for action in self._actions if action.dest == key[1]), None)
+            hint = getattr(action, "_typehint", None) or getattr(action, "type", None)
+            message = f"--{key[1]} is {value[1]!r}; give {in_words(hint) if hint else 'another value'}"
+        raise ValueError(f"{message[:_LONGEST].rstrip('; ')}; see '{self.prog} --help'")
+
+    def _unknown(self, option: str) -> str:
+        known = [option for action in self._actions for option in action.option_strings]
+        return f"there is no option {option}; {nearest(option, known).rstrip()}"
 
 
-def _with_hint(message: str, parser: ArgumentParser) -> str:
-    """The message on one line; where it names something unknown, with the nearest name that is known."""
-    message = " ".join(message.split())
-    unknown = re.search(r"unrecognized arguments: (--[^\s=]+)|does not accept option '([^']+)'", message)
-    choice = re.search(r"invalid choice: '([^']+)'", message)
-    near: list[str] = []
-    if unknown:
-        options = [option for action in parser._actions for option in action.option_strings]
-        near = difflib.get_close_matches(unknown[1] or f"--{unknown[2]}", options, n=1)
-    elif choice:
-        near = difflib.get_close_matches(choice[1], JOBS, n=1)
-    return f"{message}; did you mean {near[0]}?" if near else message
+#: Most characters of a message.
+_LONGEST = 240
 
 
-def build_parser() -> ArgumentParser:
-    """The parser of the whole command; building it loads no torch."""
-    parser = _Parser(prog="regard", description=package_docstring, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"regard {__version__}")
-    jobs = parser.add_subcommands(dest="job", metavar="JOB")
-    for name, settings in JOBS.items():
-        job = _Parser(description=(settings.__doc__ or "").partition("\n")[0], allow_abbrev=False)
-        job.add_argument("--config", action=_RecipeAction, help="YAML file, or the name of a recipe (regard list)")
-        several = {field.name: field for field in dataclasses.fields(settings) if "words" in field.metadata}
-        word = {field.name: field for field in dataclasses.fields(settings) if "word" in field.metadata}
-        job.add_class_arguments(settings, as_positional=True, skip={*several, *word})
-        for one in word.values():
-            choices = get_args(get_type_hints(settings)[one.name])
-            job.add_argument(one.name, nargs="?", default=one.default, choices=choices, help=one.metadata["word"])
-        for words in several.values():
-            required = words.default_factory is dataclasses.MISSING
-            job.add_argument(words.name, nargs="+" if required else "*", type=str, help=words.metadata["words"])
-        job.repeated = {f"--{field.name}" for field in dataclasses.fields(settings) if "repeated" in field.metadata}
-        jobs.add_subcommand(name, job, help=job.description)
-    return parser
+def _overview() -> str:
+    lines = [package_docstring or "", "", "usage: regard TASK [options]", ""]
+    for verb, tasks in TASKS.items():
+        for name, task in tasks.items():
+            lines += entry(f"{verb} {name}".rstrip(), summary(task.settings))
+    lines += ["", "regard TASK --help shows its options, regard --version the version."]
+    return "\n".join(lines) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0 for done, 1 for done in part, 2 for a wrong setting.
-
-    Args:
-        arguments: words after `regard`; the process's own by default.
-    """
-    parser = build_parser()
-    parsed = parser.parse_args(arguments)
-    settings = parser.instantiate(parsed)[parsed.job]
-    settings = JOBS[parsed.job](**{key: value for key, value in vars(settings).items() if key != "config"})
-    try:
-        return import_module(f".{MODULES[parsed.job]}", __package__).run(settings)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"regard {parsed.job}: stopped; the same command goes on from the last finished part\n")
-        return 130
-    except (ValueError, OSError, ModuleNotFoundError) as error:
-        if os.environ.get("REGARD_TRACEBACK"):
-            raise
-        sys.stderr.write(f"regard {parsed.job}: {error}\n")
-        ran_into_trouble = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
-        return 1 if ran_into_trouble else 2
+def _tasks_of(verb: str) -> str:
+    lines = [line for name, task in TASKS[verb].items() for line in entry(f"{verb} {name}", summary(task.settings))]
+    return "\n".join(lines) + "\n"

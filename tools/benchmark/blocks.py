@@ -1,29 +1,19 @@
-"""`regard benchmark`: time and peak memory of attention blocks alone, and of whole models with them.
+"""`regard benchmark blocks`: time and peak memory of attention blocks, beside plain formulation and softmax attention.
 
-Figures are ratios taken side by side; see `regard.tools.benchmark.profiler` for how. A block alone is measured here,
-beside its plain formulation and softmax attention; models are measured in `regard.tools.benchmark.hosts`, fixes of
-vision-language models in `regard.tools.benchmark.lvlm`, multiple-instance heads in `regard.tools.benchmark.heads`,
-in `regard.tools.benchmark.large_bags` on bags that do not fit, readers of slides in `regard.tools.benchmark.slides`,
-and networks that restore images in `regard.tools.benchmark.restorers`.
+Ratios are taken side by side; `regard.tools.benchmark.profiler` says how.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
-import json
-import platform
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from ...vision.attention import build_attention
@@ -34,99 +24,34 @@ from ...vision.attention.plain.van import PlainVanBlock
 from ...vision.attention.plain.vig import recurrence
 from ...vision.attention.vig import gated_linear_attention
 from ...vision.backbones.van import Block
-from ..settings import BenchmarkSettings
-from . import heads as benchmark_heads
-from . import hosts as benchmark_hosts
-from . import large_bags as benchmark_large_bags
-from . import lvlm as benchmark_lvlms
-from . import restorers as benchmark_restorers
+from ..run.devices import choose_device
+from ..settings import BenchmarkBlocksSettings
 from .profiler import interleaved, make_pass, multiply_adds, peak_bytes, quartiles, spread
+from .report import report, torch_threads
 
 __all__ = ["run"]
 
-#: Headings of columns of words.
-_WORDS = ("host", "block", "map", "pass", "model", "method", "head", "slide", "what", "restorer", "image", "overlap")
 
-#: What is measured where no block is named.
-BLOCKS = ["van", "van_block", "ela"]
+def run(settings: BenchmarkBlocksSettings) -> int:
+    """Measure, print and write; the exit code is 0.
 
-
-def run(settings: BenchmarkSettings) -> int:
-    """Measure, print the table; exit code 0.
+    Args:
+        settings: see `BenchmarkBlocksSettings`.
 
     Raises:
-        ValueError: an unknown block, host or device, or a setting out of range.
+        ValueError: an unknown block, option or device.
     """
-    numbers = [
-        settings.dim,
-        settings.batch,
-        settings.repeats,
-        settings.threads,
-        settings.image_size,
-        settings.new_tokens,
-        settings.features,
-        *settings.sides,
-        *settings.instances,
-    ]
-    if min(numbers) < 1:
-        raise ValueError(
-            "sides, dim, batch, repeats, threads, image_size, new_tokens, instances, features must be at least 1"
-        )
-    if settings.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device is {settings.device!r} but torch finds no CUDA device; use cpu")
-    if settings.base and not settings.hosts:
-        raise ValueError(f"base is {settings.base!r} but there are no hosts to compare with it; name some in hosts")
-    blocks = settings.blocks or ([] if settings.hosts else BLOCKS)
-    known = {
-        "blocks": (settings.options, blocks),
-        "hosts": (settings.host_options, [*settings.hosts, settings.base or ""]),
-    }
-    for where, (options, names) in known.items():
-        for name in options:
-            if name not in names:
-                raise ValueError(f"there are options for {name!r}, which is not measured; name it in {where}")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
-        if settings.lvlms:
-            rows = benchmark_lvlms.measure(settings)
-            lines = benchmark_lvlms.lines(rows)
-        elif settings.slides:
-            from . import slides as benchmark_slides  # with the libraries of the extra wsi
-
-            rows = benchmark_slides.measure(settings)
-            lines = benchmark_slides.lines(rows)
-        elif settings.restorers:
-            rows = benchmark_restorers.measure(settings)
-            lines = benchmark_restorers.lines(rows)
-        elif settings.heads and settings.chunk:
-            rows = benchmark_large_bags.measure(settings)
-            lines = benchmark_large_bags.lines(rows)
-        elif settings.heads:
-            rows = benchmark_heads.measure(settings)
-            lines = benchmark_heads.lines(rows)
-        elif settings.hosts:
-            rows = benchmark_hosts.measure(blocks, settings)
-            lines = benchmark_hosts.lines(rows, settings)
-        else:
-            rows = _measure(blocks, settings)
-            lines = [_line(row, settings) for row in rows]
-    finally:
-        torch.set_num_threads(threads)
-    size = f"{settings.image_size} px" if settings.hosts else f"dim {settings.dim}"
-    size = f"{settings.new_tokens} new tokens" if settings.lvlms else size
-    size = f"{settings.features} features" if settings.heads else size
-    size = "images" if settings.restorers else size
-    batch = 1 if settings.heads or settings.restorers else settings.batch
-    title = f"{settings.device}, {settings.dtype}, {settings.threads} thread(s), batch {batch}, {size}"
-    title = f"cpu, {settings.threads} thread(s) of the network" if settings.slides else title
-    Console(width=None if sys.stdout.isatty() else 160).print(_table(lines, title))
-    if settings.out:
-        found = {"torch": torch.__version__, "machine": platform.processor() or platform.machine()}
-        record = {"settings": dataclasses.asdict(settings), **found, "rows": rows}
-        Path(settings.out).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if settings.markdown:
-        Path(settings.markdown).write_text(_markdown(lines, title), encoding="utf-8")
+    choose_device(settings.device)
+    with torch_threads(settings.threads):
+        rows = [
+            _measure(name, side, layout, what, settings)
+            for name in settings.blocks
+            for side in settings.sides
+            for layout in settings.layouts
+            for what in settings.passes
+        ]
+    conditions = f"{settings.device}, {settings.dtype}, batch {settings.batch}, dim {settings.dim}"
+    report(settings, rows, [_line(row, settings) for row in rows], conditions)
     return 0
 
 
@@ -185,19 +110,9 @@ def _by_recurrence(query: Tensor, key: Tensor, value: Tensor, forward: Tensor, b
     return recurrence(query, key, value, forward) + back
 
 
-def _measure(blocks: Sequence[str], settings: BenchmarkSettings) -> list[dict[str, Any]]:
-    rows = []
-    for name in blocks:
-        for side in settings.sides:
-            for layout in settings.layouts:
-                for what in settings.passes:
-                    sys.stderr.write(f"{name} {side}x{side} {layout} {what}\n")
-                    rows.append(_measure_one(name, side, layout, what, settings))
-    return rows
-
-
-def _measure_one(name: str, side: int, layout: str, what: str, settings: BenchmarkSettings) -> dict[str, Any]:
+def _measure(name: str, side: int, layout: str, what: str, settings: BenchmarkBlocksSettings) -> dict[str, Any]:
     """One row: milliseconds and megabytes of each contestant, ratios to ours, and what was left out."""
+    sys.stderr.write(f"{name} {side}x{side} {layout} {what}\n")
     torch.manual_seed(0)
     planes = torch.randn(settings.batch, settings.dim, side, side)
     planes = planes.to(settings.device, getattr(torch, settings.dtype))
@@ -234,7 +149,7 @@ def _measure_one(name: str, side: int, layout: str, what: str, settings: Benchma
     return row
 
 
-def _contestants(name: str, settings: BenchmarkSettings) -> tuple[nn.Module, nn.Module | str]:
+def _contestants(name: str, settings: BenchmarkBlocksSettings) -> tuple[nn.Module, nn.Module | str]:
     """Our block and its plain formulation with the same weights, or why there is none."""
     like = {"device": settings.device, "dtype": getattr(torch, settings.dtype)}
     options = settings.options.get(name, {})
@@ -265,7 +180,7 @@ def _contestants(name: str, settings: BenchmarkSettings) -> tuple[nn.Module, nn.
     return ours.to(**like), plain.to(**like)
 
 
-def _too_large(side: int, settings: BenchmarkSettings) -> str:
+def _too_large(side: int, settings: BenchmarkBlocksSettings) -> str:
     """Why softmax attention is left out, or nothing."""
     heads = max(1, settings.dim // 32)
     itemsize = getattr(torch, settings.dtype).itemsize
@@ -273,7 +188,7 @@ def _too_large(side: int, settings: BenchmarkSettings) -> str:
     return f"{gb:.1f} GB of weights" if gb > settings.memory_limit_gb else ""
 
 
-def _line(row: dict[str, Any], settings: BenchmarkSettings) -> dict[str, str]:
+def _line(row: dict[str, Any], settings: BenchmarkBlocksSettings) -> dict[str, str]:
     """A line of the table, by heading."""
     ms, mb = row["ms"], row["mb"]
     line = {
@@ -290,20 +205,3 @@ def _line(row: dict[str, Any], settings: BenchmarkSettings) -> dict[str, str]:
         line[f"times faster than {who}"] = spread(row["times_faster"][who]) if who in ms else ""
         line[f"share of {who}'s MB"] = f"{mb['ours'] / mb[who]:.2f}" if mb.get(who) else ""
     return line
-
-
-def _table(lines: Sequence[dict[str, str]], title: str) -> Table:
-    table = Table(title=title)
-    for heading in lines[0]:
-        table.add_column(
-            heading,
-            justify="left" if heading in _WORDS else "right",
-        )
-    for line in lines:
-        table.add_row(*line.values())
-    return table
-
-
-def _markdown(lines: Sequence[dict[str, str]], title: str) -> str:
-    rows = [list(lines[0]), ["---"] * len(lines[0]), *(list(line.values()) for line in lines)]
-    return "\n".join([f"{title}:", "", *(f"| {' | '.join(row)} |" for row in rows)]) + "\n"

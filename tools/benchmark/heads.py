@@ -1,9 +1,9 @@
-"""The part of `regard benchmark` for multiple-instance heads: one training step beside torchmil's, on the same bag.
+"""`regard benchmark heads`: one training step of multiple-instance heads beside torchmil's, on the same bag.
 
 torchmil (pip install torchmil) is a library of such heads, Castro-Macias et al., Apache-2.0. Widths are the same, and
-so are the weights, so that both give the same logits; how far they are apart is told. Its TransMIL has neither the
-convolution of values nor the last projection of the published network: ours computes both, with weights that make them
-nothing. A step is a forward pass with the loss and its gradient, without the optimiser.
+so are the weights, so that both give the same logits; their largest difference is reported. Its TransMIL has neither
+the convolution of values nor the last projection of the published network: ours computes both, with weights that
+make them nothing. A step is a forward pass with the loss and its gradient, without the optimiser.
 """
 
 from __future__ import annotations
@@ -19,16 +19,36 @@ from torch import Tensor, nn
 
 from ...heads import build_head
 from ...heads.contract import binary_cross_entropy
-from ..settings import BenchmarkSettings
+from ..run.devices import choose_device
+from ..settings import BenchmarkHeadsSettings
+from .large_bags import large_bag_lines, measure_large_bags
 from .profiler import interleaved, peak_bytes, quartiles, spread
+from .report import report, torch_threads
 
-__all__ = ["RIVALS", "lines", "measure"]
+__all__ = ["RIVALS", "lines", "measure", "run"]
 
 #: Width of projected instances, and of the layers that score them.
 _WIDTH, _HIDDEN = 512, 128
 
 
-def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
+def run(settings: BenchmarkHeadsSettings) -> int:
+    """Measure, print and write; the exit code is 0.
+
+    Args:
+        settings: see `BenchmarkHeadsSettings`.
+
+    Raises:
+        ValueError: torchmil is not installed, or a head or device is unknown.
+    """
+    choose_device(settings.device)
+    with torch_threads(settings.threads):
+        rows = measure_large_bags(settings) if settings.chunk else measure(settings)
+    shown = large_bag_lines(rows) if settings.chunk else lines(rows)
+    report(settings, rows, shown, f"{settings.device}, {settings.dtype}, batch 1, {settings.features} features")
+    return 0
+
+
+def measure(settings: BenchmarkHeadsSettings) -> list[dict[str, Any]]:
     """A row for every head and number of instances.
 
     Raises:
@@ -69,7 +89,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def _measure_one(name: str, count: int, models: Any, settings: BenchmarkSettings) -> dict[str, Any]:
+def _measure_one(name: str, count: int, models: Any, settings: BenchmarkHeadsSettings) -> dict[str, Any]:
     torch.manual_seed(0)
     like = {"device": settings.device, "dtype": getattr(torch, settings.dtype)}
     bag, labels = torch.randn(1, count, settings.features).to(**like), torch.ones(1, device=settings.device)

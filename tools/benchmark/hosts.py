@@ -1,4 +1,4 @@
-"""The half of `regard benchmark` for whole models: every block in every host, beside the host as it is.
+"""`regard benchmark hosts`: whole models, with every block in every host, beside the host as it is.
 
 A host and all its twins take turns, so that the ratios hold whatever else the machine does. GMACs are multiply-adds
 of one inference, counted as they are executed (see `regard.tools.benchmark.profiler`), half of what is
@@ -16,40 +16,57 @@ import torch
 from torch import nn
 
 from ...vision import create_model
-from ..settings import BenchmarkSettings
+from ..run.devices import choose_device
+from ..settings import BenchmarkHostsSettings
 from .profiler import interleaved, make_pass, multiply_adds, peak_bytes, quartiles, spread
+from .report import report, torch_threads
 
-__all__ = ["lines", "measure"]
+__all__ = ["lines", "measure", "run"]
 
 
-def measure(blocks: Sequence[str], settings: BenchmarkSettings) -> list[dict[str, Any]]:
-    """A row for every host as it is, and with each block.
+def run(settings: BenchmarkHostsSettings) -> int:
+    """Measure, print and write; the exit code is 0.
 
     Args:
-        blocks: names of blocks; none measures the hosts alone.
-        settings: all the rest.
+        settings: see `BenchmarkHostsSettings`.
+
+    Raises:
+        ValueError: a host, block, option or device is unknown, or they do not fit each other.
+    """
+    choose_device(settings.device)
+    with torch_threads(settings.threads):
+        rows = measure(settings)
+    conditions = f"{settings.device}, {settings.dtype}, batch {settings.batch}, {settings.image_size} px"
+    report(settings, rows, lines(rows, settings), conditions)
+    return 0
+
+
+def measure(settings: BenchmarkHostsSettings) -> list[dict[str, Any]]:
+    """A row for every host as it is, and with each block.
 
     Raises:
         ValueError: a host or block is unknown, they do not fit each other, or options are out of range.
     """
     names = [settings.base] if settings.base else []
-    pairs = [(host, block) for host in [*names, *settings.hosts] for block in (None, *blocks)]
+    pairs = [(host, block) for host in [*names, *settings.hosts] for block in (None, *settings.blocks)]
     for host, block in pairs:  # what cannot be built is said before hours are spent
         _build(host, block, settings)
     rows = []
     for host in settings.hosts:
         base = (settings.base or host, None)
-        members = dict.fromkeys([base, *((host, block) for block in (None, *blocks))])
+        members = dict.fromkeys([base, *((host, block) for block in (None, *settings.blocks))])
         rows += _measure_together(list(members), settings)
     return rows
 
 
-def lines(rows: Sequence[dict[str, Any]], settings: BenchmarkSettings) -> list[dict[str, str]]:
+def lines(rows: Sequence[dict[str, Any]], settings: BenchmarkHostsSettings) -> list[dict[str, str]]:
     """The lines of the table, by heading; times are of one image, ratios are to the base."""
     return [_line(row, settings) for row in rows]
 
 
-def _measure_together(members: Sequence[tuple[str, str | None]], settings: BenchmarkSettings) -> list[dict[str, Any]]:
+def _measure_together(
+    members: Sequence[tuple[str, str | None]], settings: BenchmarkHostsSettings
+) -> list[dict[str, Any]]:
     """Rows of the base, which is the first, and of what is compared with it."""
     torch.manual_seed(0)
     x = torch.randn(settings.batch, 3, settings.image_size, settings.image_size)
@@ -75,7 +92,7 @@ def _measure_together(members: Sequence[tuple[str, str | None]], settings: Bench
     return list(rows.values())
 
 
-def _build(host: str, block: str | None, settings: BenchmarkSettings) -> nn.Module:
+def _build(host: str, block: str | None, settings: BenchmarkHostsSettings) -> nn.Module:
     """A host, with a block if there is one, for the size of image in use."""
     options = settings.host_options.get(host, {})
     if block:
@@ -87,7 +104,7 @@ def _build(host: str, block: str | None, settings: BenchmarkSettings) -> nn.Modu
     return model.to(settings.device, getattr(torch, settings.dtype))
 
 
-def _line(row: dict[str, Any], settings: BenchmarkSettings) -> dict[str, str]:
+def _line(row: dict[str, Any], settings: BenchmarkHostsSettings) -> dict[str, str]:
     line = {
         "host": row["host"],
         "block": row["block"] or "-",

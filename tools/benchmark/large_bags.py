@@ -1,4 +1,4 @@
-"""The part of `regard benchmark` for bags that do not fit: one training step of a head that takes them in chunks.
+"""`regard benchmark heads --chunk`: one training step of a head on bags that do not fit, in chunks.
 
 A step is a forward pass with the loss and AEM, its gradient and AdamW. Memory is the most that the process ever held,
 the bag included: on a CPU its resident set since it began, so that each head wants a command of its own for an exact
@@ -15,15 +15,15 @@ from typing import Any
 import torch
 
 from ...heads import AEM, build_head
-from ..settings import BenchmarkSettings
+from ..settings import BenchmarkHeadsSettings
 
-__all__ = ["lines", "measure"]
+__all__ = ["large_bag_lines", "measure_large_bags"]
 
 #: Instances that are drawn at once.
 _BLOCK = 50_000
 
 
-def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
+def measure_large_bags(settings: BenchmarkHeadsSettings) -> list[dict[str, Any]]:
     """A row for every head and number of instances.
 
     Raises:
@@ -55,7 +55,7 @@ def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
     return rows
 
 
-def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
+def large_bag_lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """The lines of the table, by heading."""
     return [
         {

@@ -1,6 +1,6 @@
-"""The part of `regard benchmark` for vision-language models: what methods cost at the prompt and at every new token.
+"""`regard benchmark lvlm`: what interventions cost at the prompt and at every new token.
 
-The baseline is a session without methods; `regard.tools.evaluate.costs` tells how it is measured.
+The baseline is a session without interventions; `regard.tools.evaluate.costs` says how it is measured.
 """
 
 from __future__ import annotations
@@ -22,21 +22,40 @@ from transformers import (
 
 from ...mllm import LVLM, parse_interventions
 from ..evaluate.costs import Prompt, measure_costs
-from ..settings import BenchmarkSettings
+from ..run.devices import choose_device
+from ..settings import BenchmarkLvlmSettings
 from .profiler import quartiles, spread
+from .report import report, torch_threads
 
-__all__ = ["lines", "measure"]
+__all__ = ["lines", "measure", "run"]
 
 _IMAGE, _SINKS, _DIMENSION = 576, (0, 30, 180, 400), 5
 
 
-def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
-    """A row for every model and method, the baseline first.
+def run(settings: BenchmarkLvlmSettings) -> int:
+    """Measure, print and write; the exit code is 0.
+
+    Args:
+        settings: see `BenchmarkLvlmSettings`.
 
     Raises:
-        ValueError: a model or method is unknown, or cannot work there.
+        ValueError: a model, intervention or device is unknown, or they do not fit each other.
     """
-    arms: dict[str, Any] = {"baseline": ()} | {fix: parse_interventions(fix) for fix in settings.fixes}
+    choose_device(settings.device)
+    with torch_threads(settings.threads):
+        rows = measure(settings)
+    conditions = f"{settings.device}, {settings.dtype}, batch {settings.batch}, {settings.new_tokens} new tokens"
+    report(settings, rows, lines(rows), conditions)
+    return 0
+
+
+def measure(settings: BenchmarkLvlmSettings) -> list[dict[str, Any]]:
+    """A row for every model and intervention, the baseline first.
+
+    Raises:
+        ValueError: a model or intervention is unknown, or cannot work there.
+    """
+    arms: dict[str, Any] = {"baseline": ()} | {fix: parse_interventions(fix) for fix in settings.fix}
     rows = []
     for name in settings.lvlms:
         model, prompt = _random(settings) if name == "random" else _loaded(name, settings)
@@ -48,7 +67,7 @@ def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
         rows += [
             {
                 "model": name,
-                "method": arm,
+                "intervention": arm,
                 "parameters": parameters,
                 "prompt_tokens": length,
                 "mb": cost.mb,
@@ -63,11 +82,11 @@ def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
 
 def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     """The lines of the table, by heading."""
-    base = {row["model"]: row["mb"] for row in rows if row["method"] == "baseline"}
+    base = {row["model"]: row["mb"] for row in rows if row["intervention"] == "baseline"}
     return [
         {
             "model": row["model"],
-            "method": row["method"],
+            "intervention": row["intervention"],
             "prompt ms": f"{row['ms']['prompt']:.1f}",
             "prompt x baseline": spread(row["ratio"]["prompt"]),
             "ms a token": f"{row['ms']['token']:.2f}",
@@ -79,13 +98,13 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def _loaded(name: str, settings: BenchmarkSettings) -> tuple[PreTrainedModel, Prompt]:
+def _loaded(name: str, settings: BenchmarkLvlmSettings) -> tuple[PreTrainedModel, Prompt]:
     lvlm = LVLM.load(name, device=settings.device, dtype=settings.dtype)
     asked = lvlm.asked([LVLM.example_image()] * settings.batch, ["describe the image ."] * settings.batch)
     return lvlm.model, (asked.inputs(), asked)
 
 
-def _random(settings: BenchmarkSettings) -> tuple[PreTrainedModel, Prompt]:
+def _random(settings: BenchmarkLvlmSettings) -> tuple[PreTrainedModel, Prompt]:
     """A LLaVA of 330 million random weights with four attention sinks, and a prompt with 576 image tokens."""
     config: Any = LlavaConfig(
         vision_config=CLIPVisionConfig(

@@ -1,4 +1,4 @@
-"""`regard benchmark --restorers`: whole networks beside their plain formulation; `--overlaps`: tiles beside the whole.
+"""`regard benchmark restorers`: networks beside their plain formulation, or with --overlaps tiles beside the whole.
 
 The first table has time and memory of one image. PlainHAT, like the authors' code, shifts windows in maps of any
 size, but PlainHybridAttention does not where a map is one window; sides above a window are compared. The second has
@@ -22,17 +22,35 @@ from ...vision.attention.plain.hat_network import PlainHAT
 from ...vision.backbones.hat import HAT
 from ...vision.restorers import find_restorer, load_restorer
 from ...vision.tiling import restore_strips
-from ..settings import BenchmarkSettings
+from ..run.devices import choose_device
+from ..settings import BenchmarkRestorersSettings
 from .profiler import interleaved, make_pass, multiply_adds, peak_bytes, quartiles, spread
+from .report import report, torch_threads
 
-__all__ = ["lines", "measure"]
+__all__ = ["lines", "measure", "run"]
 
 
-def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
+def run(settings: BenchmarkRestorersSettings) -> int:
+    """Measure, print and write; the exit code is 0.
+
+    Args:
+        settings: see `BenchmarkRestorersSettings`.
+
+    Raises:
+        ValueError: a network or device is unknown, or the network is not a HAT.
+    """
+    choose_device(settings.device)
+    with torch_threads(settings.threads):
+        rows = measure(settings)
+    report(settings, rows, lines(rows), f"{settings.device}, {settings.dtype}, batch 1, images")
+    return 0
+
+
+def measure(settings: BenchmarkRestorersSettings) -> list[dict[str, Any]]:
     """A row for every network and side, or for every network and overlap.
 
     Raises:
-        ValueError: an unknown network, or one that is no HAT.
+        ValueError: an unknown network, or one that is not a HAT.
     """
     rows = []
     for name in settings.restorers:
@@ -52,16 +70,16 @@ def _build(name: str) -> HAT:
         raise ValueError(f"no network {name!r}; regard list --kind models shows them, those with a PSNR restore")
     model: nn.Module = load_restorer(name) if find_restorer(name) else timm.create_model(name)
     if not isinstance(model, HAT):
-        raise ValueError(f"{name} is no HAT, and there is no plain formulation to compare it with")
+        raise ValueError(f"{name} is not a HAT; only HAT has a plain formulation to compare with")
     return model.eval().requires_grad_(False)
 
 
-def _whole(name: str, model: HAT, side: int, settings: BenchmarkSettings) -> dict[str, Any]:
+def _whole(name: str, model: HAT, side: int, settings: BenchmarkRestorersSettings) -> dict[str, Any]:
     sys.stderr.write(f"{name} {side}x{side}\n")
     weight = next(model.parameters())
     x = torch.rand(1, model.in_chans, side, side, dtype=torch.float32).to(weight)
     passes = {"ours": make_pass(model, x, "forward")}
-    if "plain" in settings.beside:
+    if settings.plain:
         passes["plain"] = make_pass(PlainHAT(model), x, "forward")
     row: dict[str, Any] = {"restorer": name, "side": side, "multiply_adds": multiply_adds(model, x)}
     row["mb"] = {who: peak_bytes(once, settings.device) / 1e6 for who, once in passes.items()}
@@ -71,7 +89,7 @@ def _whole(name: str, model: HAT, side: int, settings: BenchmarkSettings) -> dic
     return row
 
 
-def _tiled(name: str, model: HAT, side: int, windows: int, settings: BenchmarkSettings) -> dict[str, Any]:
+def _tiled(name: str, model: HAT, side: int, windows: int, settings: BenchmarkRestorersSettings) -> dict[str, Any]:
     """A photograph of side x side pixels in tiles of `settings.tile`."""
     sys.stderr.write(f"{name} {side}x{side} in tiles of {settings.tile}, overlap {windows} windows\n")
     image = photograph(side)[..., : model.in_chans]

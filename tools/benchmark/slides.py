@@ -1,4 +1,4 @@
-"""The part of `regard benchmark` for slides: patches a second beside other readers, and the memory of a huge slide.
+"""`regard benchmark slides`: patches a second beside other readers, and the memory of a huge slide.
 
 The slide is written for it: scikit-image's image of a real stain, mirrored to any size, as a JPEG pyramid in Aperio's
 form. Reading is measured on 256 neighbouring patches, on the tiles of the file and off them; every pass opens the
@@ -30,11 +30,12 @@ from ...datasets.slides.patches import PatchReader
 from ...datasets.slides.thumbnail import read_thumbnail
 from ...datasets.slides.writing import write_slide
 from ...vision.encoders import ENCODERS, PatchEncoder, build_encoder
-from ..settings import BenchmarkSettings
+from ..settings import BenchmarkSlidesSettings
 from ..slides.read_ahead import ReadAhead
 from .profiler import interleaved, quartiles, spread
+from .report import report, torch_threads
 
-__all__ = ["lines", "measure", "texture"]
+__all__ = ["lines", "measure", "run", "texture"]
 
 #: Side of a patch and of a tile of the file, in pixels.
 _SIDE = 256
@@ -50,11 +51,26 @@ _HUGE, _MANY = 100_000, 2000
 _ENCODERS = ("test_efficientnet", "embedded", "mobilenetv3_small_050")
 
 
-def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
+def run(settings: BenchmarkSlidesSettings) -> int:
+    """Measure, print and write; the exit code is 0.
+
+    Args:
+        settings: see `BenchmarkSlidesSettings`.
+
+    Raises:
+        ValueError: tiffslide is not installed, or the readers disagree.
+    """
+    with torch_threads(settings.threads):
+        rows = measure(settings)
+    report(settings, rows, lines(rows), "of the network")
+    return 0
+
+
+def measure(settings: BenchmarkSlidesSettings) -> list[dict[str, Any]]:
     """A row for every size and kind of reading, and one for memory.
 
     Raises:
-        ValueError: tiffslide is not installed, a slide is too small, or the readers disagree.
+        ValueError: tiffslide is not installed, or the readers disagree.
     """
     try:
         import tiffslide
@@ -62,8 +78,6 @@ def measure(settings: BenchmarkSettings) -> list[dict[str, Any]]:
         raise ValueError(
             f"slides are measured beside tiffslide, which cannot be imported ({error}); pip install tiffslide"
         ) from error
-    if min(settings.slides) < 17 * _SIDE:
-        raise ValueError(f"a slide must have at least {17 * _SIDE} pixels a side, not {min(settings.slides)}")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for side in settings.slides:
@@ -133,7 +147,7 @@ def _one_by_one(path: Path, grid: Grid) -> Iterator[np.ndarray]:
 
 
 def _reading(
-    path: Path, side: int, what: str, first: int, tiffslide: Any, settings: BenchmarkSettings
+    path: Path, side: int, what: str, first: int, tiffslide: Any, settings: BenchmarkSlidesSettings
 ) -> dict[str, Any]:
     grid = _lattice(side, first, _SIDE, _COUNT)
 
@@ -189,7 +203,7 @@ def _encoder(name: str) -> PatchEncoder:
     return PatchEncoder(network, name=name, mean=config["mean"], std=config["std"], **options).eval()
 
 
-def _encoding(path: Path, side: int, name: str, settings: BenchmarkSettings) -> dict[str, Any]:
+def _encoding(path: Path, side: int, name: str, settings: BenchmarkSlidesSettings) -> dict[str, Any]:
     encode = _encoder(name)
     grid = _lattice(side, 100, encode.size, _COUNT)
     colours = encode.mean[0], encode.std[0]  # 3 1 1

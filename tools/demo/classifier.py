@@ -1,7 +1,4 @@
-"""`regard demo`: a small ViT with a swapped attention beside its softmax twin, on the digits of scikit-learn.
-
-`regard demo mil` is in `demo_bags`, `regard demo restoration` in `demo_restoration`.
-"""
+"""`regard demo classifier`: a small ViT with a swapped attention beside its softmax twin, on handwritten digits."""
 
 from __future__ import annotations
 
@@ -15,26 +12,20 @@ from rich.console import Console
 from rich.table import Table
 
 from ..run.recipes import read_recipe
-from ..settings import DemoSettings, TrainSettings
+from ..settings import DemoClassifierSettings, TrainSettings
 from ..train import classifier as train
 from ..train.callbacks import read_table
 from ..train.plots import draw_curves
-from . import mil as demo_bags
-from . import restoration as demo_restoration
 
 __all__ = ["run"]
 
 
-def run(settings: DemoSettings) -> int:
+def run(settings: DemoClassifierSettings) -> int:
     """Train both models with one recipe, then print and draw them side by side.
 
     Args:
-        settings: see `DemoSettings`.
+        settings: see `DemoClassifierSettings`.
     """
-    if settings.what == "mil":
-        return demo_bags.run(settings)
-    if settings.what == "restoration":
-        return demo_restoration.run(settings)
     torch.set_num_threads(1)  # models this small only wait for each other on more
     out = Path(settings.out)
     summaries = {}
@@ -58,6 +49,6 @@ def run(settings: DemoSettings) -> int:
         table.add_row(name, *shares, f"{summary['parameters']:,}")
     console = Console()
     console.print(table)
-    images = [out / "curves.png", *(out / name / "confusion.png" for name in summaries)]
-    console.print("Images: " + ", ".join(map(str, images)), soft_wrap=True)
+    plots = [out / "curves.png", *(out / name / "confusion.png" for name in summaries)]
+    console.print("Plots: " + ", ".join(map(str, plots)), soft_wrap=True)
     return 0

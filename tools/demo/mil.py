@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from ..run.recipes import read_recipe
-from ..settings import DemoSettings, TrainSettings
+from ..settings import DemoMilSettings, TrainSettings
 from ..train.mil import job as train_bags
 
 __all__ = ["run"]
@@ -25,17 +25,12 @@ RECIPES = {
 }
 
 
-def run(settings: DemoSettings) -> int:
+def run(settings: DemoMilSettings) -> int:
     """Train and compare the heads of both recipes.
 
     Args:
-        settings: see `DemoSettings`; `attention` is not looked at.
-
-    Raises:
-        ValueError: `attention` was given.
+        settings: see `DemoMilSettings`.
     """
-    if settings.attention != DemoSettings().attention:
-        raise ValueError(f"--attention {settings.attention} is of `regard demo digits`; demo mil compares heads")
     torch.set_num_threads(1)  # heads this small only wait for each other on more
     out = Path(settings.out)
     for name, about in RECIPES.items():
@@ -44,5 +39,5 @@ def run(settings: DemoSettings) -> int:
             changes["epochs"] = settings.epochs
         sys.stderr.write(f"Training heads on {about}\n")
         train_bags.run(read_recipe(name, TrainSettings, changes))
-    Console().print("Images: " + ", ".join(str(out / name / "heads.png") for name in RECIPES), soft_wrap=True)
+    Console().print("Plots: " + ", ".join(str(out / name / "heads.png") for name in RECIPES), soft_wrap=True)
     return 0

@@ -1,7 +1,7 @@
 """`regard demo restoration`: the embedded restorer on photographs that it never saw.
 
-The folder holds for every photograph an image of it (NAME.png) with what went in, MATLAB's bicubic, the restored one
-and the truth, and details of each; restored/ the whole results, and summary.json what was measured.
+The folder holds for every photograph a figure (NAME.png) of the input, MATLAB's bicubic, the restored image and the
+truth, with details of each; restored/ the results, and summary.json the measurements.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor
 from ...datasets.restoration import WholeImages, build_degradation, open_hq_images
 from ...vision.restorers import DEFAULT, load_restorer
 from ...whole_files import write_atomically
-from ..evaluate.restorer import plainly, print_gains, restore_and_measure
-from ..settings import DemoSettings
+from ..evaluate.restorer import enlarge, print_gains, restore_and_measure
+from ..settings import DemoRestorationSettings
 from ..train.restoration_plots import draw_comparison
 
 __all__ = ["DETAILS", "run"]
 
-#: Photograph that was not learnt from -> row, column and side in pixels of two details worth a look.
+#: Photograph that was not trained on -> row, column and side in pixels of two details.
 DETAILS: dict[str, list[tuple[int, int, int]]] = {
     "astronaut": [(60, 170, 96), (350, 126, 96)],
     "cat": [(70, 150, 80), (140, 180, 80)],
@@ -32,17 +32,12 @@ DETAILS: dict[str, list[tuple[int, int, int]]] = {
 }
 
 
-def run(settings: DemoSettings) -> int:
+def run(settings: DemoRestorationSettings) -> int:
     """Shrink the photographs, restore them, measure and draw.
 
     Args:
-        settings: see `DemoSettings`; only `out` is looked at.
-
-    Raises:
-        ValueError: another setting was given.
+        settings: see `DemoRestorationSettings`.
     """
-    if settings != DemoSettings(what="restoration", out=settings.out):
-        raise ValueError("demo restoration trains nothing: it takes --out alone")
     torch.set_num_threads(1)
     out = Path(settings.out)
     (out / "restored").mkdir(parents=True, exist_ok=True)
@@ -53,12 +48,12 @@ def run(settings: DemoSettings) -> int:
         open_hq_images(f"photographs:{','.join(names)}"), scale=scale, degradation=build_degradation("bicubic", scale)
     )
     rows = []
-    for place, name in enumerate(names):
-        low, high = images[place]
-        restored, row = restore_and_measure(model, low, high)
+    for index, name in enumerate(names):
+        lq, hq = images[index]
+        restored, row = restore_and_measure(model, lq, hq)
         rows.append({"image": name, **row})
         Image.fromarray(_pixels(restored)).save(out / "restored" / f"{name}.png")
-        shown = [low, plainly(low, high.shape[1:]), restored, high]
+        shown = [lq, enlarge(lq, hq.shape[1:]), restored, hq]
         draw_comparison([_pixels(one) for one in shown], row, DETAILS[name], out / f"{name}.png")
     write_atomically(out / "summary.json", json.dumps({"model": DEFAULT, "images": rows}, indent=1))
     print_gains(rows, f"{DEFAULT} on photographs it never saw", "bicubic")

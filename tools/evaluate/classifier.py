@@ -1,6 +1,4 @@
-"""`regard evaluate`: measure a trained image classifier on any data; a restorer; or fixes of a vision-language model.
-
-The others are in `regard.tools.evaluate.restorer` and `regard.tools.evaluate.lvlm`.
+"""`regard evaluate classifier`: measure a trained image classifier on any data with its classes.
 
 The output folder holds settings.yaml, predictions.csv (a row an image), per_class.csv, confusion.png and summary.json.
 """
@@ -22,22 +20,19 @@ from torch import Tensor, nn
 
 from ...datasets.labelled_images import LabelledImages
 from ...vision import ImageClassifier
-from ...vision.restorers import find_restorer
 from ...whole_files import write_atomically
-from ..settings import EvaluateSettings
+from ..settings import EvaluateClassifierSettings
 from ..train.callbacks import build_trainer, quiet_lightning
 from ..train.classifier import build_data, check_size, image_config, print_summary, write_tables
-from . import lvlm as evaluate_lvlms
-from . import restorer as evaluate_restoration
 
 __all__ = ["run"]
 
 
-def run(settings: EvaluateSettings) -> int:
+def run(settings: EvaluateClassifierSettings) -> int:
     """Measure, print and write.
 
     Args:
-        settings: see `EvaluateSettings`.
+        settings: see `EvaluateClassifierSettings`.
 
     Returns:
         0, or 1 when unreadable images were left out.
@@ -46,16 +41,12 @@ def run(settings: EvaluateSettings) -> int:
         ValueError: no model in the folder, or its classes are not those of the data.
         OSError: the output folder cannot be written.
     """
-    if settings.model is None or settings.benchmark:
-        return evaluate_lvlms.run(settings)
-    if find_restorer(settings.model) is not None:
-        return evaluate_restoration.run(settings)
     out = Path(settings.out)
     model, classes = load_model(Path(settings.model))
     config = image_config(settings.images, model, {})
     check_size(model, config["input_size"])
-    source = settings.data or "digits"
-    data = build_data(source, settings.images, config, batch_size=settings.batch_size or 128)
+    source = settings.data
+    data = build_data(source, settings.images, config, batch_size=settings.batch_size)
     data.prepare_data()
     data.setup()
     if data.classes != classes:
@@ -95,7 +86,7 @@ def load_model(folder: Path) -> tuple[nn.Module, list[str]]:
     try:
         config = json.loads((found / "config.json").read_text(encoding="utf-8"))
         if "text_config" in config:
-            raise ValueError("it is a vision-language model; say with --benchmark what it is asked")
+            raise ValueError("it is a vision-language model; use regard evaluate lvlm")
         classes = config.get("label_names")
         model = timm.create_model(f"local-dir:{found}", pretrained=True)
     except Exception as error:  # damaged JSON and weights raise whatever their readers raise

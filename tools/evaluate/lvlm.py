@@ -1,4 +1,4 @@
-"""`regard evaluate` for vision-language models: fixes beside the baseline, on the same samples, with paired statistics.
+"""`regard evaluate lvlm`: interventions beside the baseline, on the same samples, with paired statistics.
 
 The output folder holds settings.yaml and what `regard score` makes of the rest (summary.json, report.html); and for
 each benchmark a folder with samples.jsonl (the list of questions), answers/ARM.jsonl (a line an answer, written as soon
@@ -27,10 +27,11 @@ from ...mllm.loading import model_revision, model_source
 from ...mllm.session.edit import Intervention
 from ...whole_files import write_atomically
 from ..look.ask import quiet_loading
+from ..run.devices import choose_device
 from ..run.progress import progress
 from ..run.shards import parse_shard
 from ..run.workers import run_tasks
-from ..settings import EvaluateSettings
+from ..settings import EvaluateLvlmSettings
 from .attention_samples import draw_attention_samples
 from .benchmarks import LONGEST, LONGEST_DESCRIPTION, ImageOpener, image_opener, options_of, parse_benchmark
 from .costs import cost_table, measure_costs
@@ -60,11 +61,11 @@ class Prepared:
     max_new_tokens: int
 
 
-def run(settings: EvaluateSettings) -> int:
+def run(settings: EvaluateLvlmSettings) -> int:
     """Answer what is not answered yet, measure costs, score, print and write.
 
     Args:
-        settings: see `EvaluateSettings`.
+        settings: see `EvaluateLvlmSettings`.
 
     Returns:
         0, or 1 when a fix did nothing, or images were left out.
@@ -75,7 +76,6 @@ def run(settings: EvaluateSettings) -> int:
         OSError: the output folder cannot be written.
     """
     shard, shards = parse_shard(settings.shard)
-    _check(settings)
     methods = _methods(settings.fix or FIXES)
     out = Path(settings.out)
     asked = [_prepared(settings, text, out) for text in settings.benchmark or list(SCENE_BENCHMARKS)]
@@ -93,7 +93,7 @@ def run(settings: EvaluateSettings) -> int:
     return finish(out, [one.name for one in asked], list(methods), settings.resamples, settings.seed)
 
 
-def _run_shards(settings: EvaluateSettings) -> None:
+def _run_shards(settings: EvaluateLvlmSettings) -> None:
     """Answer a shard in each worker; all write to one folder, so it has to be on a disk that they share."""
     own = replace(settings, out=str(Path(settings.out).resolve()), engine="local", workers=1)
     shards = [f"{number}/{settings.workers}" for number in range(1, settings.workers + 1)]
@@ -106,16 +106,16 @@ def _run_shards(settings: EvaluateSettings) -> None:
 
 
 def _answer(
-    settings: EvaluateSettings,
+    settings: EvaluateLvlmSettings,
     asked: Sequence[Prepared],
     methods: Mapping[str, Sequence[Intervention]],
     shard: int,
     shards: int,
 ) -> None:
     """Everything that needs the model."""
-    model = settings.model or "embedded"
+    model = settings.model
     with quiet_loading():
-        lvlm = LVLM.load(model, device=settings.device, dtype=settings.dtype)
+        lvlm = LVLM.load(model, device=choose_device(settings.device), dtype=settings.dtype)
     revision = model_revision(model_source(model), lvlm.model)
     prompt = lvlm.asked([Image.new("RGB", (64, 64))], ["{question}"]).texts[0]
     for one in asked:
@@ -161,16 +161,6 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("regard", "torch", "transformers")}
 
 
-def _check(settings: EvaluateSettings) -> None:
-    least = {"scenes": 2, "resamples": 1, "workers": 1, "limit": 0, "costs": 0, "attention_samples": 0, "batch_size": 1}
-    for name, low in least.items():
-        value = getattr(settings, name)
-        if value is not None and value < low:
-            raise ValueError(f"{name} is {value}; give {low} at least")
-    if (settings.workers > 1 or settings.engine == "ray") and settings.shard != "1/1":
-        raise ValueError("--workers and --engine ray make shards of their own; leave out --shard, or these")
-
-
 def _methods(fixes: Sequence[str]) -> dict[str, tuple[Intervention, ...]]:
     """Text form -> methods, the baseline first; two ways to write the same are one."""
     found: dict[str, tuple[Intervention, ...]] = {"": ()}
@@ -181,13 +171,13 @@ def _methods(fixes: Sequence[str]) -> dict[str, tuple[Intervention, ...]]:
     return found
 
 
-def _prepared(settings: EvaluateSettings, text: str, out: Path) -> Prepared:
+def _prepared(settings: EvaluateLvlmSettings, text: str, out: Path) -> Prepared:
     scenes = text.partition(":")[0] in SCENE_BENCHMARKS
     if scenes:  # a quarter of the scenes has as many questions: 18 each
         share = 1 if text.startswith("scene_captions") else 4
         more: dict[str, Any] = {"scenes": max(2, settings.scenes // share), "seed": settings.seed + 1}
     else:
-        more = {"synonyms": settings.synonyms, "seed": settings.seed}
+        more = {"synonyms": settings.synonyms or "", "seed": settings.seed}
     name, benchmark = parse_benchmark(text, **more)
     if not scenes and settings.data is None:
         raise ValueError(f"the benchmark {name} needs its files: give --data FOLDER")
@@ -210,8 +200,8 @@ def _prepared(settings: EvaluateSettings, text: str, out: Path) -> Prepared:
     return Prepared(name, folder, written, open_image, longest)
 
 
-def _decoding(settings: EvaluateSettings, asked: Prepared) -> Decoding:
-    usual = _BATCH if settings.model not in (None, "embedded") else _EMBEDDED_BATCH
+def _decoding(settings: EvaluateLvlmSettings, asked: Prepared) -> Decoding:
+    usual = _EMBEDDED_BATCH if settings.model == "embedded" else _BATCH
     return Decoding(
         max_new_tokens=asked.max_new_tokens,
         temperature=settings.temperature,

@@ -1,6 +1,6 @@
-"""`regard evaluate` with a restorer: PSNR and SSIM of every image of a folder, beside doing nothing clever.
+"""`regard evaluate restorer`: PSNR and SSIM of every image of a folder, beside a restoration without a network.
 
-That is MATLAB's bicubic where images are enlarged, and the spoilt image itself where they are not. The output
+That is MATLAB's bicubic where images are enlarged, and the low-quality image itself where they are not. The output
 folder holds settings.yaml, images.csv (a row an image) and summary.json.
 """
 
@@ -27,17 +27,18 @@ from ...vision.image_quality import measure
 from ...vision.restoration import MEASURES
 from ...vision.restorers import load_restorer
 from ...whole_files import write_atomically
-from ..settings import EvaluateSettings
+from ..run.devices import choose_device
+from ..settings import EvaluateRestorerSettings
 from ..train.restorer import table_of
 
-__all__ = ["plainly", "print_gains", "restore_and_measure", "run"]
+__all__ = ["enlarge", "print_gains", "restore_and_measure", "run"]
 
 
-def run(settings: EvaluateSettings) -> int:
+def run(settings: EvaluateRestorerSettings) -> int:
     """Measure, print and write.
 
     Args:
-        settings: `model` is a restorer.
+        settings: see `EvaluateRestorerSettings`.
 
     Returns:
         0, or 1 when unreadable images were left out.
@@ -46,38 +47,37 @@ def run(settings: EvaluateSettings) -> int:
         ValueError: no such model or images, or images that have no partner.
         OSError: the output folder cannot be written.
     """
-    assert settings.model is not None
     model = load_restorer(settings.model)
     scale, channels = int(model.scale), int(model.in_chans)  # type: ignore[arg-type]
-    source = settings.data or "photographs"
-    good = open_hq_images(source, "test")
+    source = settings.data
+    hq = open_hq_images(source, "test")
     options: dict[str, Any] = {"scale": scale, "channels": channels, "seed": settings.seed}
-    if settings.low is not None:
-        images = WholeImages(pair_up(good, open_hq_images(settings.low), scale), **options)
+    if settings.lq is not None:
+        images = WholeImages(pair_up(hq, open_hq_images(settings.lq), scale), **options)
     else:
         name = settings.degradation or ("bicubic" if scale > 1 else None)
         if name is None:
             raise ValueError(
-                f"{settings.model} enlarges nothing: say with --low FOLDER where the spoilt images are, or with "
-                "--degradation noise or jpeg what spoils them"
+                f"{settings.model} does not enlarge: give the low-quality images with --lq FOLDER, or degrade "
+                "the images with --degradation noise or jpeg"
             )
-        spoil = build_degradation(name, scale, settings.degradation_options)
-        images = WholeImages(good, degradation=spoil, **options)
+        degradation = build_degradation(name, scale, settings.degradation_options)
+        images = WholeImages(hq, degradation=degradation, **options)
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
-    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = choose_device(settings.device)
     rows: list[dict[str, Any]] = []
     unreadable: list[dict[str, str]] = []
-    for place in range(min(len(images), settings.limit or len(images))):
-        pair = images[place]
+    for index in range(min(len(images), settings.limit or len(images))):
+        pair = images[index]
         if isinstance(pair, UnreadableImageError):
-            unreadable.append({"image": images.name(place), "reason": pair.reason})
+            unreadable.append({"image": images.name(index), "reason": pair.reason})
             continue
         begun = time.monotonic()
         row = restore_and_measure(model.to(device), *pair, device=device)[1]
-        rows.append({"image": images.name(place), **row})
+        rows.append({"image": images.name(index), **row})
         said = f"{row['psnr_y']:.2f} dB ({row['psnr_y'] - row['plain_psnr_y']:+.2f}, {time.monotonic() - begun:.1f} s)"
-        sys.stderr.write(f"{place + 1}/{len(images)} {images.name(place)}: {said}\n")
+        sys.stderr.write(f"{index + 1}/{len(images)} {images.name(index)}: {said}\n")
     if not rows:
         raise ValueError(f"none of the {len(images)} images of {source} can be read: {unreadable[0]['reason']}")
     means = {name: sum(row[name] for row in rows) / len(rows) for name in list(rows[0])[1:]}
@@ -85,40 +85,40 @@ def run(settings: EvaluateSettings) -> int:
     write_atomically(out / "settings.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
     write_atomically(out / "images.csv", table_of(rows))
     write_atomically(out / "summary.json", json.dumps(summary, indent=1))
-    print_gains(rows, f"{settings.model} on {source}", "bicubic" if scale > 1 else "spoilt")
+    print_gains(rows, f"{settings.model} on {source}", "bicubic" if scale > 1 else "low quality")
     for one in unreadable:
         sys.stderr.write(f"left out: {one['image']}: {one['reason']}\n")
     return 1 if unreadable else 0
 
 
 def restore_and_measure(
-    model: nn.Module, low: Tensor, high: Tensor, *, device: torch.device | None = None
+    model: nn.Module, lq: Tensor, hq: Tensor, *, device: torch.device | None = None
 ) -> tuple[Tensor, dict[str, float]]:
     """Restore one image, and measure it and what is made of it without a network.
 
     Args:
         model: the restorer.
-        low: spoilt image, (channels, height, width) in 0-1.
-        high: the true one.
+        lq: low-quality image, (channels, height, width) in 0-1.
+        hq: the true one.
         device: where to; by default where it is.
 
     Returns:
         The restored image, and `psnr_y`, `ssim_y`, `psnr`, `ssim` of it and with `plain_` before of the other.
     """
-    border = high.shape[1] // low.shape[1] if high.shape != low.shape else 0
+    border = hq.shape[1] // lq.shape[1] if hq.shape != lq.shape else 0
     with torch.inference_mode():
-        restored = model(low.unsqueeze(0).to(device or low.device)).float().cpu()[0]
-    found = measure(restored[None], high[None], border)
-    plain = measure(plainly(low, high.shape[1:])[None], high[None], border)
+        restored = model(lq.unsqueeze(0).to(device or lq.device)).float().cpu()[0]
+    found = measure(restored[None], hq[None], border)
+    plain = measure(enlarge(lq, hq.shape[1:])[None], hq[None], border)
     row = {name: found[name].item() for name in MEASURES}
     return restored, row | {f"plain_{name}": plain[name].item() for name in MEASURES}
 
 
-def plainly(low: Tensor, size: Sequence[int]) -> Tensor:
-    """A spoilt image at the size of the true one: enlarged by MATLAB's bicubic, or as it is."""
-    if tuple(low.shape[1:]) == tuple(size):
-        return low
-    enlarged = resize(low.permute(1, 2, 0).numpy(), size=(int(size[0]), int(size[1])))
+def enlarge(lq: Tensor, size: Sequence[int]) -> Tensor:
+    """A low-quality image at the size of the true one: enlarged by MATLAB's bicubic, or as it is."""
+    if tuple(lq.shape[1:]) == tuple(size):
+        return lq
+    enlarged = resize(lq.permute(1, 2, 0).numpy(), size=(int(size[0]), int(size[1])))
     return torch.from_numpy(enlarged).permute(2, 0, 1)
 
 

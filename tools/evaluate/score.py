@@ -103,8 +103,6 @@ def finish(
     Raises:
         ValueError: as `run`.
     """
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; give 1 at least, 10000 for what is published")
     folders = [path.parent for path in sorted(out.glob("*/samples.jsonl"))]
     if names is not None:
         folders = sorted(folders, key=lambda one: one.name)
@@ -160,7 +158,7 @@ def _import(settings: ScoreSettings, out: Path) -> str:
     """Put files of answers into the folder; returns the name of their benchmark."""
     if settings.benchmark is None or settings.data is None:
         raise ValueError("files of answers need the questions: give --benchmark NAME and --data FOLDER")
-    name, benchmark = parse_benchmark(settings.benchmark, synonyms=settings.synonyms)
+    name, benchmark = parse_benchmark(settings.benchmark, synonyms=settings.synonyms or "")
     samples = benchmark.samples(Path(settings.data))
     read = {arm: (Path(file), read_answer_file(Path(file), samples)) for arm, file in _pairs(settings.answers)}
     out.mkdir(parents=True, exist_ok=True)

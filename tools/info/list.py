@@ -1,4 +1,4 @@
-"""`regard list`: models, blocks, recipes, methods against hallucination, benchmarks, bag heads and patch encoders."""
+"""`regard list`: models, blocks, recipes, interventions, benchmarks, bag heads and patch encoders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(settings: ListSettings) -> int:
         "models": list_models,
         "blocks": list_blocks,
         "recipes": list_recipes,
-        "methods": list_methods,
+        "interventions": list_interventions,
         "benchmarks": list_benchmarks,
         "heads": list_heads,
         "encoders": list_encoders,
@@ -100,8 +100,8 @@ def list_recipes() -> Iterator[dict[str, Any]]:
         }
 
 
-def list_methods() -> Iterator[dict[str, Any]]:
-    """Methods against hallucination: name, options with their defaults and what they do."""
+def list_interventions() -> Iterator[dict[str, Any]]:
+    """Interventions against hallucination: name, options with their defaults and what they do."""
     for name in INTERVENTIONS:
         yield _described(name, intervention_class(name))
 

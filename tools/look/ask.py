@@ -23,6 +23,7 @@ from transformers.utils import logging
 from ...datasets import read_image
 from ...mllm import LVLM, Answer, describe, parse_interventions
 from ...whole_files import write_atomically
+from ..run.devices import choose_device
 from ..settings import AskSettings
 from .attention_maps import Row, changed_words, draw_attention, words_seen
 
@@ -45,7 +46,7 @@ def run(settings: AskSettings) -> int:
     fixes = [parse_interventions(text) for text in settings.fix]
     image = open_image(settings.image)
     with quiet_loading():
-        lvlm = LVLM.load(settings.model, device=settings.device, dtype=settings.dtype)
+        lvlm = LVLM.load(settings.model, device=choose_device(settings.device), dtype=settings.dtype)
     no_plot = why_no_plot(lvlm, image, settings)
     answers: dict[str, Answer] = {}
     for methods in [(), *fixes]:

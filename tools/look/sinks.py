@@ -6,6 +6,7 @@ import json
 import sys
 
 from ...mllm import LVLM, discover_sinks
+from ..run.devices import choose_device
 from ..settings import SinksSettings
 from .ask import open_image, quiet_loading
 
@@ -23,7 +24,7 @@ def run(settings: SinksSettings) -> int:
     """
     images = [open_image(name) for name in settings.images]
     with quiet_loading():
-        lvlm = LVLM.load(settings.model, device=settings.device, dtype=settings.dtype)
+        lvlm = LVLM.load(settings.model, device=choose_device(settings.device), dtype=settings.dtype)
     prompts = (lvlm.prepare([image], [settings.question]) for image in images)
     found = discover_sinks(lvlm.model, prompts, threshold=settings.threshold)
     fix = f"var:dimensions=[{','.join(map(str, found.dimensions))}],threshold={found.threshold:g}"

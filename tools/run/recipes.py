@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jsonargparse import ArgumentParser
+
+from ...class_names import nearest
 
 __all__ = ["read_recipe", "recipe_file", "recipes"]
 
@@ -41,9 +42,8 @@ def recipe_file(name: str) -> Path:
     found = [path for key, path in known.items() if wanted in (key, key.rpartition("/")[2])]
     if len(found) == 1:
         return found[0]
-    near = difflib.get_close_matches(wanted, [*known, *(key.rpartition("/")[2] for key in known)], n=2)
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise ValueError(f"{name!r} is neither a file nor a recipe; {hint}Recipes: {', '.join(known)}")
+    near = nearest(wanted, [*known, *(key.rpartition("/")[2] for key in known)])
+    raise ValueError(f"--config {name!r} is neither a file nor a recipe; {near}See 'regard list --kind recipes'")
 
 
 def read_recipe(name: str, settings: type[Settings], changes: Mapping[str, Any] | None = None) -> Settings:

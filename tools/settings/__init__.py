@@ -1,11 +1,24 @@
-"""What each job can be told: frozen, torch-free dataclasses."""
+"""Settings of the tasks: frozen dataclasses, one a task, without torch."""
 
 from .ask import AskSettings, SinksSettings
-from .benchmark import BenchmarkSettings
+from .benchmark import (
+    BenchmarkBlocksSettings,
+    BenchmarkHeadsSettings,
+    BenchmarkHostsSettings,
+    BenchmarkLvlmSettings,
+    BenchmarkRestorersSettings,
+    BenchmarkSlidesSettings,
+)
 from .convert import ConvertSettings
-from .demo import DemoSettings
-from .doctor import DoctorSettings, ListSettings
-from .evaluate import BuildPopeSettings, EvaluateSettings, ScoreSettings
+from .demo import DemoClassifierSettings, DemoMilSettings, DemoRestorationSettings
+from .evaluate import (
+    BuildPopeSettings,
+    EvaluateClassifierSettings,
+    EvaluateLvlmSettings,
+    EvaluateRestorerSettings,
+    ScoreSettings,
+)
+from .info import DoctorSettings, ListSettings
 from .restore import RestoreSettings
 from .slide import SlideSettings
 from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
@@ -20,12 +33,21 @@ __all__ = [
     "AugmentationSettings",
     "BackboneSettings",
     "BagSettings",
-    "BenchmarkSettings",
+    "BenchmarkBlocksSettings",
+    "BenchmarkHeadsSettings",
+    "BenchmarkHostsSettings",
+    "BenchmarkLvlmSettings",
+    "BenchmarkRestorersSettings",
+    "BenchmarkSlidesSettings",
     "BuildPopeSettings",
     "ConvertSettings",
-    "DemoSettings",
+    "DemoClassifierSettings",
+    "DemoMilSettings",
+    "DemoRestorationSettings",
     "DoctorSettings",
-    "EvaluateSettings",
+    "EvaluateClassifierSettings",
+    "EvaluateLvlmSettings",
+    "EvaluateRestorerSettings",
     "HeadSettings",
     "ImageSettings",
     "ListSettings",

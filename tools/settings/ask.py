@@ -2,65 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Annotated
 
-__all__ = ["AskSettings", "SinksSettings"]
+from .lvlm import LvlmSettings
+from .names import InterventionText
+from .types import Exists, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+__all__ = ["AskSettings", "ImagePath", "SinksSettings"]
+
+#: An image file, or the example that is bundled with the embedded model.
+ImagePath = Annotated[str, Exists("file", names=("example",))]
 
 
-@dataclass(frozen=True)
-class AskSettings:
-    """Ask a vision-language model about an image, as it is and with fixes, and draw where it looked at every word.
+@dataclass(frozen=True, kw_only=True)
+class AskSettings(LvlmSettings):
+    """Ask a vision-language model about an image, with and without interventions, and plot its attention.
 
     Attributes:
-        image: file with the image; example is the one that comes with the embedded model.
-        question: what is asked.
-        model: embedded, the folder of a model, or its name on the Hugging Face hub.
-        fix: methods against hallucination that are at work together, e.g. var,vhr:alpha=1.5; give it again for
-            another answer with other methods. If one of them does nothing, the exit code is 1.
-        out: folder for attention.png and answers.json, or a file ending in .png for the image alone.
-        max_new_tokens: longest answer, in tokens.
-        temperature: 0 takes the likeliest word; above, words are drawn.
-        beams: width of the beam search; with more than one there is no image.
-        seed: of the draws.
-        device: cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is one.
-        dtype: type of the weights; auto is that of the file, but on a CPU float32 for float16.
-        json: machine-readable output.
+        image: image file; example is bundled with the embedded model.
+        question: question about the image.
+        fix: interventions to use together, such as 'var,vhr(alpha=1.5)'; repeat --fix for further answers. The exit
+            code is 1 if one of them had no effect.
+        max_new_tokens: maximum length of an answer in tokens.
+        temperature: 0 decodes greedily; above 0, tokens are sampled.
+        beams: width of the beam search; above 1, no attention is plotted.
+        seed: random seed of the sampling.
+        out: folder for attention.png and answers.json, or a .png file for the plot alone.
+        json: print the answers as JSON.
     """
 
-    image: str
-    question: str
-    _: KW_ONLY
-    model: str = "embedded"
-    fix: list[str] = field(default_factory=list, metadata={"repeated": True})
+    image: ImagePath = field(metadata={"positional": True})
+    question: str = field(metadata={"positional": True})
+    fix: list[InterventionText] = field(default_factory=list, metadata={"repeated": True})
     out: str = "runs/ask"
-    max_new_tokens: int = 64
-    temperature: float = 0.0
-    beams: int = 1
-    seed: int = 0
-    device: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_new_tokens: PositiveInt = 64
+    temperature: NonNegativeFloat = 0.0
+    beams: PositiveInt = 1
+    seed: NonNegativeInt = 0
     json: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class SinksSettings:
-    """Find the dimensions that give away a model's attention sinks, which the method var needs.
+class SinksSettings(LvlmSettings):
+    """Find the hidden dimensions that identify a model's attention sinks, which the intervention var needs.
 
     Attributes:
-        images: files with images.
-        model: as in `regard ask`.
-        question: prompt beside every image.
-        threshold: least strength of a sink, below the root of the model's width; by default the model's own, or 20.
-        device: as in `regard ask`.
-        dtype: as in `regard ask`.
-        json: machine-readable output.
+        images: a few different image files.
+        question: prompt that is used with every image.
+        threshold: smallest activation of a sink, relative to the root of the model's width; by default the model's
+            own, or 20.
+        json: print the result as JSON.
     """
 
-    images: list[str] = field(metadata={"words": "files with a few different images"})
-    model: str = "embedded"
+    images: list[ImagePath] = field(metadata={"positional": True})
     question: str = "describe the image in detail ."
-    threshold: float | None = None
-    device: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    threshold: PositiveFloat | None = None
     json: bool = False

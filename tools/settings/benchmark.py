@@ -1,88 +1,191 @@
-"""Settings of `regard benchmark`."""
+"""Settings of `regard benchmark`, a class a task."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-__all__ = ["BenchmarkSettings"]
+from .names import InterventionText
+from .types import Checked, NonNegativeInt, PositiveFloat, PositiveInt, Within
+
+__all__ = [
+    "BenchmarkBlocksSettings",
+    "BenchmarkHeadsSettings",
+    "BenchmarkHostsSettings",
+    "BenchmarkLvlmSettings",
+    "BenchmarkRestorersSettings",
+    "BenchmarkSlidesSettings",
+    "ReportSettings",
+    "TimingSettings",
+]
+
+Passes = list[Literal["forward", "training"]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkSettings:
-    """Time and memory of blocks alone, or of --hosts, --lvlms, bag --heads, readers of --slides, --restorers.
+class ReportSettings(Checked):
+    """How often something is timed, and where the figures go.
 
     Attributes:
-        blocks: names of blocks or package.module:Class; alone, not in hosts, also van_block, the whole block of the VAN
-            backbone, vig_memory, ViG's recurrence without the layers around it, and hat_windows, HAT's window attention
-            without the convolutions beside it. Without it van, van_block and
-            ela; in hosts none, so that the hosts themselves are measured.
-        options: keyword arguments of a block by its name, e.g. '{halonet: {block_size: 8}}'.
-        hosts: models of timm or Regard; each is measured as it is and with every block in it.
-        host_options: keyword arguments of a host by its name, e.g. '{vit_tiny_patch16_224: {class_token: false,
-            global_pool: avg}}'.
-        base: model that hosts and blocks are compared with; without it each host.
-        lvlms: vision-language models, each measured with every fix: embedded, random (330 million random weights, 576
-            image tokens), or a folder.
-        fixes: methods beside the baseline, e.g. 'vhr:alpha=1.5'.
-        new_tokens: how many tokens are generated.
-        heads: multiple-instance heads, each measured in a training step beside torchmil's: abmil, dsmil,
-            dsmil_nonlinear, transmil.
-        instances: how many a bag has, for heads.
-        features: width of an instance, for heads.
-        chunk: instances that a head projects at a time; with it one training step of each head alone is measured, for
-            bags that do not fit otherwise.
-        slides: sides of square slides in pixels, e.g. 8192; each is written, and read beside OpenSlide and tiffslide,
-            alone and with a small encoder. It also measures the memory that a slide of 100,000 pixels a side takes.
-        restorers: networks that restore images of sides x sides pixels, beside their plain formulation: names of
-            regard list or embedded ones, or folders.
-        overlaps: for restorers: overlaps of tiles, in windows; how far the result is from the image restored at once.
-        tile: side of these tiles, in pixels.
-        image_size: side of the images for hosts, in pixels.
-        sides: heights of the square maps for blocks alone, in tokens.
-        dim: width of a token for blocks alone.
-        batch: maps or images in a batch.
-        passes: forward is inference; training is forward and backward.
-        layouts: memory order of what our block alone is given; the plain formulation always has NCHW.
-        beside: what a block alone is timed beside: its plain formulation, softmax attention.
-        repeats: timings of each, taken in turns.
+        repeats: timings of each contestant, interleaved.
         threads: CPU threads.
-        device: cpu, cuda or cuda:1.
-        dtype: type of weights and tokens.
-        memory_limit_gb: softmax attention is left out where its weights alone would take more.
         out: JSON file for the figures; null writes none.
         markdown: file for the table as Markdown; null writes none.
     """
 
-    blocks: list[str] | None = None
-    options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    hosts: list[str] = field(default_factory=list)
-    host_options: dict[str, dict[str, Any]] = field(default_factory=dict)
-    base: str | None = None
-    lvlms: list[str] = field(default_factory=list)
-    fixes: list[str] = field(
-        default_factory=lambda: ["pai:gamma=1", "rebalance:gamma=1", "var", "vhr", "pai", "vdd", "vcd"]
-    )
-    new_tokens: int = 64
-    heads: list[str] = field(default_factory=list)
-    instances: list[int] = field(default_factory=lambda: [10000])
-    features: int = 1024
-    chunk: int | None = None
-    slides: list[int] = field(default_factory=list)
-    restorers: list[str] = field(default_factory=list)
-    overlaps: list[int] = field(default_factory=list)
-    tile: int = 128
-    image_size: int = 224
-    sides: list[int] = field(default_factory=lambda: [14, 28, 56])
-    dim: int = 64
-    batch: int = 8
-    passes: list[Literal["forward", "training"]] = field(default_factory=lambda: ["forward", "training"])
-    layouts: list[Literal["nhwc", "nchw"]] = field(default_factory=lambda: ["nhwc"])
-    beside: list[Literal["plain", "softmax"]] = field(default_factory=lambda: ["plain", "softmax"])
-    repeats: int = 9
-    threads: int = 1
-    device: str = "cpu"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    memory_limit_gb: float = 2.0
+    repeats: PositiveInt = 9
+    threads: PositiveInt = 1
     out: str | None = None
     markdown: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingSettings(ReportSettings):
+    """Where a network is timed.
+
+    Attributes:
+        device: cpu, cuda or cuda:N.
+        dtype: type of weights and inputs.
+    """
+
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkBlocksSettings(TimingSettings):
+    """Time and memory of attention blocks, beside their plain formulation and softmax attention.
+
+    Attributes:
+        blocks: names of blocks or package.module:Class; also van_block (the whole block of the VAN backbone),
+            vig_memory (ViG's recurrence without the layers around it) and hat_windows (HAT's window attention without
+            the convolutions beside it).
+        options: keyword arguments of a block by its name, such as '{halonet: {block_size: 8}}'.
+        sides: heights of the square maps, in tokens.
+        dim: width of a token.
+        batch: maps in a batch.
+        passes: forward is inference; training is forward and backward.
+        layouts: memory order of our block's input; the plain formulation always gets NCHW.
+        beside: what a block is compared with.
+        memory_limit_gb: softmax attention is omitted where its weights alone would take more.
+    """
+
+    blocks: list[str] = field(default_factory=lambda: ["van", "van_block", "ela"])
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sides: list[PositiveInt] = field(default_factory=lambda: [14, 28, 56])
+    dim: PositiveInt = 64
+    batch: PositiveInt = 8
+    passes: Passes = field(default_factory=lambda: ["forward", "training"])
+    layouts: list[Literal["nhwc", "nchw"]] = field(default_factory=lambda: ["nhwc"])
+    beside: list[Literal["plain", "softmax"]] = field(default_factory=lambda: ["plain", "softmax"])
+    memory_limit_gb: PositiveFloat = 2.0
+
+    def check_together(self) -> None:
+        """Options are those of blocks that are measured."""
+        _check_options("options", self.options, "blocks", self.blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkHostsSettings(TimingSettings):
+    """Time and memory of whole models, each as it is and with every block in it.
+
+    Attributes:
+        hosts: models of timm or Regard.
+        blocks: names of blocks or package.module:Class; none measures the hosts alone.
+        options: keyword arguments of a block by its name, such as '{halonet: {block_size: 8}}'.
+        host_options: keyword arguments of a host by its name, such as '{vit_tiny_patch16_224: {class_token: false,
+            global_pool: avg}}'.
+        base: model that hosts and blocks are compared with; by default each host.
+        image_size: side of the images in pixels.
+        batch: images in a batch.
+        passes: forward is inference; training is forward and backward.
+    """
+
+    hosts: list[str]
+    blocks: list[str] = field(default_factory=list)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    host_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    base: str | None = None
+    image_size: PositiveInt = 224
+    batch: PositiveInt = 8
+    passes: Passes = field(default_factory=lambda: ["forward", "training"])
+
+    def check_together(self) -> None:
+        """Options are those of blocks and hosts that are measured."""
+        _check_options("options", self.options, "blocks", self.blocks)
+        _check_options("host_options", self.host_options, "hosts", [*self.hosts, self.base or ""])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkHeadsSettings(TimingSettings):
+    """Time and memory of a training step of multiple-instance heads, beside those of torchmil.
+
+    Attributes:
+        heads: abmil, dsmil, dsmil_nonlinear or transmil; with --chunk any head that takes chunks.
+        instances: numbers of instances in a bag.
+        features: width of an instance.
+        chunk: instances that a head projects at a time; then one step of our head alone is measured, for bags that do
+            not fit in memory otherwise.
+    """
+
+    heads: list[str]
+    instances: list[PositiveInt] = field(default_factory=lambda: [10000])
+    features: PositiveInt = 1024
+    chunk: PositiveInt | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkLvlmSettings(TimingSettings):
+    """Time and memory of vision-language models with each intervention, beside the baseline.
+
+    Attributes:
+        lvlms: models: embedded, random (330 million random weights, 576 image tokens), or folders.
+        fix: interventions of one arm beside the baseline, such as 'vhr(alpha=1.5)'; may be repeated.
+        new_tokens: number of generated tokens.
+        batch: prompts in a batch.
+    """
+
+    lvlms: list[str]
+    fix: list[InterventionText] = field(
+        default_factory=lambda: ["pai:gamma=1", "rebalance:gamma=1", "var", "vhr", "pai", "vdd", "vcd"],
+        metadata={"repeated": True},
+    )
+    new_tokens: Annotated[int, Within(2)] = 64
+    batch: PositiveInt = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSlidesSettings(ReportSettings):
+    """Patches a second beside OpenSlide and tiffslide, alone and with an encoder, and the memory of a huge slide.
+
+    Attributes:
+        slides: sides in pixels of square slides, which are written for it; 4352 or more.
+        threads: CPU threads of the encoder.
+    """
+
+    slides: list[Annotated[int, Within(4352)]] = field(default_factory=lambda: [8192])
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRestorersSettings(TimingSettings):
+    """Time and memory of image restorers beside their plain formulation, or the error of restoring in tiles.
+
+    Attributes:
+        restorers: names of regard list, embedded restorers, or folders.
+        sides: heights of the square images in pixels.
+        plain: measure the plain formulation, too.
+        overlaps: overlaps of tiles, in windows; then the difference to the image restored at once is measured.
+        tile: side of these tiles in pixels.
+    """
+
+    restorers: list[str]
+    sides: list[PositiveInt] = field(default_factory=lambda: [64, 128])
+    plain: bool = True
+    overlaps: list[NonNegativeInt] = field(default_factory=list)
+    tile: PositiveInt = 128
+
+
+def _check_options(name: str, options: dict[str, Any], where: str, measured: list[str]) -> None:
+    for key in options:
+        if key not in measured:
+            raise ValueError(f"--{name} has options of {key!r}, which is not measured; name it in --{where}")

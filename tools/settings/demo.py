@@ -1,31 +1,52 @@
-"""Settings of `regard demo`."""
+"""Settings of `regard demo`, a class a task."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
-__all__ = ["DemoSettings"]
+from .types import Checked, NonNegativeInt, PositiveInt
+
+__all__ = ["DemoClassifierSettings", "DemoMilSettings", "DemoRestorationSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoSettings:
-    """Train a small ViT beside its softmax twin; or `demo mil`, heads on bags; or `demo restoration`, photographs.
+class DemoClassifierSettings(Checked):
+    """Train a small ViT with a swapped attention beside its softmax twin, on handwritten digits.
 
     Attributes:
-        what: digits; mil for multiple-instance heads on real tissue and on rendered bags; or restoration, which doubles
-            photographs.
-        attention: of digits: block that is compared with softmax.
-        out: folder of results; the same command again goes on where it was stopped.
-        epochs: passes over the training data; null is what each recipe has.
-        seed: seed of everything by chance.
+        attention: block that is compared with softmax attention.
+        epochs: passes over the training data; by default that of the recipe.
+        seed: random seed.
+        out: folder of results; the same command resumes a stopped run.
     """
 
-    what: Literal["digits", "mil", "restoration"] = field(
-        default="digits",
-        metadata={"word": "digits (default), mil: multiple-instance heads, or restoration: photographs"},
-    )
     attention: str = "van"
+    epochs: PositiveInt | None = None
+    seed: NonNegativeInt = 0
     out: str = "runs/demo"
-    epochs: int | None = None
-    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoMilSettings(Checked):
+    """Train multiple-instance heads on real tissue, and on rendered bags with a shortcut.
+
+    Attributes:
+        epochs: passes over the training data; by default that of each recipe.
+        seed: random seed.
+        out: folder of results; the same command resumes a stopped run.
+    """
+
+    epochs: PositiveInt | None = None
+    seed: NonNegativeInt = 0
+    out: str = "runs/demo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRestorationSettings(Checked):
+    """Double the size of photographs that the embedded restorer never saw.
+
+    Attributes:
+        out: folder of results.
+    """
+
+    out: str = "runs/demo"

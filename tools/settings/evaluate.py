@@ -2,146 +2,208 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
+from .lvlm import LvlmSettings
+from .names import BenchmarkText, InterventionText
 from .train import ImageSettings
+from .types import (
+    Checked,
+    ExistingFile,
+    ExistingFolder,
+    ExistingPath,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ShardText,
+    Within,
+)
 
-__all__ = ["BuildPopeSettings", "EvaluateSettings", "ScoreSettings"]
+__all__ = [
+    "BuildPopeSettings",
+    "EvaluateClassifierSettings",
+    "EvaluateLvlmSettings",
+    "EvaluateRestorerSettings",
+    "ScoreSettings",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
-    """Measure a classifier or restorer of images, or fixes of a vision-language model; by default of the embedded one.
+class EvaluateClassifierSettings(Checked):
+    """Measure a trained image classifier on any data with the same classes.
 
     Attributes:
-        model: folder that `regard train` exported (OUT/model), or the OUT folder itself; with a benchmark, a
-            vision-language model as in `regard ask`; without both, the embedded one; hat_photo_x2 is the embedded
-            restorer.
-        data: as in `regard train`; with a benchmark, the folder that has its files; for a restorer a folder of good
-            images, by default the photographs that the embedded one never saw.
-        out: folder of results. The same command again goes on where a run was stopped.
-        batch_size: images, or questions, in one pass; by default 128, or 8 for a vision-language model.
-        benchmark: what a vision-language model is asked: pope, chair, amber, mme, hallusionbench, mmhal, captioning,
-            with options behind a colon (pope:parser=words), or package.module:Class; may be given several times; by
-            default the rendered scenes scene_captions and scene_questions.
-        fix: methods beside the baseline, as in `regard ask`; may be given several times; by default a set of methods
-            and controls.
-        image_folder: where the images of a benchmark are; by default in the data.
-        missing_images: whether an image that is missing or cannot be read stops the run, or is skipped and counted.
-        synonyms: the authors' synonyms.txt for chair, in place of our own table.
-        limit: ask this many questions, or restore this many images only, the first ones; 0 is all.
-        max_new_tokens: longest answer, in tokens; by default that of the benchmark.
-        temperature: 0 takes the likeliest word; above, words are drawn.
-        top_p: draw from the likeliest words that together have this probability.
-        beams: width of the beam search.
-        seed: of draws, scenes and resamples.
-        scenes: rendered scenes to caption; a quarter of them are asked 18 questions each.
-        resamples: of the bootstrap, over images.
-        costs: questions on which time and memory are measured; 0 measures nothing.
-        attention_samples: questions for which attention is drawn; 0 draws none.
-        shard: I/N answers part I (from 1) of N only, for array jobs; `regard score OUT` joins the parts.
-        engine: local uses processes of this machine; ray uses those of a Ray cluster.
-        workers: processes that answer at once, each a shard of the samples.
-        device: for a vision-language model or a restorer, cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is
-            one.
-        dtype: type of the weights of a vision-language model, as in `regard ask`.
-        split: part of the data that a classifier is measured on.
-        low: for a restorer, folder of the spoilt partners of `data`; null spoils its images.
-        degradation: for a restorer, what spoils; null is bicubic where it enlarges.
-        degradation_options: the degradation's own options, as restoration.options of `regard train`.
-        images: how images are read for a classifier; what is null comes from the model.
-        precision: number format of a classifier's computation.
-        accelerator: for a classifier, cpu, gpu, mps ..., or auto.
+        model: folder that `regard train classifier` exported (OUT/model), or OUT itself.
+        data: as in `regard train classifier`.
+        split: part of the data that is measured.
+        out: folder of results.
+        batch_size: images in one pass.
+        precision: number format of the computation.
+        accelerator: cpu, gpu, mps, or auto.
+        images: how images are read; what is null comes from the model.
     """
 
-    model: str | None = None
-    data: str | None = None
-    out: str = "runs/evaluate"
-    batch_size: int | None = None
-    benchmark: list[str] = field(default_factory=list, metadata={"repeated": True})
-    fix: list[str] = field(default_factory=list, metadata={"repeated": True})
-    image_folder: str | None = None
-    missing_images: Literal["stop", "skip"] = "stop"
-    synonyms: str = ""
-    limit: int = 0
-    max_new_tokens: int | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    beams: int = 1
-    seed: int = 0
-    scenes: int = 200
-    resamples: int = 10_000
-    costs: int = 8
-    attention_samples: int = 2
-    shard: str = "1/1"
-    engine: Literal["local", "ray"] = "local"
-    workers: int = 1
-    device: str | None = None
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    model: ExistingFolder
+    data: str = "digits"
     split: Literal["train", "val", "test"] = "test"
-    low: str | None = None
-    degradation: Literal["bicubic", "noise", "jpeg", "real_world", "albumentations"] | None = None
-    degradation_options: dict[str, Any] = field(default_factory=dict)
-    images: ImageSettings = field(default_factory=ImageSettings)
+    out: str = "runs/evaluate"
+    batch_size: PositiveInt = 128
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
     accelerator: str = "auto"
+    images: ImageSettings = field(default_factory=ImageSettings)
 
 
-@dataclass(frozen=True)
-class ScoreSettings:
-    """Score answers that are there already, without a model: of `regard evaluate`, or files of answers.
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRestorerSettings(Checked):
+    """Measure PSNR and SSIM of an image restorer, beside bicubic interpolation or the degraded image itself.
 
     Attributes:
-        folder: of results: the `--out` of `regard evaluate`, or where those of answer files go.
-        answers: NAME=FILE, a file of answers to the benchmark; may be given several times. A line of JSON has an id
-            (id, question_id or image_id) and an answer (answer, response, caption or text); without ids, as many
-            answers as questions, in their order. The first file is the baseline.
-        benchmark: of the answer files, as in `regard evaluate`; for answers to a benchmark of your own its name again.
-        data: of the benchmark, for answer files.
-        image_folder: where images for the report are; by default as the evaluation had it.
-        synonyms: as in `regard evaluate`.
-        arm: arms that are scored, the baseline first; may be given several times; by default all.
-        resamples: of the bootstrap, over images.
-        seed: of the resamples.
-        export: form in which answers are written for judges elsewhere, into FOLDER/BENCHMARK/export: judge, chair,
-            amber or mmhal.
-        judgements: NAME=FILE, what a judge replied to the answers of an arm, for mmhal; may be given several times.
+        model: folder that `regard train restorer` exported, or OUT itself; or the name of an embedded restorer.
+        data: folder of high-quality images; photographs are those that the embedded restorer never saw.
+        lq: folder of their low-quality partners; by default the images of --data are degraded.
+        degradation: how they are degraded; by default bicubic if the model enlarges.
+        degradation_options: options of the degradation, such as '{sigma: 25}'.
+        limit: number of images, from the first; 0 is all.
+        seed: random seed of the degradation.
+        out: folder of results.
+        device: cpu, cuda, cuda:N or mps; by default CUDA if available.
+    """
+
+    model: str = "hat_photo_x2"
+    data: str = "photographs"
+    lq: ExistingFolder | None = None
+    degradation: Literal["bicubic", "noise", "jpeg", "real_world", "albumentations"] | None = None
+    degradation_options: dict[str, Any] = field(default_factory=dict)
+    limit: NonNegativeInt = 0
+    seed: NonNegativeInt = 0
+    out: str = "runs/evaluate"
+    device: str | None = None
+
+    def check_together(self) -> None:
+        """Images that are degraded already have no degradation."""
+        if self.lq is not None and self.degradation is not None:
+            raise ValueError("--lq are images that are degraded already; leave --degradation out, or --lq")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateLvlmSettings(LvlmSettings):
+    """Compare interventions with a vision-language model's baseline on the same samples.
+
+    Attributes:
+        fix: interventions of one arm beside the baseline, such as 'vhr(alpha=1.5)'; repeat for further arms. By
+            default a set of interventions and controls.
+        benchmark: pope, chair, amber, mme, hallusionbench, mmhal or captioning, with options such as
+            'pope(parser="words")', or package.module:Class; may be repeated. By default scene_captions and
+            scene_questions, which are rendered.
+        data: folder or file of the benchmark.
+        image_folder: folder of the benchmark's images; by default that of the data.
+        missing_images: stop at images that are missing or unreadable, or skip and count them.
+        synonyms: the authors' synonyms.txt for chair, in place of our own table.
+        scenes: number of rendered scenes to caption; a quarter of them gets 18 questions each.
+        limit: number of samples of each benchmark, from the first; 0 is all.
+        max_new_tokens: maximum length of an answer in tokens; by default that of the benchmark.
+        temperature: 0 decodes greedily; above 0, tokens are sampled.
+        top_p: sample from the most probable tokens with this total probability.
+        beams: width of the beam search.
+        seed: random seed of sampling, scenes and resamples.
+        resamples: bootstrap resamples over images.
+        costs: number of samples on which time and memory are measured; 0 measures nothing.
+        attention_samples: number of samples whose attention is plotted; 0 plots none.
+        out: folder of results; the same command resumes a stopped run.
+        batch_size: samples in one pass; by default 8, or 100 with the embedded model.
+        shard: I/N answers part I (from 1) of N only; `regard score OUT` joins the parts.
+        engine: local uses processes of this machine; ray uses those of a Ray cluster.
+        workers: processes that answer at once, each a shard of the samples.
+    """
+
+    HEADINGS: ClassVar[dict[str, str]] = {
+        "model": "what is compared",
+        "benchmark": "samples",
+        "max_new_tokens": "decoding",
+        "resamples": "measurements",
+        "out": "the run",
+    }
+
+    fix: list[InterventionText] = field(default_factory=list, metadata={"repeated": True})
+    benchmark: list[BenchmarkText] = field(default_factory=list, metadata={"repeated": True})
+    data: ExistingPath | None = None
+    image_folder: ExistingFolder | None = None
+    missing_images: Literal["stop", "skip"] = "stop"
+    synonyms: ExistingFile | None = None
+    scenes: Annotated[int, Within(2)] = 200
+    limit: NonNegativeInt = 0
+    max_new_tokens: PositiveInt | None = None
+    temperature: NonNegativeFloat = 0.0
+    top_p: Annotated[float, Within(0, 1, open_low=True)] = 1.0
+    beams: PositiveInt = 1
+    seed: NonNegativeInt = 0
+    resamples: PositiveInt = 10_000
+    costs: NonNegativeInt = 8
+    attention_samples: NonNegativeInt = 2
+    out: str = "runs/evaluate"
+    batch_size: PositiveInt | None = None
+    shard: ShardText = "1/1"
+    engine: Literal["local", "ray"] = "local"
+    workers: PositiveInt = 1
+
+    def check_together(self) -> None:
+        """Workers get shards of their own."""
+        if (self.workers > 1 or self.engine == "ray") and self.shard != "1/1":
+            raise ValueError("--workers and --engine ray make the shards themselves; leave out --shard, or these")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings(Checked):
+    """Score answers without a model: those of `regard evaluate lvlm`, or files of answers.
+
+    Attributes:
+        folder: the --out of `regard evaluate lvlm`, or a folder for the results of answer files.
+        answers: NAME=FILE, a file of answers to the benchmark, the baseline first; may be repeated. A JSON line has an
+            id (id, question_id or image_id) and an answer (answer, response, caption or text); without ids, there are
+            as many answers as samples, in their order.
+        benchmark: benchmark of the answer files, as in `regard evaluate lvlm`; or the name of a benchmark of your own.
+        data: folder or file of the benchmark, for answer files.
+        image_folder: folder of images for the report; by default that of the evaluation.
+        synonyms: the authors' synonyms.txt for chair, in place of our own table.
+        arm: arm to score, the baseline first; may be repeated. By default all.
+        resamples: bootstrap resamples over images.
+        seed: random seed of the resamples.
+        export: form in which answers are exported for judges, to FOLDER/BENCHMARK/export.
+        judgements: NAME=FILE, a judge's replies to the answers of an arm, for mmhal; may be repeated.
         json: print the summary as JSON.
     """
 
-    folder: str
-    _: KW_ONLY
+    folder: str = field(metadata={"positional": True})
     answers: list[str] = field(default_factory=list, metadata={"repeated": True})
-    benchmark: str | None = None
-    data: str | None = None
-    image_folder: str | None = None
-    synonyms: str = ""
+    benchmark: BenchmarkText | None = None
+    data: ExistingPath | None = None
+    image_folder: ExistingFolder | None = None
+    synonyms: ExistingFile | None = None
     arm: list[str] = field(default_factory=list, metadata={"repeated": True})
-    resamples: int = 10_000
-    seed: int = 0
+    resamples: PositiveInt = 10_000
+    seed: NonNegativeInt = 0
     export: Literal["judge", "chair", "amber", "mmhal"] | None = None
     judgements: list[str] = field(default_factory=list, metadata={"repeated": True})
     json: bool = False
 
 
-@dataclass(frozen=True)
-class BuildPopeSettings:
-    """Build POPE's three splits for annotated images of your own.
+@dataclass(frozen=True, kw_only=True)
+class BuildPopeSettings(Checked):
+    """Build the three splits of POPE from your own annotated images.
 
     Attributes:
-        instances: a COCO-style file of instances.
+        instances: COCO-style file of instances.
         out: folder for the three files.
-        images: how many are drawn, of those with as many classes as there are pairs.
-        pairs: questions with yes about an image, and with no.
-        seed: of the draws.
-        imange: misspell "image" behind a vowel, as the published files do.
+        images: number of images, drawn from those with at least as many classes as pairs.
+        pairs: questions whose answer is yes for each image, and as many whose answer is no.
+        seed: random seed of the draws.
+        imange: misspell "image" after a vowel, as the published files do.
     """
 
-    instances: str
-    _: KW_ONLY
+    instances: ExistingFile = field(metadata={"positional": True})
     out: str = "runs/pope"
-    images: int = 500
-    pairs: int = 3
-    seed: int = 0
+    images: PositiveInt = 500
+    pairs: PositiveInt = 3
+    seed: NonNegativeInt = 0
     imange: bool = False

@@ -2,44 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal
+import glob
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from .types import Checked, MemorySize, NonNegativeInt, PositiveInt, Within
 
 __all__ = ["RestoreSettings"]
 
 
-@dataclass(frozen=True)
-class RestoreSettings:
-    """Enlarge or clean images of any size, tile by tile, within a limit of memory.
+@dataclass(frozen=True, kw_only=True)
+class RestoreSettings(Checked):
+    """Enlarge or clean images of any size, tile by tile, within a memory limit.
 
     Attributes:
-        paths: images, folders (with all their folders) or globs; the last one is where to: a file for a single
-            image, otherwise a folder, in which finished images are kept when the command runs again.
-        model: embedded; a folder that `regard train` or `regard convert` made; a file of weights of the authors, or its
-            URL; or a model of `regard list` whose weights are published, e.g. hat_x4.real_gan_sharper.
-        scale: how many times as wide and high the result is; null is what the model has, 2 for embedded.
-        memory: most memory the whole process may take, e.g. 4GB or 800MB.
-        tile: side of a tile in pixels of the image, rounded down to whole windows; auto is the largest that fits into
-            the memory.
-        overlap: pixels that neighbouring tiles share, rounded up to whole windows; null is four windows.
-        format: of the results in a folder: png is written line by line; the others are put together in memory.
-        quality: of jpg and webp, 1-100.
-        overwrite: restore also what is there already.
-        device: cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is one.
-        dtype: type of the weights; float16 is missing since HAT overflows in it.
-        threads: of the CPU; null is what PyTorch takes.
+        paths: images, folders (searched recursively) or globs; the last path is the result: a file for a single image,
+            otherwise a folder. Results that exist are kept.
+        model: embedded; a folder of `regard train` or `regard convert`; the authors' weights, a file or URL; or a model
+            of `regard list`, such as hat_x4.real_gan_sharper.
+        scale: factor of width and height; by default the model's own, 2 for embedded.
+        memory: memory limit of the whole process, such as 4GB or 800MB.
+        tile: side of a tile in input pixels, rounded down to whole windows; auto is the largest that fits in memory.
+        overlap: pixels that neighbouring tiles share, rounded up to whole windows; by default four windows.
+        threads: CPU threads; by default those of PyTorch.
+        device: cpu, cuda, cuda:N or mps; by default CUDA if available.
+        dtype: type of the weights; HAT overflows in float16.
+        format: format of results in a folder; png is written line by line, the others need the whole image in memory.
+        quality: quality of jpg and webp, 1-100.
+        overwrite: restore images again whose results exist.
     """
 
-    paths: list[str] = field(metadata={"words": "images, folders or globs, and last where to"})
-    _: KW_ONLY
+    HEADINGS: ClassVar[dict[str, str]] = {
+        "model": "model",
+        "memory": "memory and speed",
+        "format": "results",
+    }
+
+    paths: list[str] = field(metadata={"positional": True})
     model: str = "embedded"
-    scale: int | None = None
-    memory: str = "4GB"
-    tile: int | Literal["auto"] = "auto"
-    overlap: int | None = None
-    format: Literal["png", "jpg", "webp", "tiff"] = "png"
-    quality: int = 95
-    overwrite: bool = False
+    scale: PositiveInt | None = None
+    memory: MemorySize = "4GB"
+    tile: PositiveInt | Literal["auto"] = "auto"
+    overlap: NonNegativeInt | None = None
+    threads: PositiveInt | None = None
     device: str | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
-    threads: int | None = None
+    format: Literal["png", "jpg", "webp", "tiff"] = "png"
+    quality: Annotated[int, Within(1, 100)] = 95
+    overwrite: bool = False
+
+    def check_together(self) -> None:
+        """Sources exist, and the last path says where results go."""
+        if len(self.paths) < 2:
+            raise ValueError(f"only {', '.join(self.paths) or 'nothing'} is given; give images and a result: IN OUT")
+        for source in self.paths[:-1]:
+            if not Path(source).exists() and not glob.has_magic(source):
+                raise ValueError(f"there is no image or folder {source}; give images, folders or globs, and a result")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from typing import Literal
+
+from .types import Checked
 
 __all__ = ["SlideSettings"]
 
 
-@dataclass(frozen=True)
-class SlideSettings:
+@dataclass(frozen=True, kw_only=True)
+class SlideSettings(Checked):
     """Whole slides to tissue, patches, features, predictions and heatmaps; without slides, those that come along.
 
     Attributes:
@@ -50,10 +52,7 @@ class SlideSettings:
         trust: run code that comes with an encoder or a head.
     """
 
-    slides: list[str] = field(
-        default_factory=list, metadata={"words": "files, folders or globs; none takes the slides that come along"}
-    )
-    _: KW_ONLY
+    slides: list[str] = field(default_factory=list, metadata={"positional": True})
     out: str = "runs/slides"
     encoder: str = "embedded"
     weights: str | None = None

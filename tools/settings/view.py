@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from .types import Checked, ExistingFolder, Within
 
 __all__ = ["ViewSettings"]
 
 
-@dataclass(frozen=True)
-class ViewSettings:
+@dataclass(frozen=True, kw_only=True)
+class ViewSettings(Checked):
     """Show a folder of results in the browser, to this machine only.
 
     Attributes:
-        folder: of results: the `--out` of `regard slide`, or of another job that writes a report.
-        port: of this machine, 1-65535; 0 takes a free one.
+        folder: the --out of `regard slide`, or of another task that writes a report.
+        port: port of this machine, 1-65535; 0 picks a free one.
     """
 
-    folder: str
-    _: KW_ONLY
-    port: int = 8800
+    folder: ExistingFolder = field(metadata={"positional": True})
+    port: Annotated[int, Within(0, 65535)] = 8800

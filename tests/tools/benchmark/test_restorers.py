@@ -1,4 +1,4 @@
-"""`regard benchmark --restorers`."""
+"""`regard benchmark restorers`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jobs import run
 
-COMMON = ["benchmark", "--restorers", "[hat_photo_x2]", "--repeats", "1"]
+COMMON = ["benchmark", "restorers", "--restorers", "[hat_photo_x2]", "--repeats", "1"]
 
 
 def test_a_network_is_measured_beside_its_plain_formulation(tmp_path: Path) -> None:
@@ -26,5 +26,5 @@ def test_overlaps_bring_tiles_near_the_whole_image(tmp_path: Path) -> None:
 
 
 def test_a_name_that_restores_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("benchmark", "--restorers", "[resnet10t]", "--sides", "[32]") == 2
-    assert "resnet10t is no HAT" in capsys.readouterr().err
+    assert run("benchmark", "restorers", "--restorers", "[resnet10t]", "--sides", "[32]") == 2
+    assert "resnet10t is not a HAT" in capsys.readouterr().err

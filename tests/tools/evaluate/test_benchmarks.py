@@ -106,7 +106,7 @@ def test_a_benchmark_is_asked_scored_and_reported(
 ) -> None:
     make(tmp_path / "data")
     name, out = text.partition(":")[0], tmp_path / "out"
-    assert run("evaluate", "--benchmark", text, "--data", tmp_path / "data", *QUICK, "--out", out) == 0
+    assert run("evaluate", "lvlm", "--benchmark", text, "--data", tmp_path / "data", *QUICK, "--out", out) == 0
     found = json.loads((out / "summary.json").read_text())["benchmarks"][name]
     assert [part["part"] for part in found["parts"]] == parts
     assert list(found["parts"][0]["parsers"])[:2] == parsers
@@ -123,7 +123,7 @@ def test_the_authors_synonyms_take_the_place_of_our_table(tmp_path: Path) -> Non
     write(tmp_path / "synonyms.txt", "\n".join(theirs))
     out = tmp_path / "out"
     words = ["--benchmark", "chair:images=0", "--data", tmp_path / "data", "--synonyms", tmp_path / "synonyms.txt"]
-    assert run("evaluate", *words, *QUICK, "--out", out) == 0
+    assert run("evaluate", "lvlm", *words, *QUICK, "--out", out) == 0
     samples = [json.loads(line) for line in (out / "chair" / "samples.jsonl").read_text().splitlines()[1:]]
     assert [one["truth"]["official"] for one in samples] == [
         ["dog", "person"],
@@ -137,5 +137,5 @@ def test_benchmarks_of_one_folder_run_together(tmp_path: Path) -> None:
     row = {"question_id": 1, "image": f"COCO_val2014_{0:012d}.jpg", "text": "Is there a dog in the image?"}
     write(tmp_path / "data" / "coco_pope_random.json", json.dumps({**row, "label": "yes"}))
     words = ["--benchmark", "chair:images=0", "--benchmark", "pope", "--data", tmp_path / "data"]
-    assert run("evaluate", *words, *QUICK, "--out", tmp_path / "out") == 0
+    assert run("evaluate", "lvlm", *words, *QUICK, "--out", tmp_path / "out") == 0
     assert list(json.loads((tmp_path / "out" / "summary.json").read_text())["benchmarks"]) == ["chair", "pope"]

@@ -62,7 +62,7 @@ def test_a_fix_stands_beside_the_baseline_on_the_same_scenes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*FEW, "--fix", "image_scale:factor=2", "--costs", "1", "--attention_samples", "1", "--max_new_tokens", "9"]
-    assert run("evaluate", *words, "--out", tmp_path) == 0
+    assert run("evaluate", "lvlm", *words, "--out", tmp_path) == 0
     found = scored(tmp_path)
     assert found["arms"] == ["none", "vdd:alpha=0.5", "image_scale"]
     chair = found["parts"][0]["parsers"]["scenes"]["metrics"]["chair_s_percent"]
@@ -87,7 +87,7 @@ def test_a_fix_stands_beside_the_baseline_on_the_same_scenes(
 
 
 def test_questions_of_files_are_asked_about_images_of_any_size(pope: Path, tmp_path: Path) -> None:
-    assert run("evaluate", *POPE, "--data", pope, "--out", tmp_path / "out") == 0
+    assert run("evaluate", "lvlm", *POPE, "--data", pope, "--out", tmp_path / "out") == 0
     found = scored(tmp_path / "out", "pope")
     assert [part["part"] for part in found["parts"]] == ["random", "adversarial", "all", "mean"]
     assert (found["samples"], found["paired"], found["images"]) == (20, 20, 5)
@@ -101,7 +101,7 @@ def test_a_missing_image_stops_before_anything_is_answered(
     pope: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pope / "3.png").unlink()
-    assert run("evaluate", *POPE, "--data", pope, "--out", tmp_path / "out") == 2
+    assert run("evaluate", "lvlm", *POPE, "--data", pope, "--out", tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert "1 images are not in" in said
     assert "3.png (4 of 20 questions of pope)" in said
@@ -116,7 +116,7 @@ def test_missing_and_broken_images_are_skipped_when_asked_named_and_counted(
     (pope / "1.png").write_bytes((pope / "1.png").read_bytes()[:200])
     words = [*POPE, "--data", pope, "--missing_images", "skip", "--out", tmp_path / "out"]
     for _ in range(2):  # nothing is answered again
-        assert run("evaluate", *words) == 1
+        assert run("evaluate", "lvlm", *words) == 1
         found = scored(tmp_path / "out", "pope")
         assert [(one["image"], one["samples"]) for one in found["left_out"]] == [("1.png", 4), ("3.png", 4)]
         assert "truncated" in found["left_out"][0]["reason"]
@@ -127,19 +127,19 @@ def test_missing_and_broken_images_are_skipped_when_asked_named_and_counted(
     assert "left out: 1.png (4 questions)" in captured.out
     assert "they are skipped" in captured.err
     (pope / "1.png").unlink()
-    assert run("evaluate", *POPE, "--data", pope, "--out", tmp_path / "else") == 2
+    assert run("evaluate", "lvlm", *POPE, "--data", pope, "--out", tmp_path / "else") == 2
 
 
 def test_a_broken_image_stops_and_the_run_goes_on_when_it_is_mended(
     pope: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole, content = tmp_path / "whole", (pope / "4.png").read_bytes()
-    assert run("evaluate", *POPE, "--data", pope, "--out", whole) == 0
+    assert run("evaluate", "lvlm", *POPE, "--data", pope, "--out", whole) == 0
     (pope / "4.png").write_bytes(content[:100])
-    assert run("evaluate", *POPE, "--data", pope, "--out", tmp_path / "out") == 2
+    assert run("evaluate", "lvlm", *POPE, "--data", pope, "--out", tmp_path / "out") == 2
     assert "4.png" in capsys.readouterr().err
     (pope / "4.png").write_bytes(content)
-    assert run("evaluate", *POPE, "--data", pope, "--out", tmp_path / "out") == 0
+    assert run("evaluate", "lvlm", *POPE, "--data", pope, "--out", tmp_path / "out") == 0
     assert files(tmp_path / "out") == files(whole)
 
 
@@ -184,9 +184,9 @@ def test_ten_kills_leave_the_files_of_an_unbroken_run(tmp_path: Path) -> None:
 
 def test_shards_join_to_the_tables_of_one_run(tmp_path: Path) -> None:
     words = [*FEW, "--scenes", "7", "--batch_size", "2"]
-    assert run("evaluate", *words, "--out", tmp_path / "one") == 0
+    assert run("evaluate", "lvlm", *words, "--out", tmp_path / "one") == 0
     for number in (3, 1, 2):
-        assert run("evaluate", *words, "--shard", f"{number}/3", "--out", tmp_path / "many") == 0
+        assert run("evaluate", "lvlm", *words, "--shard", f"{number}/3", "--out", tmp_path / "many") == 0
     assert not (tmp_path / "many" / "summary.json").exists()
     assert run("score", tmp_path / "many", "--resamples", "50") == 0
     assert (tmp_path / "many" / "summary.json").read_bytes() == (tmp_path / "one" / "summary.json").read_bytes()
@@ -194,7 +194,7 @@ def test_shards_join_to_the_tables_of_one_run(tmp_path: Path) -> None:
 
 def test_ray_joins_to_the_tables_of_one_run(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="--engine ray needs Ray, which is an extra")
-    assert run("evaluate", *FEW, "--batch_size", "2", "--out", tmp_path / "one") == 0
+    assert run("evaluate", "lvlm", *FEW, "--batch_size", "2", "--out", tmp_path / "one") == 0
     process = start(["evaluate", *FEW, "--batch_size", "2", "--engine", "ray", "--out", tmp_path / "ray"])
     out, err = process.communicate()
     assert process.returncode == 0, out + err
@@ -215,9 +215,9 @@ def test_draws_by_chance_repeat_and_are_the_same_for_all_arms(tmp_path: Path) ->
         "word_bias:amount=0.1",
     ]
     for name in ("one", "two"):
-        run("evaluate", *words, "--out", tmp_path / name)  # the bias may do nothing here
+        run("evaluate", "lvlm", *words, "--out", tmp_path / name)  # the bias may do nothing here
     assert files(tmp_path / "one") == files(tmp_path / "two")
-    assert run("evaluate", *words, "--seed", "1", "--out", tmp_path / "three") == 0
+    assert run("evaluate", "lvlm", *words, "--seed", "1", "--out", tmp_path / "three") == 0
     texts = [
         [json.loads(line)["text"] for line in path.read_text().splitlines()[1:]]
         for folder in ("one", "three")
@@ -227,11 +227,11 @@ def test_draws_by_chance_repeat_and_are_the_same_for_all_arms(tmp_path: Path) ->
 
 
 def test_a_damaged_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("evaluate", *FEW, "--out", tmp_path) == 0
+    assert run("evaluate", "lvlm", *FEW, "--out", tmp_path) == 0
     file = sorted((tmp_path / "scene_captions" / "answers").iterdir())[0]
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(lines[0] + b"{broken\n" + b"".join(lines[2:]))
-    assert run("evaluate", *FEW, "--out", tmp_path) == 2
+    assert run("evaluate", "lvlm", *FEW, "--out", tmp_path) == 2
     said = capsys.readouterr().err
     assert file.name in said
     assert "line 2" in said
@@ -249,16 +249,16 @@ def test_a_damaged_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_other_settings_do_not_mix_with_a_run(
     more: Sequence[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("evaluate", *FEW, "--out", tmp_path) == 0
+    assert run("evaluate", "lvlm", *FEW, "--out", tmp_path) == 0
     before = {**files(tmp_path), "settings": (tmp_path / "settings.yaml").read_bytes()}
-    assert run("evaluate", *FEW, *more, "--out", tmp_path) == 2
+    assert run("evaluate", "lvlm", *FEW, *more, "--out", tmp_path) == 2
     assert message in capsys.readouterr().err
     assert {**files(tmp_path), "settings": (tmp_path / "settings.yaml").read_bytes()} == before
 
 
 def test_another_fix_joins_the_ones_that_are_there(tmp_path: Path) -> None:
-    assert run("evaluate", *FEW, "--out", tmp_path) == 0
-    assert run("evaluate", *FEW[:-1], "vdd:alpha=1.5", "--out", tmp_path) == 0
+    assert run("evaluate", "lvlm", *FEW, "--out", tmp_path) == 0
+    assert run("evaluate", "lvlm", *FEW[:-1], "vdd:alpha=1.5", "--out", tmp_path) == 0
     assert scored(tmp_path)["arms"] == ["none", "vdd:alpha=1.5"]
     assert run("score", tmp_path, "--resamples", "50") == 0
     assert scored(tmp_path)["arms"] == ["none", "vdd:alpha=1.5", "vdd:alpha=0.5"]
@@ -266,7 +266,7 @@ def test_another_fix_joins_the_ones_that_are_there(tmp_path: Path) -> None:
 
 def test_a_fix_that_does_nothing_is_said_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*FEW[:-1], "var:dimensions=[3],threshold=11", "--out", tmp_path]
-    assert run("evaluate", *words) == 1
+    assert run("evaluate", "lvlm", *words) == 1
     assert "did nothing in any sample" in capsys.readouterr().err
     assert json.loads((tmp_path / "summary.json").read_text())["did_nothing"] == ["var:threshold=11,dimensions=[3]"]
 
@@ -292,7 +292,7 @@ def test_wrong_settings_are_named(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run("evaluate", *words, "--out", tmp_path / "out") == 2
+    assert run("evaluate", "lvlm", *words, "--out", tmp_path / "out") == 2
     assert message in capsys.readouterr().err
 
 
