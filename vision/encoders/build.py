@@ -26,7 +26,7 @@ def build_encoder(
     Args:
         name: one of `ENCODERS`; `timm:NAME` for any model of timm or of ours; `open_clip:ARCH@TAG`; `hf:ID` for a
             vision model of transformers on the hub or in a folder; `torchscript:FILE`; the folder of a timm model,
-            as `regard train` leaves it (OUT/model); or `package.module:function` of your own, which returns an encoder.
+            as `regard train` leaves it (OUT/model); or `package.module:Class` of your own, a `PatchEncoder`.
         weights: a file of weights instead of those that are published: safetensors, or PyTorch's own form read with
             `weights_only`; or a folder that holds it.
         trust: whether code that comes with an encoder may run: TorchScript, and what a repository on the hub holds.
@@ -148,7 +148,7 @@ def _from_elsewhere(name: str, weights: str | Path | None, trust: bool) -> Patch
 
         return from_torchscript(Path(rest).expanduser(), trust=trust)
     if colon and "." not in rest and rest.isidentifier():
-        return _from_function(name, weights)
+        return _from_class(name, weights)
     folder = Path(name).expanduser()
     if folder.is_dir():
         from .timm_encoders import from_folder
@@ -164,10 +164,9 @@ def _from_elsewhere(name: str, weights: str | Path | None, trust: bool) -> Patch
     )
 
 
-def _from_function(name: str, weights: str | Path | None) -> PatchEncoder:
-    """An encoder that a function of the user's own builds."""
-    build = class_named(name, "encoder", {}, __name__)
-    encoder = build() if weights is None else build(weights=weights)
-    if not isinstance(encoder, PatchEncoder):
-        raise ValueError(f"{name} returned {type(encoder).__name__}; expected a PatchEncoder")
-    return encoder
+def _from_class(name: str, weights: str | Path | None) -> PatchEncoder:
+    """An encoder of the user's own."""
+    cls = class_named(name, "encoder", {}, __name__)
+    if not issubclass(cls, PatchEncoder):
+        raise ValueError(f"{name} is not a PatchEncoder; derive it from regard.vision.encoders.PatchEncoder")
+    return cls() if weights is None else cls(weights=weights)
