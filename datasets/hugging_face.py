@@ -1,6 +1,6 @@
 """Image sets of the Hugging Face hub, and folders saved by its library: `hf:NAME[:CONFIG]` or a path.
 
-The library is called `datasets` as is this folder. It is imported in one place, `hugging_face_library`.
+The library has the same name as this folder, `datasets`. It is imported in one place, `hugging_face_library`.
 """
 
 from __future__ import annotations
@@ -22,30 +22,27 @@ __all__ = ["hugging_face_library", "is_saved_set", "open_hugging_face", "open_sa
 
 
 def hugging_face_library() -> ModuleType:
-    """The library `datasets` of Hugging Face.
+    """Import the library `datasets` of Hugging Face.
 
     Raises:
-        ImportError: it is not installed, or another folder of that name is in its way.
+        ImportError: it is not installed, or another module has its name.
     """
     try:
-        library = importlib.import_module("datasets")
+        library: ModuleType | None = importlib.import_module("datasets")
     except ModuleNotFoundError as error:
         if error.name != "datasets":
             raise
+        library = None
+    if not hasattr(library, "load_from_disk"):  # also a folder of this name, in which Python was started
+        found = "" if library is None else f" ({library!r} is something else)"
         raise ImportError(
-            'sets of Hugging Face need its library, which is not installed; pip install "regard[huggingface]"'
-        ) from error
-    if not hasattr(library, "load_from_disk"):
-        place = next(iter(getattr(library, "__path__", ["an unknown place"])))
-        raise ImportError(
-            f"the module 'datasets' comes from {place}, not from Hugging Face; start Python elsewhere, "
-            'or import regard first. The library is installed by pip install "regard[huggingface]"'
+            f'sets of Hugging Face need its library, which is not found{found}; pip install "regard[huggingface]"'
         )
     return library
 
 
 def is_saved_set(folder: str | Path) -> bool:
-    """Whether a folder was saved by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`."""
+    """Check whether a folder was saved by `Dataset.save_to_disk` or `DatasetDict.save_to_disk`."""
     folder = Path(folder)
     return (folder / "dataset_dict.json").is_file() or (
         (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
@@ -53,16 +50,15 @@ def is_saved_set(folder: str | Path) -> bool:
 
 
 def open_hugging_face(name: str) -> dict[str, LabelledImages]:
-    """Open a set of the hub; what is not in the cache is downloaded (not with `HF_HUB_OFFLINE=1`).
+    """Open a set of the hub; it is downloaded unless it is in the cache, or `HF_HUB_OFFLINE=1`.
 
     Args:
-        name: `NAME`, `NAME:CONFIG`, and for a set with several images or labels an item
-            `image=COLUMN,label=COLUMN` after another colon: `cifar100:label=fine_label`. `NAME` may be a
-            saved folder.
+        name: `NAME` or `NAME:CONFIG`; for a set with several images or labels an item followed by
+            `:image=COLUMN,label=COLUMN`, e.g. `cifar100:label=fine_label`. `NAME` may be a saved folder.
 
     Raises:
         ImportError: the library is missing.
-        ValueError: no such set, or its columns are not images and classes.
+        ValueError: the set is unknown, or its columns are not images and classes.
     """
     name, *rest = name.split(":")
     columns = parse_options(rest.pop()) if rest and "=" in rest[-1] else {}
@@ -78,7 +74,7 @@ def open_hugging_face(name: str) -> dict[str, LabelledImages]:
 
 
 def open_saved_set(folder: str | Path, **columns: str) -> dict[str, LabelledImages]:
-    """Open a folder that `save_to_disk` has written.
+    """Open a folder written by `save_to_disk`.
 
     Args:
         folder: the folder of a `DatasetDict` or a `Dataset`.
@@ -86,13 +82,13 @@ def open_saved_set(folder: str | Path, **columns: str) -> dict[str, LabelledImag
 
     Raises:
         ImportError: the library is missing.
-        ValueError: the folder is no such set, or its columns are not images and classes.
+        ValueError: the folder is not such a set, or its columns are not images and classes.
     """
     library = hugging_face_library()
     try:
         loaded = library.load_from_disk(str(folder))
     except Exception as error:  # missing or damaged files, in many ways
-        raise ValueError(f"{folder} is no set that Hugging Face has saved: {error}") from error
+        raise ValueError(f"{folder} is not a set saved by Hugging Face: {error}") from error
     return _open_all(loaded, str(folder), **columns)
 
 
@@ -104,7 +100,7 @@ def _open_all(loaded: Any, origin: str, **columns: str) -> dict[str, LabelledIma
         if split is None:
             continue  # such as "unsupervised"
         if split in found:
-            raise ValueError(f"{origin} has two splits that mean {split!r}: {', '.join(map(str, parts))}")
+            raise ValueError(f"{origin} has two splits named like {split!r}: {', '.join(map(str, parts))}")
         images = _labelled(part, f"{origin} {name}", **columns)
         if images is not None:
             found[split] = images
@@ -114,7 +110,7 @@ def _open_all(loaded: Any, origin: str, **columns: str) -> dict[str, LabelledIma
 
 
 def _labelled(part: Any, origin: str, image: str | None = None, label: str | None = None) -> LabelledImages | None:
-    """One split, or None if all its labels are hidden (-1)."""
+    """Open one split; None if all its labels are hidden (-1)."""
     library = hugging_face_library()
     features = part.features
     image = _column(features, image, _is_image, ("image", "img"), "image", origin)
@@ -145,30 +141,30 @@ def _is_label(feature: Any) -> bool:
 
 
 def _item(feature: Any) -> Any:
-    """The class label of which a list is made, if it is."""
+    """Return the feature of the items of a list of class labels; None for other features."""
     item = feature[0] if isinstance(feature, list) and len(feature) == 1 else getattr(feature, "feature", None)
     return item if hasattr(item, "names") else None
 
 
-def _column(features: Any, asked: str | None, fits: Any, usual: tuple[str, ...], kind: str, origin: str) -> str:
-    """The column of a kind: the one asked for, the only one, or the one with a usual name."""
+def _column(features: Any, requested: str | None, fits: Any, usual: tuple[str, ...], kind: str, origin: str) -> str:
+    """Find the column of a kind: the requested one, the only one, or the one with a usual name."""
     fitting = [name for name, feature in features.items() if fits(feature)]
-    if asked is not None:
-        if asked not in fitting:
-            raise ValueError(f"{origin} has no {kind} column {asked!r}; it has {', '.join(fitting) or 'none'}")
-        return asked
+    if requested is not None:
+        if requested not in fitting:
+            raise ValueError(f"{origin} has no {kind} column {requested!r}; it has {', '.join(fitting) or 'none'}")
+        return requested
     named = [name for name in usual if name in fitting]
     if len(fitting) == 1 or named:
         return named[0] if named else fitting[0]
     if fitting:
-        raise ValueError(f"{origin} has several {kind} columns; choose one by {kind}=NAME: {', '.join(fitting)}")
+        raise ValueError(f"{origin} has several {kind} columns; choose one with {kind}=NAME: {', '.join(fitting)}")
     types = ", ".join(f"{name}: {type(feature).__name__}" for name, feature in features.items())
     needed = "Image" if kind == "image" else "ClassLabel, or a list of ClassLabel"
     raise ValueError(f"{origin} has no column of the type {needed}; it has {types}. Cast it with `cast_column`")
 
 
 class _Encoded(Sequence[Any]):
-    """Images as their files: open binary files or paths."""
+    """Encoded images: open binary files or paths."""
 
     def __init__(self, part: Any, column: str) -> None:
         self.part = part

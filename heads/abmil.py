@@ -1,8 +1,7 @@
-"""ABMIL: attention pooling, the ground on which AEM, ACMIL, CLAM, DTFD and IBMIL build.
+"""ABMIL: gated attention pooling of a bag.
 
-Paper: Ilse, Tomczak, Welling 2018, "Attention-based Deep Multiple Instance Learning", arXiv:1802.04712. As
-dazhangyu123/AEM@4a928a8 has it for features of a frozen encoder: a projection with ReLU, gated attention, a linear
-classifier.
+Paper: Ilse, Tomczak, Welling 2018, "Attention-based Deep Multiple Instance Learning", arXiv:1802.04712; for features of
+a frozen encoder as in dazhangyu123/AEM@4a928a8: a projection with ReLU, gated attention, a linear classifier.
 """
 
 from __future__ import annotations
@@ -14,29 +13,33 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from .attention_pool import Pooled, attention_pool, check_chunk
-from .contract import BagOutput, Criterion, as_batch, finish
+from .contract import BagOutput, Criterion, as_batch, unbatch
 from .layers import Classifier, DimReduction, GatedAttention
 
 __all__ = ["ABMIL"]
 
 
 class ABMIL(nn.Module):
-    """One vector from a bag, weighted by what its own instances say; a linear classifier of it.
+    """Attention pooling of the instances and a linear classifier.
 
-    Differs from AEM's code in speed and memory only (see `regard.heads.attention_pool`).
+        h_i = ReLU(W bag_i);  a = softmax over i of w . (tanh(V h_i + c) * sigmoid(U h_i + d)) + e
+        logits = C sum_i a_i h_i + f
+
+    Differs from AEM's code in speed and memory only (see `regard.heads.attention_pool`); `regard.heads.plain.abmil` is
+    the plain formulation.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag.
-        width: of the projected instances; the authors take half the encoder's, at most 768.
+        num_classes: number of classes.
+        width: width of the projected instances; the authors use half the encoder's, at most 768.
         hidden: width of the scoring layers.
-        gated: equation 9 of the paper; without it equation 8.
-        bias: whether the projection has one; AEM's has none.
+        gated: whether the scores have the sigmoid gate (equation 9 of the paper); otherwise equation 8.
+        bias: whether the projection has a bias; AEM's has none.
         drop_rate: dropout of the projected instances in training, 0 to below 1.
-        chunk: instances at a time, where a bag's projection does not fit into memory; see `attention_pool`.
+        chunk: instances of a block, for bags whose projection does not fit into memory; see `attention_pool`.
 
     Raises:
-        ValueError: `chunk` is below 1; in `forward`, as the contract says.
+        ValueError: `chunk` is below 1; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> import torch
@@ -67,7 +70,7 @@ class ABMIL(nn.Module):
         self.classifier = Classifier(width, num_classes)
 
     def pool(self, bag: Float[Tensor, "bags instances dim"], valid: Bool[Tensor, "bags instances"] | None) -> Pooled:
-        """The bag's vector, and the scores before softmax."""
+        """The pooled vector of each bag, and the scores before softmax."""
         return attention_pool(
             bag,
             valid,
@@ -85,11 +88,11 @@ class ABMIL(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes; there are no further losses, so that labels are not looked at."""
-        asked = bag
+        """Score the classes. There are no further losses, so `labels` are ignored."""
+        given = bag
         bag, valid = as_batch(bag, valid, self.dim_in)
         features, scores = self.pool(bag, valid)
         output = BagOutput(
             logits=self.classifier(features[:, 0]), attention=scores.softmax(dim=-1), features=features[:, 0]
         )
-        return finish(output, asked)
+        return unbatch(output, given)

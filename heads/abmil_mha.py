@@ -1,4 +1,4 @@
-"""ABMIL with multi-head attention, the default of AEM's authors: a learned query asks the bag through eight heads.
+"""ABMIL with multi-head attention from a learned query, the default of AEM's authors.
 
 Source: dazhangyu123/AEM@4a928a8 architecture/transformer.py, MHA; for AEM see arXiv:2406.15303.
 """
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from .contract import BagOutput, Criterion, as_batch, finish
+from .contract import BagOutput, Criterion, as_batch, unbatch
 from .head_pool import QueryAttention, pool_under
 from .layers import Classifier, DimReduction
 
@@ -20,19 +20,23 @@ __all__ = ["MultiHeadABMIL"]
 
 
 class MultiHeadABMIL(nn.Module):
-    """A projection, a learned query with several heads over the instances, layer norm, a linear classifier.
+    """Multi-head attention of a learned query over the projected instances, and a linear classifier.
 
-    Same numbers as the authors' code without keys and values of each instance (see `regard.heads.head_pool`).
+        h_i = ReLU(W bag_i);  a_k = softmax over i of (Q q)_k . (K h_i)_k / sqrt(width / heads)
+        logits = C LayerNorm(O concat_k(sum_i a_ki (V h_i)_k)) + f
+
+    The numbers are those of the authors' code, without keys and values of each instance (see
+    `regard.heads.head_pool`); `regard.heads.plain.abmil_mha` is the plain formulation.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag.
-        width: of the projected instances, a multiple of `heads`.
-        heads: each gives a map of attention.
+        num_classes: number of classes.
+        width: width of the projected instances, a multiple of `heads`.
+        heads: number of attention heads; each has a map in `attention`.
         drop_rate: dropout after the heads in training, 0 to below 1.
 
     Raises:
-        ValueError: the heads do not share the width; in `forward`, as the contract says.
+        ValueError: the width is not a multiple of `heads`; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> output = MultiHeadABMIL(384, 2, width=128)(torch.rand(50, 384))
@@ -68,10 +72,10 @@ class MultiHeadABMIL(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes; there are no further losses, so that labels are not looked at."""
-        asked = bag
+        """Score the classes. There are no further losses, so `labels` are ignored."""
+        given = bag
         bag, valid = as_batch(bag, valid, self.dim_in)
         instances = self.dimreduction(bag.to(self.q.dtype))
         pooled, attention, _ = pool_under(instances, valid, *self.attention.directions(self.q[0, 0]))
         features = self.attention.read(pooled)
-        return finish(BagOutput(logits=self.classifier(features), attention=attention, features=features), asked)
+        return unbatch(BagOutput(logits=self.classifier(features), attention=attention, features=features), given)

@@ -1,7 +1,8 @@
-"""ACMIL with gated attention: several branches that are pushed apart, and masking of what attention likes most.
+"""ACMIL with gated attention: several attention branches with a diversity loss, and masking of top instances.
 
 Paper: Zhang et al. 2023, "Attention-Challenging Multiple Instance Learning for Whole Slide Image Classification",
-arXiv:2311.07125; code dazhangyu123/ACMIL@e53d19c, ACMIL_GA. The variant with multi-head attention is in `acmil_mha`.
+arXiv:2311.07125; code dazhangyu123/ACMIL@e53d19c, ACMIL_GA. The variant with multi-head
+attention is in `acmil_mha`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from .attention_pool import Pooled, attention_pool, check_chunk
-from .contract import BagOutput, Criterion, as_batch, finish, labels_of
+from .contract import BagOutput, Criterion, as_batch, labels_of, unbatch
 from .layers import Classifier, DimReduction, GatedAttention
 from .stkim import check_stkim, top_instances_to_hide
 
@@ -23,24 +24,28 @@ __all__ = ["ACMIL", "branch_losses"]
 
 
 class ACMIL(nn.Module):
-    """Several attention branches with a classifier each, and one of their mean, which alone answers.
+    """Attention branches k with a classifier each; the prediction is that of a classifier of their mean.
 
-    Losses beside the slide's: `branches`, the mean cross-entropy of the branches' own classifiers (with labels, for two
-    branches and more), and `diversity`, the mean cosine similarity of their attention; all weights are 1, as in the
-    authors' code. Differs from it in speed and memory, and in that masked scores fit half precision.
+        h_i = ReLU(W bag_i);  a_k = softmax over i of the gated scores s_ki (see `regard.heads.attention_pool`)
+        `branches`: mean over k of CE(C_k sum_i a_ki h_i, label), with labels and at least two branches
+        `diversity`: mean over pairs k < l of cos(a_k, a_l)
+        logits = C mean_k(sum_i a_ki h_i) + f
+
+    Both losses have weight 1, as in the authors' code. Differs from it in speed and memory, and in that masked scores
+    fit half precision. `regard.heads.plain.acmil` is the plain formulation.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag.
-        width: of the projected instances.
+        num_classes: number of classes.
+        width: width of the projected instances.
         hidden: width of the scoring layers.
-        branches: how many; 5 in the paper, 1 is ABMIL.
-        top: STKIM chooses from so many of each branch's highest instances in training; 0 leaves it out.
-        hide_rate: share of these that is hidden, 0 to 1; 0.6 in the paper, and its authors later found 0 more stable.
-        chunk: instances at a time, where a bag's projection does not fit into memory; see `attention_pool`.
+        branches: number of branches; 5 in the paper, 1 is ABMIL.
+        top: highest instances of each branch among which STKIM masks in training; 0 turns it off.
+        hide_rate: share of them that is masked, 0 to 1; 0.6 in the paper, whose authors later found 0 more stable.
+        chunk: instances of a block, for bags whose projection does not fit into memory; see `attention_pool`.
 
     Raises:
-        ValueError: an option is out of range; in `forward`, as the contract says.
+        ValueError: an option is out of range; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> output = ACMIL(384, 2, width=128).eval()(torch.rand(50, 384), labels=torch.tensor(1))
@@ -71,7 +76,7 @@ class ACMIL(nn.Module):
         self.dimreduction = DimReduction(dim_in, width)
         self.attention = GatedAttention(width, hidden, maps=branches)
         self.classifier = nn.ModuleList(Classifier(width, num_classes) for _ in range(branches))
-        self.classifier.requires_grad_(branches > 1)  # a lone branch has no loss of its own
+        self.classifier.requires_grad_(branches > 1)  # a single branch has no loss of its own
         self.Slide_classifier = Classifier(width, num_classes)
 
     def pool(self, bag: Float[Tensor, "bags instances dim"], valid: Bool[Tensor, "bags instances"] | None) -> Pooled:
@@ -94,16 +99,16 @@ class ACMIL(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes from the mean of the branches, and give the losses of the branches."""
-        asked, labels = bag, labels_of(labels, bag)
+        """Score the classes from the mean of the branches, and compute the losses of the branches."""
+        given, labels = bag, labels_of(labels, bag)
         bag, valid = as_batch(bag, valid, self.dim_in)
         features, scores = self.pool(bag, valid)
         attention = scores.softmax(dim=-1)
-        slide = features.mean(dim=1)  # the mean attention over the same instances
-        branches = torch.stack([layer(features[:, place]) for place, layer in enumerate(self.classifier)], dim=1)
+        slide = features.mean(dim=1)  # as under the mean attention
+        branches = torch.stack([layer(features[:, index]) for index, layer in enumerate(self.classifier)], dim=1)
         losses = branch_losses(branches, attention[:, :, None], labels, criterion)
         logits = self.Slide_classifier(slide)
-        return finish(BagOutput(logits=logits, attention=attention, losses=losses, features=slide), asked)
+        return unbatch(BagOutput(logits=logits, attention=attention, losses=losses, features=slide), given)
 
 
 def branch_losses(
@@ -112,13 +117,13 @@ def branch_losses(
     labels: Shaped[Tensor, "bags ..."] | None,
     criterion: Criterion,
 ) -> dict[str, Float[Tensor, ""]]:
-    """What the branches add to the loss; nothing if there is one.
+    """The losses of the branches; none for a single branch.
 
     Args:
-        logits: of the classifier of each branch.
-        attention: of each branch, and each of its heads.
-        labels: without them only `diversity` is given.
-        criterion: of rows of logits and labels.
+        logits: logits of the classifier of each branch.
+        attention: attention of each branch and head.
+        labels: one for each bag; without them only `diversity` is computed.
+        criterion: a loss of rows of logits and labels.
 
     Example:
         >>> branch_losses(torch.zeros(1, 2, 3), torch.eye(2).view(1, 2, 1, 2), None, F.cross_entropy)

@@ -1,7 +1,7 @@
-"""ACMIL with multi-head attention: every branch is a learned query with eight heads.
+"""ACMIL with multi-head attention: each branch is a learned query with several heads.
 
 Paper: Zhang et al. 2023, arXiv:2311.07125; code dazhangyu123/ACMIL@e53d19c, ACMIL_MHA. The variant with gated
-attention, and what the losses are, is in `acmil`.
+attention is in `acmil`.
 """
 
 from __future__ import annotations
@@ -15,35 +15,40 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from .acmil import branch_losses
-from .contract import BagOutput, Criterion, as_batch, finish, labels_of
+from .contract import BagOutput, Criterion, as_batch, labels_of, unbatch
 from .head_pool import QueryAttention, pool_under
 from .layers import Classifier, DimReduction
 from .stkim import check_stkim, top_instances_to_hide
 
 __all__ = ["MultiHeadACMIL"]
 
-#: Layers of a branch that its own classifier sees and the slide does not.
+#: Layers of a branch that only its own classifier uses.
 _READING = ("v_proj", "out_proj", "layer_norm")
 
 
 class MultiHeadACMIL(nn.Module):
-    """Several queries with several heads each; the slide is read under the mean weights of the queries.
+    """Branches b, each a learned query with several heads; the slide is read under their mean attention.
 
-    Attention has branches x heads maps, a branch's heads side by side. Same numbers as the authors' code without keys
-    and values of each instance (see `regard.heads.head_pool`).
+        h_i = ReLU(W bag_i);  a_bk = softmax over i of (Q_b q_b)_k . (K_b h_i)_k / sqrt(width / heads)
+        `branches`: mean over b of CE(C_b read_b(a_b, h), label)
+        `diversity`: mean over heads and pairs of branches of the cosine similarity of their attention
+        logits = C read(mean_b a_b, h) + f,  read(a, h) = LayerNorm(O concat_k(sum_i a_ki (V h_i)_k))
+
+    `attention` has branches x heads maps, branch by branch. The numbers are those of the authors' code, without keys
+    and values of each instance (see `regard.heads.head_pool`); `regard.heads.plain.acmil_mha` is the plain formulation.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag.
-        width: of the projected instances, a multiple of `heads`.
-        heads: of each branch.
-        branches: how many; 5 in the paper.
-        top: STKIM chooses from so many of each head's highest instances in training; 0 leaves it out.
-        hide_rate: share of these that is hidden, 0 to 1.
+        num_classes: number of classes.
+        width: width of the projected instances, a multiple of `heads`.
+        heads: attention heads of each branch.
+        branches: number of branches; 5 in the paper.
+        top: highest instances of each head among which STKIM masks in training; 0 turns it off.
+        hide_rate: share of them that is masked, 0 to 1.
         drop_rate: dropout after the heads in training, 0 to below 1.
 
     Raises:
-        ValueError: an option is out of range; in `forward`, as the contract says.
+        ValueError: an option is out of range; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> output = MultiHeadACMIL(384, 2, width=128, branches=3)(torch.rand(50, 384), labels=torch.tensor(1))
@@ -77,7 +82,7 @@ class MultiHeadACMIL(nn.Module):
         self.q = nn.Parameter(torch.empty(1, branches, width))
         nn.init.normal_(self.q, std=1e-6)
         self.classifier = nn.ModuleList(Classifier(width, num_classes) for _ in range(branches))
-        if branches == 1:  # a lone branch has no loss of its own, and reads nothing for the slide
+        if branches == 1:  # a single branch has no loss of its own
             for part in (self.classifier, *(getattr(self.sub_attention[0], name) for name in _READING)):
                 part.requires_grad_(False)
         self.Slide_classifier = Classifier(width, num_classes)
@@ -87,7 +92,7 @@ class MultiHeadACMIL(nn.Module):
     ) -> tuple[
         Float[Tensor, "bags maps width"], Float[Tensor, "bags maps instances"], Float[Tensor, "bags maps instances"]
     ]:
-        """Mean instance under each map, the weights, and the scores before softmax."""
+        """The mean instance under each map, the weights, and the scores before softmax."""
         found = [layer.directions(query) for layer, query in zip(self._branches(), self.q[0], strict=True)]
         masked = self.training and self.top > 0
         return pool_under(
@@ -106,17 +111,17 @@ class MultiHeadACMIL(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes under the mean weights of the branches, and give the losses of the branches."""
-        asked, labels = bag, labels_of(labels, bag)
+        """Score the classes under the mean attention of the branches, and compute the losses of the branches."""
+        given, labels = bag, labels_of(labels, bag)
         bag, valid = as_batch(bag, valid, self.dim_in)
         pooled, attention, _ = self.pool(bag, valid)
         each = pooled.unflatten(1, (len(self.sub_attention), -1))  # bags branches heads width
         layers = zip(self._branches(), self.classifier, strict=True)
-        branches = torch.stack([last(layer.read(each[:, place])) for place, (layer, last) in enumerate(layers)], dim=1)
+        branches = torch.stack([last(layer.read(each[:, index])) for index, (layer, last) in enumerate(layers)], dim=1)
         slide = self.bag_attention.read(each.mean(dim=1))
         losses = branch_losses(branches, attention.unflatten(1, each.shape[1:3]), labels, criterion)
         logits = self.Slide_classifier(slide)
-        return finish(BagOutput(logits=logits, attention=attention, losses=losses, features=slide), asked)
+        return unbatch(BagOutput(logits=logits, attention=attention, losses=losses, features=slide), given)
 
     def _branches(self) -> list[QueryAttention]:
         return [layer for layer in self.sub_attention if isinstance(layer, QueryAttention)]

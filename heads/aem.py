@@ -1,4 +1,4 @@
-"""AEM: attention entropy maximisation, a regulariser for every head with attention.
+"""AEM: attention entropy maximisation, a regulariser for heads with attention.
 
 Paper: Zhang et al. 2024, "AEM: Attention Entropy Maximization for Multiple Instance Learning based Whole Slide Image
 Classification", arXiv:2406.15303; code dazhangyu123/AEM@4a928a8.
@@ -21,21 +21,21 @@ __all__ = ["AEM", "negative_entropy"]
 
 @dataclass(frozen=True, kw_only=True)
 class AEM:
-    """Weight times the sum of a ln a over the instances: minus the entropy, so that learning it down spreads attention.
+    """A loss term that spreads attention: weight * sum over instances of a ln a, the negative entropy.
 
-    Summed over instances, mean over the head's maps and over the bags, as in the authors' code for one head, for eight
-    (which they divide by eight) and for DSMIL's classes.
+    It is the mean over the maps of a head and over the bags, as in the authors' code for one head, for eight heads and
+    for the classes of DSMIL.
 
     Attributes:
-        weight: lambda, at least 0; 0.1 in the authors' README. It is not free: where bags are few and their
-            positive instances many, it can cost accuracy.
-        schedule: `"constant"` as in the released code, or `"cosine"`, from `weight` down to 0 over the training, which
-            the paper calls cosine weight annealing; its exact form is ours, as the released code has none.
-        normalise: divide by ln of the number of instances, so that the weight means the same for small and large bags.
-            The authors do not: their term reaches from -ln N to 0.
+        weight: lambda, at smallest 0; 0.1 in the authors' README. With few bags that have many positive instances it
+            can cost accuracy.
+        schedule: `"constant"` as in the released code, or `"cosine"`, from `weight` down to 0 over the training. The
+            paper calls that cosine weight annealing; its exact form is ours, as the released code has none.
+        normalise: whether to divide by ln of the number of instances, so that the weight has the same effect for
+            small and large bags. The authors do not: their term ranges from -ln N to 0.
 
     Raises:
-        ValueError: the weight is negative; in a call, `progress` is not from 0 to 1, or the head has no attention.
+        ValueError: the weight is negative; in a call, `progress` is outside 0 to 1, or the head has no attention.
 
     Example:
         >>> even = BagOutput(logits=torch.zeros(2), attention=torch.full((1, 4), 0.25))
@@ -56,14 +56,14 @@ class AEM:
             raise ValueError(f"the schedule of AEM is {self.schedule!r}; give constant or cosine")
 
     def weight_at(self, progress: float) -> float:
-        """The weight when this share of the training is done, 0 to 1.
+        """The weight at `progress`, the completed share of the training, 0 to 1.
 
         Example:
             >>> AEM(weight=0.2, schedule="cosine").weight_at(0.5)
             0.1
         """
         if not 0 <= progress <= 1:
-            raise ValueError(f"progress is {progress}; give the share of the training that is done, from 0 to 1")
+            raise ValueError(f"progress is {progress}; give the completed share of the training, from 0 to 1")
         return self.weight if self.schedule == "constant" else self.weight / 2 * (1 + math.cos(math.pi * progress))
 
     def __call__(
@@ -72,9 +72,9 @@ class AEM:
         """The term to add to the loss.
 
         Args:
-            output: of a head with attention.
-            progress: share of the training that is done, 0 to 1; only a schedule looks at it.
-            valid: where instances are, if the bags are padded and `normalise` is set.
+            output: output of a head with attention.
+            progress: completed share of the training, 0 to 1; used by the cosine schedule.
+            valid: True for instances, False for padding; used if `normalise` is set.
         """
         if output.attention is None:
             raise ValueError("AEM needs a head with attention, such as abmil, clam_sb, dsmil or acmil")
@@ -87,11 +87,11 @@ class AEM:
 
 
 def negative_entropy(attention: Float[Tensor, "... instances"]) -> Float[Tensor, "..."]:
-    """The sum of a ln a over the instances, from -ln N (even) to 0 (all on one); weights of zero count nothing.
+    """The sum of a ln a over the instances, from -ln N (uniform) to 0 (one instance); 0 ln 0 is 0.
 
     Example:
         >>> negative_entropy(torch.tensor([0.5, 0.5, 0.0]))
         tensor(-0.6931)
     """
-    least = torch.finfo(attention.dtype).tiny
-    return (attention * attention.clamp(min=least).log()).sum(dim=-1)
+    smallest = torch.finfo(attention.dtype).tiny
+    return (attention * attention.clamp(min=smallest).log()).sum(dim=-1)

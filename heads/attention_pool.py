@@ -1,16 +1,19 @@
-"""Attention pooling of projected instances, block by block: time and memory of one pass over a bag, exactly.
+"""Exact attention pooling of projected instances, computed in blocks.
 
-What is computed, for instances x_i of a bag and maps k (branches, classes):
+For the instances x_i of a bag and the maps k (branches or classes):
 
-    h_i = ReLU(W x_i + b)                                                  the projection
-    s_ik = w_k . (tanh(V h_i + c) * sigmoid(U h_i + d)) + e_k     Ilse et al. 2018, arXiv:1802.04712, equation 9
-    a_k = softmax of s_k over the instances;  z_k = sum_i a_ik h_i         equation 7
+    h_i = ReLU(W x_i + b)                                                  `projection`
+    s_ik = w_k . (tanh(V h_i + c) * sigmoid(U h_i + d)) + e_k              `scorer`: w score, V value, U gate
+    a_k = softmax over i of s_ik;  z_k = sum_i a_ik h_i                    `Pooled.scores` is s, `Pooled.features` z
 
-PyTorch's own graph would keep every layer's output over all instances and walk each of them again backwards. Here a
-block of instances stays in the cache from the first layer to the last, softmax is accumulated from block to block as
-its running maximum, sum and weighted sum, and the gradient, which for softmax needs of the rest of the bag only
-z . dz, is made block by block too. Between the passes either h alone is kept (`chunk=None`), or nothing, and h is made
-again (`chunk=16384`), so that a bag of any size fits; dropout is drawn again from the same seed.
+Source: Ilse et al. 2018, arXiv:1802.04712, equations 7 (pooling) and 9 (gated scores).
+
+PyTorch's autograd would store the output of every layer for all instances and traverse each of them again in the
+backward pass. Here a block of instances stays in the cache from the first layer to the last. The softmax is accumulated
+over blocks as its running maximum, sum and weighted sum. The backward pass is computed in blocks too: the gradient of
+a softmax needs only the scalar z . dz of the rest of the bag. Between the passes either h alone is stored
+(`chunk=None`), or nothing, and h is recomputed (`chunk=16384`), so that a bag of any size fits. Dropout is reproduced
+from its seed.
 """
 
 from __future__ import annotations
@@ -26,16 +29,16 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["HIDDEN", "Pooled", "Scorer", "attention_pool", "check_chunk"]
 
-#: Score of an instance that is there but hidden from a map: it weighs nothing, unless all are hidden, which then weigh
-#: the same, as where a published code writes -1e9. Padding is -inf and never weighs anything.
+#: Score of a valid instance that is hidden from a map. Its weight is zero, unless all instances are hidden, in which
+#: case all weigh the same, as with the -1e9 of published code. Padding has score -inf and always weight zero.
 HIDDEN = torch.finfo(torch.float32).min
 
-#: Instances in a block where nothing is to be saved: on a CPU those of a thread fit its second-level cache.
+#: Instances of a block for each CPU thread, chosen to fit the second-level cache.
 _ROWS = {"cpu": 1024}
 
 
 class Scorer(NamedTuple):
-    """The layers that score instances: tanh of `value`, times sigmoid of `gate` if there is one, into `score`."""
+    """The layers of the scores: score(tanh(value(h)) * sigmoid(gate(h))), without the gate if it is None."""
 
     value: nn.Linear
     gate: nn.Linear | None
@@ -43,11 +46,11 @@ class Scorer(NamedTuple):
 
 
 class Pooled(NamedTuple):
-    """What pooling gives.
+    """The result of attention pooling.
 
     Attributes:
-        features: the weighted mean of the projected instances, under each map.
-        scores: before softmax, float32 at least; -inf where there is no instance, `HIDDEN` where it was hidden.
+        features: the weighted mean of the projected instances, for each map.
+        scores: scores before softmax, float32 or wider; -inf for padding, `HIDDEN` for hidden instances.
     """
 
     features: Float[Tensor, "bags maps width"]
@@ -55,17 +58,17 @@ class Pooled(NamedTuple):
 
 
 def check_chunk(chunk: int | None) -> int | None:
-    """`chunk` itself.
+    """Check `chunk` and return it.
 
     Raises:
-        ValueError: it is below 1.
+        ValueError: `chunk` is below 1.
 
     Example:
         >>> check_chunk(16384)
         16384
     """
     if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk is {chunk}; give how many instances to take at a time, e.g. 16384, or None")
+        raise ValueError(f"chunk is {chunk}; give the number of instances of a chunk, e.g. 16384, or None")
     return chunk
 
 
@@ -80,17 +83,17 @@ def attention_pool(
     hide: Callable[[Float[Tensor, "bags maps instances"]], Bool[Tensor, "bags maps instances"]] | None = None,
     chunk: int | None = None,
 ) -> Pooled:
-    """Project, score and pool each bag; differentiable once, in the bag and all weights.
+    """Project, score and pool each bag; differentiable once, with respect to the bag and all weights.
 
     Args:
-        bag: instances, of any floating type; blocks of it are cast to the type of the weights, or to autocast's.
-        valid: where instances are; None means everywhere.
-        projection: dim -> width.
-        scorer: width -> maps.
-        drop_rate: dropout of the projected instances, 0 to below 1; 0 outside training.
-        score_drop_rate: dropout of what tanh and sigmoid give, likewise.
-        hide: from the scores, with -inf where nothing is, to where an instance shall not be seen in this pass.
-        chunk: instances at a time, if their projection shall be made again rather than kept.
+        bag: instances of any floating-point type; blocks are cast to the type of the weights, or to autocast's.
+        valid: True for instances, False for padding; None if there is no padding.
+        projection: the linear layer dim -> width.
+        scorer: the layers width -> maps.
+        drop_rate: dropout of the projected instances, 0 to below 1; give 0 outside training.
+        score_drop_rate: dropout before the layer `score`, likewise.
+        hide: from the scores (-inf for padding) to a mask of the instances that are hidden from a map in this pass.
+        chunk: instances of a block, if the projection is recomputed in the backward pass; None stores it.
 
     Example:
         >>> scorer = Scorer(nn.Linear(4, 3), nn.Linear(4, 3), nn.Linear(3, 1))
@@ -104,7 +107,7 @@ def attention_pool(
     block = _ROWS[device] * torch.get_num_threads() if device in _ROWS else 65536
     rows = min(chunk or max(1, block // len(bag)), bag.shape[1])
     random = drop_rate > 0 or score_drop_rate > 0
-    how = _How(
+    settings = _Settings(
         gated=scorer.gate is not None,
         rates=(drop_rate, score_drop_rate),
         seed=int(torch.randint(2**62, ())) if random else 0,
@@ -116,7 +119,7 @@ def attention_pool(
     bias = projection.bias if projection.bias is not None else projection.weight.new_zeros(len(projection.weight))
     with torch.autocast(device, enabled=False):
         features, scores = _AttentionPool.apply(
-            how,
+            settings,
             bag,
             valid,
             projection.weight,
@@ -130,8 +133,8 @@ def attention_pool(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _How:
-    """How a pass is done; `rates` are those of both dropouts, `keep` says that the projection is kept."""
+class _Settings:
+    """Settings of a pass: `rates` are those of both dropouts, `keep` is whether the projection is stored."""
 
     gated: bool
     rates: tuple[float, float]
@@ -143,16 +146,16 @@ class _How:
 
     @property
     def wide(self) -> torch.dtype:
-        """The type of sums and scores: float32 at least."""
+        """The type of sums and scores: float32 or wider."""
         return torch.promote_types(self.dtype, torch.float32)
 
     def blocks(self, count: int) -> Iterator[tuple[int, slice]]:
-        """Number and place of each block of `count` instances."""
+        """Index and slice of each block of `count` instances."""
         for number, start in enumerate(range(0, count, self.rows)):
             yield number, slice(start, min(start + self.rows, count))
 
     def noise(self, which: int, number: int, like: Tensor) -> Tensor | None:
-        """Factors of dropout for a block: the same whenever they are asked for."""
+        """Dropout factors of a block; the same at every call."""
         rate = self.rates[which]
         if not rate:
             return None
@@ -161,12 +164,12 @@ class _How:
 
 
 class _AttentionPool(torch.autograd.Function):
-    """The passes of `attention_pool`; `inner` are the weights of value and gate, one below the other."""
+    """Forward and backward pass of `attention_pool`; `inner` holds the rows of value and then those of gate."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        how: _How,
+        settings: _Settings,
         bag: Tensor,
         valid: Tensor | None,
         weight: Tensor,
@@ -177,67 +180,67 @@ class _AttentionPool(torch.autograd.Function):
         score_bias: Tensor,
     ) -> tuple[Tensor, Tensor]:
         bags, count, _ = bag.shape
-        weights = [each.to(how.dtype) for each in (weight, bias, inner, inner_bias, score, score_bias)]
-        scores = bag.new_empty(bags, len(score), count, dtype=how.wide)
+        weights = [each.to(settings.dtype) for each in (weight, bias, inner, inner_bias, score, score_bias)]
+        scores = bag.new_empty(bags, len(score), count, dtype=settings.wide)
         kept: list[Tensor] = []
         running = _Running(bags, len(score), len(weight), scores)
-        for number, rows in how.blocks(count):
-            hidden = _project(how, bag[:, rows], number, weights)
-            _, _, product = _score_inputs(how, number, hidden, weights)
-            found = torch.addmm(weights[5], product, weights[4].t()).to(how.wide)
+        for number, rows in settings.blocks(count):
+            hidden = _project(settings, bag[:, rows], number, weights)
+            _, _, product = _score_inputs(settings, number, hidden, weights)
+            found = torch.addmm(weights[5], product, weights[4].t()).to(settings.wide)
             scores[:, :, rows] = found.view(bags, -1, len(score)).transpose(1, 2)
             if valid is not None:
                 scores[:, :, rows].masked_fill_(~valid[:, None, rows], -torch.inf)
-            if how.keep:
+            if settings.keep:
                 kept.append(hidden)
-            if how.hide is None:
+            if settings.hide is None:
                 running.add(scores[:, :, rows], hidden)
-        if how.hide is not None:
-            scores.masked_fill_(how.hide(scores) & scores.isfinite(), HIDDEN)
-            for number, rows in how.blocks(count):
-                hidden = kept[number] if how.keep else _project(how, bag[:, rows], number, weights)
+        if settings.hide is not None:
+            scores.masked_fill_(settings.hide(scores) & scores.isfinite(), HIDDEN)
+            for number, rows in settings.blocks(count):
+                hidden = kept[number] if settings.keep else _project(settings, bag[:, rows], number, weights)
                 running.add(scores[:, :, rows], hidden)
         features = running.mean()
-        ctx.how = how
+        ctx.settings = settings
         ctx.save_for_backward(bag, scores, features, *weights, *kept)
         ctx.dtypes = [each.dtype for each in (weight, bias, inner, inner_bias, score, score_bias)]
-        return features.to(how.dtype), scores
+        return features.to(settings.dtype), scores
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_features: Tensor, d_scores: Tensor | None) -> tuple[Tensor | None, ...]:
-        how: _How = ctx.how
+        settings: _Settings = ctx.settings
         bag, scores, features, *rest = ctx.saved_tensors
         weights, kept = rest[:6], rest[6:]
         weight, _, inner, _, score, _ = weights
         bags, maps, count = scores.shape
         attention = scores.softmax(dim=-1)
-        d_features = d_features.to(how.wide)
+        d_features = d_features.to(settings.wide)
         common = (features * d_features).sum(dim=-1, keepdim=True)  # bags maps 1
         unseen = scores <= HIDDEN
-        d_pooled = d_features.to(how.dtype)
-        sums = [torch.zeros_like(each, dtype=how.wide) for each in weights]
+        d_pooled = d_features.to(settings.dtype)
+        sums = [torch.zeros_like(each, dtype=settings.wide) for each in weights]
         d_bag = torch.empty_like(bag) if ctx.needs_input_grad[1] else None
-        for number, rows in how.blocks(count):
-            block = bag[:, rows].to(how.dtype).flatten(0, 1)
-            hidden = kept[number] if how.keep else _project(how, bag[:, rows], number, weights)
-            tangent, gate, product = _score_inputs(how, number, hidden, weights)
+        for number, rows in settings.blocks(count):
+            block = bag[:, rows].to(settings.dtype).flatten(0, 1)
+            hidden = kept[number] if settings.keep else _project(settings, bag[:, rows], number, weights)
+            tangent, gate, product = _score_inputs(settings, number, hidden, weights)
             here = attention[:, :, rows]
-            d_here = torch.bmm(d_pooled, hidden.view(bags, -1, len(weight)).transpose(1, 2)).to(how.wide)
+            d_here = torch.bmm(d_pooled, hidden.view(bags, -1, len(weight)).transpose(1, 2)).to(settings.wide)
             d_score = (d_here - common) * here
             if d_scores is not None:
                 d_score = d_score + d_scores[:, :, rows]
-            d_score = d_score.masked_fill_(unseen[:, :, rows], 0).transpose(1, 2).reshape(-1, maps).to(how.dtype)
+            d_score = d_score.masked_fill_(unseen[:, :, rows], 0).transpose(1, 2).reshape(-1, maps).to(settings.dtype)
             _add_product(sums[4], d_score, product)
             sums[5] += d_score.sum(dim=0)
-            d_inner = _through_score(how, number, tangent, gate, d_score @ score)
+            d_inner = _through_score(settings, number, tangent, gate, d_score @ score)
             _add_product(sums[2], d_inner, hidden)
             sums[3] += d_inner.sum(dim=0)
             d_hidden = torch.mm(d_inner, inner)
-            d_hidden.view(bags, -1, len(weight)).baddbmm_(here.transpose(1, 2).to(how.dtype), d_pooled)
+            d_hidden.view(bags, -1, len(weight)).baddbmm_(here.transpose(1, 2).to(settings.dtype), d_pooled)
             d_hidden = torch.ops.aten.threshold_backward(d_hidden, hidden, 0)
-            if how.rates[0]:
-                d_hidden /= 1 - how.rates[0]
+            if settings.rates[0]:
+                d_hidden /= 1 - settings.rates[0]
             _add_product(sums[0], d_hidden, block)
             sums[1] += d_hidden.sum(dim=0)
             if d_bag is not None:
@@ -246,7 +249,7 @@ class _AttentionPool(torch.autograd.Function):
 
 
 class _Running:
-    """Softmax-weighted sums over blocks, by their running maximum."""
+    """Softmax-weighted sum over blocks, with a running maximum."""
 
     def __init__(self, bags: int, maps: int, width: int, like: Tensor) -> None:
         self.top = like.new_full((bags, maps, 1), -torch.inf)
@@ -267,34 +270,34 @@ class _Running:
         return self.sum / self.total
 
 
-def _project(how: _How, block: Tensor, number: int, weights: list[Tensor]) -> Tensor:
-    """The projected instances of a block, all bags one below the other."""
+def _project(settings: _Settings, block: Tensor, number: int, weights: list[Tensor]) -> Tensor:
+    """The projected instances of a block, bag after bag."""
     weight, bias = weights[:2]
-    hidden = torch.addmm(bias, block.to(how.dtype).flatten(0, 1), weight.t()).relu_()
-    noise = how.noise(0, number, hidden)
+    hidden = torch.addmm(bias, block.to(settings.dtype).flatten(0, 1), weight.t()).relu_()
+    noise = settings.noise(0, number, hidden)
     return hidden if noise is None else hidden.mul_(noise)
 
 
 def _score_inputs(
-    how: _How, number: int, hidden: Tensor, weights: list[Tensor]
+    settings: _Settings, number: int, hidden: Tensor, weights: list[Tensor]
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """Tanh, sigmoid, and their product after dropout."""
     inner, inner_bias = weights[2:4]
     both = torch.addmm(inner_bias, hidden, inner.t())
-    if not how.gated:
+    if not settings.gated:
         tangent, gate = both.tanh_(), None
         product = tangent
     else:
         half = both.shape[1] // 2
         tangent, gate = both[:, :half].tanh_(), both[:, half:].sigmoid_()
         product = tangent * gate
-    noise = how.noise(1, number, product)
+    noise = settings.noise(1, number, product)
     return tangent, gate, product if noise is None else product * noise
 
 
-def _through_score(how: _How, number: int, tangent: Tensor, gate: Tensor | None, d_product: Tensor) -> Tensor:
-    """The gradient before tanh and sigmoid, side by side."""
-    noise = how.noise(1, number, d_product)
+def _through_score(settings: _Settings, number: int, tangent: Tensor, gate: Tensor | None, d_product: Tensor) -> Tensor:
+    """The gradients before tanh and sigmoid, concatenated."""
+    noise = settings.noise(1, number, d_product)
     if noise is not None:
         d_product = d_product.mul_(noise)
     if gate is None:
@@ -308,7 +311,7 @@ def _through_score(how: _How, number: int, tangent: Tensor, gate: Tensor | None,
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left^T right, in the type of the total."""
+    """Add left^T right to the total, in its type."""
     if left.dtype == total.dtype:
         total.addmm_(left.t(), right)
     else:

@@ -1,4 +1,4 @@
-"""A function of instances, applied to a bag block by block, with or without keeping what its gradient needs."""
+"""Apply a function to a bag in blocks of instances, storing or recomputing what its gradient needs."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ def in_blocks(
     *,
     chunk: int | None = None,
     rows: int | None = None,
-    beside: Float[Tensor, "bags maps instances"] | None = None,
+    maps: Float[Tensor, "bags maps instances"] | None = None,
 ) -> Iterator[tuple[slice, Any]]:
-    """Places of blocks and what a function makes of them.
+    """Yield the slice of each block of instances and the function's result for it.
 
     Args:
-        function: of a block of instances, and of its part of `beside` if there is that; what it draws at random is
-            drawn again when it is repeated.
-        bag: instances, of any floating type.
-        dtype: what a block is cast to.
-        chunk: instances at a time, if the function shall be repeated for its gradient rather than kept.
-        rows: instances at a time otherwise; None takes all at once.
-        beside: something for each instance.
+        function: of a block of instances, and of its slice of `maps` if that is given. Its random draws are
+            repeated when it is recomputed.
+        bag: instances of any floating-point type.
+        dtype: type to which a block is cast.
+        chunk: instances of a block, if the function is recomputed in the backward pass.
+        rows: instances of a block otherwise; None for one block.
+        maps: further values of each instance.
 
     Example:
         >>> [float(total) for _, total in in_blocks(torch.sum, torch.ones(1, 5, 2), torch.float32, chunk=2)]
         [4.0, 4.0, 2.0]
     """
 
-    def of(block: Tensor, *parts: Tensor) -> Any:
+    def apply(block: Tensor, *parts: Tensor) -> Any:
         return function(block.to(dtype), *parts)
 
     count = bag.shape[1]
     step = chunk or rows or count
     for start in range(0, count, step):
-        place = slice(start, min(start + step, count))
-        parts = [bag[:, place], *([] if beside is None else [beside[:, :, place]])]
-        yield place, checkpoint(of, *parts, use_reentrant=False) if chunk else of(*parts)
+        span = slice(start, min(start + step, count))
+        parts = [bag[:, span], *([] if maps is None else [maps[:, :, span]])]
+        yield span, checkpoint(apply, *parts, use_reentrant=False) if chunk else apply(*parts)

@@ -1,7 +1,7 @@
-"""Weights of the authors: told apart by their names, renamed where ours differ, widths read from the weights.
+"""Load the authors' weights of heads: identify the head by parameter names, rename, and infer the options.
 
-Only tensors and plain values are read, as safetensors or in PyTorch's format with `weights_only=True`. Sources of the
-names are cited in each head's file.
+Only tensors and plain values are read, as safetensors or in PyTorch's format with `weights_only=True`. The sources of
+the names are cited in the file of each head.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from .table import HEADS, build_head
 
-__all__ = ["convert_weights", "load_head", "read_weights"]
+__all__ = ["convert_weights", "load_head", "read_head_weights"]
 
-#: Where training scripts keep the weights in a file.
-_PLACES = ("state_dict", "model_state_dict", "model", "net", "student")
+#: Keys under which training scripts store the weights in a file.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "student")
 
-#: Put before every name by data parallelism, torch.compile and Lightning modules.
+#: Prefixes added by data parallelism, torch.compile and Lightning modules.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
-#: Names that tell a head, first match first.
-_SIGNS: dict[str, str] = {
+#: Head -> a pattern of parameter names that identifies it; the first match is used.
+_SIGNATURES: dict[str, str] = {
     "mhim": r"online_encoder\.",
     "acmil_mha": r"sub_attention\.\d+\.q_proj\.weight",
     "acmil": r"Slide_classifier\.fc\.weight",
@@ -44,16 +44,16 @@ _SIGNS: dict[str, str] = {
 
 
 def load_head(source: str | Path, name: str | None = None, **own: Any) -> nn.Module:
-    """A head with the weights of a file, in evaluation mode.
+    """Build a head with the weights of a file, in evaluation mode.
 
     Args:
-        source: a local file: of the authors, or of `state_dict()` of one of ours.
-        name: which head; without it the names of the weights tell, but not mean from max.
-        own: options of the head that weights do not show, such as `chunk` or a rate of dropout.
+        source: a local file of the authors, or of the `state_dict()` of a head of Regard.
+        name: name of the head; without it the parameter names decide, which cannot distinguish mean and max.
+        own: options of the head that the weights do not determine, such as `chunk` or a dropout rate.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds more than tensors, no weights of a head, or such as do not fit.
+        ValueError: the file holds more than tensors, no weights of a head, or weights that do not fit.
 
     Example:
         >>> torch.save(build_head("abmil", 64, 3, width=32).state_dict(), "abmil.pt")
@@ -61,36 +61,36 @@ def load_head(source: str | Path, name: str | None = None, **own: Any) -> nn.Mod
         >>> head.dim_in, head.num_classes
         (64, 3)
     """
-    weights = read_weights(source)
+    weights = read_head_weights(source)
     return _build(weights, name, str(source), own)
 
 
-def read_weights(source: str | Path) -> dict[str, Tensor]:
-    """The tensors of a local file by their names, without what training scripts put around them.
+def read_head_weights(source: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a local file by name, without the dicts and prefixes that training scripts add.
 
-    DTFD's file of four dicts becomes one, each before its names.
+    The four dicts of a DTFD file become one, with the key of each as a prefix.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, holds more than tensors, or none by name.
+        ValueError: it is damaged, holds more than tensors, or no tensors by name.
     """
     file = Path(source)
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file of weights {file}")
+        raise FileNotFoundError(f"there is no weights file {file}")
     try:
         with file.open("rb") as content:
             is_safetensors = content.read(9)[8:] == b"{"
         found = load_file(file) if is_safetensors else torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # damaged files raise whatever their readers raise
+    except Exception as error:  # damaged files raise many kinds of errors
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"{file} is damaged, or holds more than tensors and plain values ({reason[:150]}); a file that you trust "
-            "can be saved again with its state_dict alone"
+            "can be saved again with only its state_dict"
         ) from error
     while isinstance(found, Mapping):
-        inside = next((found[key] for key in _PLACES if isinstance(found.get(key), Mapping)), None)
+        inside = next((found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)), None)
         if inside is None:
             break
         found = inside
@@ -109,14 +109,14 @@ def read_weights(source: str | Path) -> dict[str, Tensor]:
 
 
 def convert_weights(weights: Mapping[str, Tensor], name: str | None = None) -> tuple[str, dict[str, Tensor]]:
-    """Which head weights are of, and the weights by its names.
+    """Identify the head of some weights, and rename them to its parameter names.
 
     Args:
-        weights: by the authors' names, or ours.
+        weights: tensors by the authors' names, or ours.
         name: as in `load_head`.
 
     Raises:
-        ValueError: the names are of no head that is known.
+        ValueError: the names are not those of a known head.
 
     Example:
         >>> old = {"attention_net.2.attention_c.weight": torch.zeros(1, 256), "classifiers.weight": torch.zeros(2, 512)}
@@ -124,12 +124,12 @@ def convert_weights(weights: Mapping[str, Tensor], name: str | None = None) -> t
         dict_keys(['attention_net.3.attention_c.weight', 'classifiers.weight'])
     """
     if name is None:
-        name = next((head for head, sign in _SIGNS.items() if any(re.search(sign, key) for key in weights)), None)
+        name = next((head for head, sign in _SIGNATURES.items() if any(re.search(sign, key) for key in weights)), None)
     if name is None and {"head.0.weight", "head.3.weight"} <= weights.keys():
-        raise ValueError('these weights fit mean and max alike; say which, e.g. load_head(file, "max")')
+        raise ValueError('these weights fit both mean and max; give the name, e.g. load_head(file, "max")')
     if name is None:
         shown = ", ".join(list(weights)[:6])
-        raise ValueError(f"these weights are of no head that is known ({shown} ...); known are {', '.join(HEADS)}")
+        raise ValueError(f"these weights are not those of a known head ({shown} ...); known: {', '.join(HEADS)}")
     renamed = dict(weights)
     for pattern, new in _RENAMED.get(name.removesuffix("_sb").removesuffix("_mb"), ()):
         renamed = {re.sub(pattern, new, key): value for key, value in renamed.items()}
@@ -139,12 +139,12 @@ def convert_weights(weights: Mapping[str, Tensor], name: str | None = None) -> t
     return name, renamed
 
 
-#: Names of the authors -> ours, in this order; what becomes `dropped.` is not loaded.
+#: Names of the authors -> ours, applied in this order; names with `dropped.` are not loaded.
 _RENAMED: dict[str, list[tuple[str, str]]] = {
     "clam": [
         (r"^instance_loss_fn\.", "dropped."),
         (r"^(attention_net|classifiers|instance_classifiers)\.module\.", r"\1."),
-        (r"^attention_net\.2\.", "attention_net.3."),  # before dropout was always there
+        (r"^attention_net\.2\.", "attention_net.3."),  # before dropout became unconditional
         (r"^attention_net\.3\.module\.2\.", "attention_net.3.module.3."),
     ],
     "dsmil": [
@@ -168,19 +168,19 @@ def _build(weights: Mapping[str, Tensor], name: str | None, source: str, own: di
         name, renamed = convert_weights(weights, name)
         dim_in, classes, options = _OPTIONS[name](renamed)
     except KeyError as error:
-        raise ValueError(f"{source} is no {name}: it has no {error.args[0]}") from error
+        raise ValueError(f"{source} does not hold a head {name}: it has no {error.args[0]}") from error
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     if name == "mhim" and old_mhim:
         options |= {"activation": "relu", "by_class": False}
     head = build_head(name, dim_in, classes, **(options | own))
-    wanted = head.state_dict()
-    missing, over = sorted(wanted.keys() - renamed.keys()), sorted(renamed.keys() - wanted.keys())
-    wrong = [key for key in wanted.keys() & renamed.keys() if wanted[key].shape != renamed[key].shape]
+    expected = head.state_dict()
+    missing, over = sorted(expected.keys() - renamed.keys()), sorted(renamed.keys() - expected.keys())
+    wrong = [key for key in expected.keys() & renamed.keys() if expected[key].shape != renamed[key].shape]
     if missing or over or wrong:
-        parts = {"lacks": missing, "has besides": over, "has in other sizes": sorted(wrong)}
-        said = "; ".join(f"{what} {', '.join(keys[:5])}" for what, keys in parts.items() if keys)
-        raise ValueError(f"{source} does not fit {name} with {options | own}: it {said}")
+        parts = {"missing": missing, "unexpected": over, "of another shape": sorted(wrong)}
+        details = "; ".join(f"{what}: {', '.join(keys[:5])}" for what, keys in parts.items() if keys)
+        raise ValueError(f"{source} does not fit {name} with {options | own}; {details}")
     head.load_state_dict(renamed)
     return head.eval()
 
@@ -273,8 +273,8 @@ def _ilra(weights: Mapping[str, Tensor]) -> _Found:
 def _mhim(weights: Mapping[str, Tensor]) -> _Found:
     width, dim_in = _pair(weights["student.feature.0.weight"])
     merge = weights.get("student.merge.global_q")
-    signs = {"selfattn": "layer1.norm.weight", "dsmil": "i_classifier.0.weight"}
-    found = (name for name, sign in signs.items() if f"student.online_encoder.{sign}" in weights)
+    signatures = {"selfattn": "layer1.norm.weight", "dsmil": "i_classifier.0.weight"}
+    found = (name for name, sign in signatures.items() if f"student.online_encoder.{sign}" in weights)
     options = {"width": width, "baseline": next(found, "attn"), "merge_tokens": 0 if merge is None else merge.shape[1]}
     return dim_in, len(weights["student.predictor.weight"]), options
 
@@ -285,7 +285,7 @@ def _ins(weights: Mapping[str, Tensor]) -> _Found:
     return dim_in, len(weights["fc.weight"]), {"width": width, "embedding": embedding, "queue": remembered}
 
 
-#: What is read from weights by our names: dim_in, classes and options.
+#: Head -> a function that infers dim_in, classes and options from its weights.
 _OPTIONS: dict[str, Callable[[Mapping[str, Tensor]], _Found]] = {
     "mean": _mean_max,
     "max": _mean_max,

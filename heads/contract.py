@@ -1,16 +1,14 @@
-"""What every head takes and gives back: a bag of instances, or a batch of them with a mask.
+"""The interface of every head: a bag of instances, or a padded batch of bags with a mask, to logits and attention.
 
 - `Head(dim_in, num_classes, **own)`; `forward(bag, valid=None, *, labels=None, criterion=...) -> BagOutput`.
-- `bag` is one bag (instances, dim) or a padded batch (batch, instances, dim); `valid` (batch, instances) is True where
-  an instance is there. One bag gives back an output without the batch axis.
-- What a head says of a bag depends on that bag alone: not on the other bags of the batch, nor on the padding. `valid`
-  may have gaps.
-- `labels` (batch,) are needed only by heads whose own training losses look at them; without labels these are left out.
-  `criterion(logits, labels)` is what such terms measure rows of logits with: cross-entropy unless told otherwise.
-- A head whose training changes on the way has `progress`, the share of it that is done, 0 to 1, which the trainer sets;
-  a head that learns beside the gradient (teachers, queues) has `after_step()`, to be called after each step of the
-  optimiser.
-- A bag without instances, of another width, or with features that are not numbers is a ValueError that says where.
+- `bag` is one bag (instances, dim) or a padded batch (batch, instances, dim); `valid` (batch, instances) is True for
+  instances and False for padding, which may be anywhere. The output for a single bag has no batch axis.
+- The output for a bag depends on that bag alone: not on the other bags of the batch, and not on the padding.
+- `labels` (batch,) are needed only by heads with training losses of their own; without labels those losses are left
+  out. `criterion(logits, labels)` is the loss used for rows of logits in such terms; cross-entropy by default.
+- A head whose training follows a schedule has `progress`, the completed share of the training, 0 to 1, which the
+  trainer sets. A head that updates a teacher or a queue has `after_step()`, to be called after each optimiser step.
+- A bag without instances, with features of another width, or with features that are not finite raises a ValueError.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
-__all__ = ["BagOutput", "Criterion", "as_batch", "bag_by_bag", "binary_cross_entropy", "finish", "labels_of"]
+__all__ = ["BagOutput", "Criterion", "as_batch", "bag_by_bag", "binary_cross_entropy", "labels_of", "unbatch"]
 
 #: A loss of rows of logits (rows, classes) and as many labels.
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -33,15 +31,15 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class BagOutput:
-    """What a head says of a bag, or of each bag of a batch.
+    """The output of a head for a bag, or for each bag of a batch.
 
     Attributes:
-        logits: scores of the classes.
-        attention: weights over the instances that sum to one, of every map that the head has (a branch, class or
+        logits: scores of the classes, before softmax.
+        attention: weights over the instances, which sum to one in each map of the head (a branch, class or attention
             head); zero where `valid` was False. None for a head without attention.
-        losses: further terms of the training loss, with their weights already applied; mean over the bags.
-        features: what the classifier saw, where the head has one vector or some for a bag.
-        bag_weight: weight of the bag's own loss beside `losses`.
+        losses: further terms of the training loss, already multiplied by their weights; means over the bags.
+        features: the classifier's input, for heads that pool a bag to one or more vectors.
+        bag_weight: weight of the loss of `logits` when `losses` are added to it.
     """
 
     logits: Float[Tensor, "*batch classes"]
@@ -50,55 +48,55 @@ class BagOutput:
     features: Float[Tensor, "..."] | None = None
     bag_weight: float = 1.0
 
-    def heat(self) -> Float[Tensor, "*batch instances"]:
-        """One weight for each instance: the mean over the maps, which sums to one too.
+    def mean_attention(self) -> Float[Tensor, "*batch instances"]:
+        """The mean of the attention over its maps: one weight for each instance, summing to one.
 
         Raises:
             ValueError: the head has no attention.
 
         Example:
-            >>> BagOutput(logits=torch.zeros(2), attention=torch.tensor([[0.2, 0.8], [0.4, 0.6]])).heat()
+            >>> BagOutput(logits=torch.zeros(2), attention=torch.tensor([[0.2, 0.8], [0.4, 0.6]])).mean_attention()
             tensor([0.3000, 0.7000])
         """
         if self.attention is None:
-            raise ValueError("this head has no attention; abmil, clam_sb, dsmil and acmil do")
+            raise ValueError("this head has no attention; abmil, clam_sb, dsmil and acmil have")
         return self.attention.mean(dim=-2)
 
     def loss(self, labels: Shaped[Tensor, "..."], criterion: Criterion = F.cross_entropy) -> Float[Tensor, ""]:
-        """The whole training loss: the bag's own, weighted, and the further terms.
+        """The training loss: bag_weight * criterion(logits, labels) + the sum of `losses`.
 
         Args:
-            labels: of the bag, or of each.
-            criterion: as in `forward`.
+            labels: the label of the bag, or of each bag of the batch.
+            criterion: a loss of rows of logits and labels, as given to `forward`.
 
         Example:
             >>> BagOutput(logits=torch.zeros(1, 2), losses={"branches": torch.tensor(1.0)}).loss(torch.tensor([1]))
             tensor(1.6931)
         """
         single = self.logits.ndim == 1
-        own = criterion(self.logits[None] if single else self.logits, labels[None] if single else labels)
-        return self.bag_weight * own + sum(self.losses.values())
+        bag_loss = criterion(self.logits[None] if single else self.logits, labels[None] if single else labels)
+        return self.bag_weight * bag_loss + sum(self.losses.values())
 
 
 def binary_cross_entropy(logits: Float[Tensor, "rows classes"], labels: Shaped[Tensor, "rows"]) -> Float[Tensor, ""]:
-    """Cross-entropy of each class by itself, the loss of DSMIL; with one class, label 1 says that it is there.
+    """Binary cross-entropy of each class on its own, the loss of DSMIL; with one class, label 1 means present.
 
     Example:
         >>> binary_cross_entropy(torch.zeros(3, 1), torch.tensor([0, 1, 1]))
         tensor(0.6931)
     """
     classes = logits.shape[-1]
-    wanted = labels[:, None] if classes == 1 else F.one_hot(labels.long(), classes)
-    return F.binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype))
+    targets = labels[:, None] if classes == 1 else F.one_hot(labels.long(), classes)
+    return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype))
 
 
 def as_batch(
     bag: Float[Tensor, "*batch instances dim"], valid: Bool[Tensor, "*batch instances"] | None, dim_in: int
 ) -> tuple[Float[Tensor, "bags instances dim"], Bool[Tensor, "bags instances"] | None]:
-    """A bag or batch as a batch, checked; padding becomes zeros, and a mask that is True throughout becomes None.
+    """Check a bag or batch and give it a batch axis; padding is set to zero, and a mask without padding becomes None.
 
     Raises:
-        ValueError: a bag is empty, or its width or mask does not fit.
+        ValueError: a bag is empty, its features have another width, or the shape of the mask differs.
 
     Example:
         >>> as_batch(torch.rand(5, 8), None, 8)[0].shape
@@ -111,16 +109,18 @@ def as_batch(
         )
     if bag.shape[-1] != dim_in:
         raise ValueError(
-            f"the features are {bag.shape[-1]} wide, but this head was built with dim_in={dim_in}; "
-            "build it with the width of your encoder"
+            f"the features have width {bag.shape[-1]}, but this head was built with dim_in={dim_in}; "
+            "use the width of your encoder's features"
         )
     if 0 in bag.shape[:-1]:
         raise ValueError(
-            f"an empty bag, of shape {tuple(bag.shape)}; a bag needs at least one instance, so leave it out"
+            f"an empty bag of shape {tuple(bag.shape)}; a bag needs at least one instance, so leave it out"
         )
     if valid is not None:
         if valid.shape != bag.shape[:-1]:
-            raise ValueError(f"valid has shape {tuple(valid.shape)}, but the bag's instances {tuple(bag.shape[:-1])}")
+            raise ValueError(
+                f"valid has shape {tuple(valid.shape)}, but the instances have shape {tuple(bag.shape[:-1])}"
+            )
         if bool(valid.all()):
             valid = None
     if bag.ndim == 2:
@@ -137,7 +137,7 @@ def as_batch(
 def labels_of(
     labels: Shaped[Tensor, "..."] | None, bag: Float[Tensor, "*batch instances dim"]
 ) -> Shaped[Tensor, "bags ..."] | None:
-    """Labels with a batch axis, one for each bag.
+    """Give labels a batch axis and check that there is one for each bag.
 
     Raises:
         ValueError: there are more or fewer labels than bags.
@@ -151,23 +151,23 @@ def labels_of(
     labels = labels[None] if bag.ndim == 2 else labels
     bags = bag.shape[0] if bag.ndim == 3 else 1
     if labels.ndim == 0 or labels.shape[0] != bags:
-        raise ValueError(f"{bags} bags came with labels of shape {tuple(labels.shape)}; give one label for each bag")
+        raise ValueError(f"{bags} bags with labels of shape {tuple(labels.shape)}; give one label for each bag")
     return labels
 
 
-def finish(output: BagOutput, asked: Float[Tensor, "*batch instances dim"]) -> BagOutput:
-    """An output as it was asked for: without the batch axis if one bag came; its numbers are numbers.
+def unbatch(output: BagOutput, given: Float[Tensor, "*batch instances dim"]) -> BagOutput:
+    """Remove the batch axis if a single bag was given, and check that the logits are finite.
 
     Raises:
-        ValueError: features of the bag are infinite or not numbers.
+        ValueError: the bag has features that are infinite or NaN.
 
     Example:
-        >>> finish(BagOutput(logits=torch.zeros(1, 2)), torch.rand(5, 8)).logits
+        >>> unbatch(BagOutput(logits=torch.zeros(1, 2)), torch.rand(5, 8)).logits
         tensor([0., 0.])
     """
     if not torch.compiler.is_compiling() and not bool(output.logits.isfinite().all()):
-        _name_what_is_no_number(asked)
-    if asked.ndim == 3:
+        _refuse_non_finite(given)
+    if given.ndim == 3:
         return output
     attention, features = (None if part is None else part[0] for part in (output.attention, output.features))
     return dataclasses.replace(output, logits=output.logits[0], attention=attention, features=features)
@@ -178,25 +178,26 @@ def bag_by_bag(
     bag: Float[Tensor, "bags instances dim"],
     valid: Bool[Tensor, "bags instances"] | None,
 ) -> BagOutput:
-    """A batch through a head that takes one bag at a time, without its padding.
+    """Run a function on each bag of a batch without its padding, and stack the outputs.
 
     Args:
-        one: from the instances of a bag and its place in the batch to its output, without batch axes.
-        bag: as `as_batch` gives it.
-        valid: likewise.
+        one: from the instances of a bag and its index in the batch to its output, without a batch axis.
+        bag: the batch, as `as_batch` returns it.
+        valid: its mask, likewise.
 
     Example:
-        >>> bag_by_bag(lambda bag, place: BagOutput(logits=bag.mean(dim=0)), torch.ones(2, 5, 3), None).logits
+        >>> bag_by_bag(lambda bag, index: BagOutput(logits=bag.mean(dim=0)), torch.ones(2, 5, 3), None).logits
         tensor([[1., 1., 1.],
                 [1., 1., 1.]])
     """
     outputs = []
-    for place in range(len(bag)):
-        there = None if valid is None else valid[place]
-        output = one(bag[place] if there is None else bag[place][there], place)
-        if output.attention is not None and there is not None:
-            whole = output.attention.new_zeros(output.attention.shape[0], len(there))
-            output = dataclasses.replace(output, attention=whole.index_copy(1, there.nonzero()[:, 0], output.attention))
+    for index in range(len(bag)):
+        present = None if valid is None else valid[index]
+        output = one(bag[index] if present is None else bag[index][present], index)
+        if output.attention is not None and present is not None:
+            whole = output.attention.new_zeros(output.attention.shape[0], len(present))
+            whole = whole.index_copy(1, present.nonzero()[:, 0], output.attention)
+            output = dataclasses.replace(output, attention=whole)
         outputs.append(output)
     stacked: dict[str, Any] = {}
     for name in ("logits", "attention", "features"):
@@ -206,14 +207,14 @@ def bag_by_bag(
     return BagOutput(**stacked, losses=losses, bag_weight=outputs[0].bag_weight)
 
 
-def _name_what_is_no_number(bag: Tensor) -> None:
+def _refuse_non_finite(bag: Tensor) -> None:
     wrong = ~torch.isfinite(bag).all(dim=-1)
     if not bool(wrong.any()):
-        return  # the weights have gone astray, or half precision has overflowed: the trainer's matter
-    places = wrong.nonzero()
-    first = places[0].tolist()
+        return  # the weights diverged or half precision overflowed, which the trainer handles
+    indices = wrong.nonzero()
+    first = indices[0].tolist()
     where = f"instance {first[-1]}" + (f" of bag {first[0]}" if len(first) > 1 else "")
     raise ValueError(
-        f"{len(places)} instances have features that are infinite or not numbers, the first is {where}; "
+        f"{len(indices)} instances have features that are infinite or NaN, the first is {where}; "
         "extract the features of this slide again, in float32 if half precision overflowed"
     )

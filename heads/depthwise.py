@@ -1,9 +1,9 @@
-"""Two depthwise convolutions of TransMIL with faster gradients on a CPU.
+"""The two depthwise convolutions of TransMIL with faster gradients on a CPU.
 
-PyTorch's convolutions take most of a depthwise one's time for the gradient of its weights. Along a sequence, with one
-kernel for all channels of a head, the convolution is a product with a banded matrix, block by block. Over a grid, the
-gradient of the weights is itself a depthwise convolution, of the input by the output's gradient. On other devices
-PyTorch's own are used.
+In PyTorch's depthwise convolutions most of the time is spent on the gradient of the weights. Along a sequence, with one
+kernel for all channels of a head, the convolution is computed as a product with a banded matrix, in blocks. Over a
+grid, the gradient of the weights is computed as a depthwise convolution of the input with the gradient of the output.
+On other devices PyTorch's convolutions are used.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["grid_convolution", "sequence_convolution"]
 
-#: Tokens in a block of the banded product; more cost more zeros, fewer more blocks.
+#: Tokens of a block of the banded product: larger blocks have more zeros, smaller ones are more numerous.
 _ROWS = 32
 
 
 def sequence_convolution(
     x: Float[Tensor, "tokens heads channels"], weight: Float[Tensor, "heads 1 kernel 1"], skip: int = 0
 ) -> Float[Tensor, "kept heads channels"]:
-    """Convolve along the tokens, zeros beyond both ends; a head's channels share a kernel, whose length is odd.
+    """Convolve along the tokens with zero padding; the channels of a head share a kernel of odd length.
 
     Args:
-        x: all tokens.
+        x: the tokens.
         weight: a kernel for each head.
-        skip: leave out the result for so many of the first tokens, which must be zeros.
+        skip: number of first tokens, which must be zero, for which no result is returned.
 
     Example:
         >>> sequence_convolution(torch.ones(4, 1, 2), torch.ones(1, 1, 3, 1))[:, 0, 0]
@@ -49,7 +49,7 @@ def grid_convolution(
     weight: Float[Tensor, "channels 1 kernel kernel"],
     bias: Float[Tensor, "channels"],
 ) -> Float[Tensor, "height width channels"]:
-    """Convolve each channel over a grid, zeros beyond its edges; the kernel's side is odd.
+    """Convolve each channel over a grid with zero padding; the side of the kernel is odd.
 
     Example:
         >>> grid_convolution(torch.ones(3, 3, 1), torch.ones(1, 1, 3, 3), torch.zeros(1))[1, 1]
@@ -111,20 +111,20 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _padded(x: Tensor, length: int) -> Tensor:
-    """Zeros before and after, so that whole blocks and their neighbours can be read."""
+    """Pad with zeros, so that whole blocks and their neighbours can be read."""
     side = length // 2
     return F.pad(x, (0, 0, 0, 0, side, side + -len(x) % _ROWS)).contiguous()
 
 
 def _windows(padded: Tensor, head: int, blocks: int, length: int) -> Tensor:
-    """(blocks, rows + length - 1, channels): a view of every block with what the kernel reaches beside it."""
+    """(blocks, rows + length - 1, channels): a view of every block and the tokens around it that the kernel reads."""
     step, across, _ = padded.stride()
     shape = (blocks, _ROWS + length - 1, padded.shape[-1])
     return padded.as_strided(shape, (_ROWS * step, step, 1), head * across)
 
 
 def _band(length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where the taps of a kernel stand in the rows of a block's matrix."""
+    """Rows and columns of a kernel's taps in the banded matrix of a block."""
     rows = torch.arange(_ROWS, device=device)[:, None].expand(-1, length)
     return rows, rows + torch.arange(length, device=device)
 

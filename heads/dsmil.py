@@ -1,4 +1,4 @@
-"""DSMIL: one stream finds the critical instance of each class, the other pools the bag by likeness to it.
+"""DSMIL: one stream finds the critical instance of each class, the other pools the bag by similarity to it.
 
 Paper: Li, Li, Eliceiri 2021, "Dual-stream Multiple Instance Learning Network for Whole Slide Image Classification with
 Self-supervised Contrastive Learning", CVPR 2021, arXiv:2011.08939; code binli123/dsmil-wsi@80465ed dsmil.py.
@@ -15,21 +15,21 @@ from torch import Tensor, nn
 
 from .attention_pool import check_chunk
 from .blocks import in_blocks
-from .contract import BagOutput, Criterion, as_batch, finish, labels_of
+from .contract import BagOutput, Criterion, as_batch, labels_of, unbatch
 from .layers import instance_softmax, weighted_mean
 
 __all__ = ["DSMIL", "DualStream", "Streams"]
 
 
 class Streams(NamedTuple):
-    """What both streams give.
+    """The results of both streams.
 
     Attributes:
-        bag_logits: of the second stream.
-        max_logits: of the critical instances.
-        instance_logits: of each instance, without gradient; padding is -inf.
-        scores: likeness to the critical instances before softmax.
-        attention: after it.
+        bag_logits: logits of the second stream.
+        max_logits: logits of the critical instances.
+        instance_logits: logits of each instance, without gradient; -inf for padding.
+        scores: similarity to the critical instances, before softmax.
+        attention: the softmax of `scores`.
         features: the pooled bag, one vector for each class.
     """
 
@@ -42,23 +42,30 @@ class Streams(NamedTuple):
 
 
 class DSMIL(nn.Module):
-    """Logits of the bag's stream, whose loss has weight 1/2; the loss `max` of the critical instances has the other.
+    """Max pooling of instance scores to find critical instances, and attention by similarity to them.
 
-    The authors' loss is `binary_cross_entropy` (of `regard.heads.contract`), for which 1 class is enough; AEM's is
-    cross-entropy. At test they take the bag's stream or the mean of both streams' probabilities: `streams` gives both.
+        s_ic = W_c bag_i + b_c;  m_c = argmax over i of s_ic
+        a_c = softmax over i of q(bag_i) . q(bag_(m_c)) / sqrt(hidden);  z_c = sum_i a_ci v(bag_i)
+        logits_d = sum over c of F_dc . z_c + f_d
+        loss = criterion(logits, label) / 2 + `max`,  `max` = criterion(max over i of s_i, label) / 2
+
+    The authors' criterion is `regard.heads.contract.binary_cross_entropy`, for which `num_classes` may be 1; AEM's is
+    cross-entropy. For testing they use `logits`, or the mean of the probabilities of both streams, which `streams`
+    returns. `regard.heads.plain.dsmil` is the plain formulation.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag.
-        hidden: width in which instances are compared; AEM's code takes another than the 128 of the authors.
-        nonlinear: whether two layers with ReLU and tanh are compared, the authors' later default, or one linear layer
-            as in the paper and in AEM's code, which is also much faster here.
-        values: whether what is pooled is a layer of the instances, or the instances themselves.
-        drop_rate: dropout before that layer in training, 0 to below 1.
-        chunk: instances at a time, where what is kept for a bag's gradient does not fit into memory.
+        num_classes: number of classes.
+        hidden: width of the queries q; 128 in the authors' code.
+        nonlinear: whether q has two layers with ReLU and tanh, the authors' later default, or is linear as in the
+            paper and in AEM's code, which is also much faster here.
+        values: whether v is a layer with ReLU; otherwise the instances themselves are pooled.
+        drop_rate: dropout before v in training, 0 to below 1.
+        chunk: instances of a block, for bags whose activations do not fit into memory; they are then recomputed in
+            the backward pass.
 
     Raises:
-        ValueError: `chunk` is below 1; in `forward`, as the contract says.
+        ValueError: `chunk` is below 1; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> output = DSMIL(384, 2)(torch.rand(50, 384), labels=torch.tensor(1))
@@ -96,7 +103,7 @@ class DSMIL(nn.Module):
     def streams(
         self, bag: Float[Tensor, "bags instances dim"], valid: Bool[Tensor, "bags instances"] | None
     ) -> Streams:
-        """Both streams; arguments as `as_batch` gives them."""
+        """The results of both streams; arguments as `as_batch` returns them."""
         first = self.i_classifier.fc[0]  # type: ignore[index]
         assert isinstance(first, nn.Linear)
         return self.b_classifier(bag, valid, first)
@@ -109,8 +116,8 @@ class DSMIL(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes by the bag's stream; with labels, give the loss `max` too."""
-        asked, labels = bag, labels_of(labels, bag)
+        """Score the classes by the second stream; with labels, compute the loss `max` too."""
+        given, labels = bag, labels_of(labels, bag)
         bag, valid = as_batch(bag, valid, self.dim_in)
         found = self.streams(bag, valid)
         losses = {} if labels is None else {"max": 0.5 * criterion(found.max_logits, labels)}
@@ -121,23 +128,23 @@ class DSMIL(nn.Module):
             features=found.features,
             bag_weight=0.5 if losses else 1.0,
         )
-        return finish(output, asked)
+        return unbatch(output, given)
 
 
 class DualStream(nn.Module):
-    """The second stream, given the linear layer that is the first; with the authors' names.
+    """The second stream, which is given the linear layer of the first; with the authors' parameter names.
 
-    The first stream's gradient goes to the critical instances alone, so that only they are scored with one. A linear
-    query needs no queries of the instances: (q_i . q_m) is x_i . (W^T q_m) and a constant.
+    The gradient of the first stream reaches only the critical instances, so only their scores are computed with
+    gradients. A linear q needs no queries of the instances: q(x_i) . q(x_m) = x_i . (W^T q(x_m)) + constant.
 
     Args:
         dim_in: width of an instance.
         num_classes: classes of the bag.
-        hidden: as in `DSMIL`.
-        nonlinear: likewise.
-        values: likewise.
-        drop_rate: likewise.
-        chunk: likewise.
+        hidden: as in `DSMIL`, as are all that follow.
+        nonlinear: see there.
+        values: see there.
+        drop_rate: see there.
+        chunk: see there.
 
     Example:
         >>> DualStream(8, 2)(torch.rand(1, 5, 8), None, nn.Linear(8, 2)).features.shape
@@ -171,30 +178,30 @@ class DualStream(nn.Module):
         valid: Bool[Tensor, "bags instances"] | None,
         first: nn.Linear,
     ) -> Streams:
-        """Pool each bag by likeness to its critical instances."""
+        """Pool each bag by similarity to its critical instances."""
         dtype = first.weight.dtype
         rows = max(1, 512 * torch.get_num_threads() // len(bag)) if bag.device.type == "cpu" else None
         with torch.no_grad():
             each = torch.cat([scores for _, scores in in_blocks(first, bag, dtype, rows=self.chunk)], dim=1)
             if valid is not None:
                 each = each.masked_fill(~valid[..., None], -torch.inf)
-            places = each.argmax(dim=1)  # bags classes
-        critical = bag[torch.arange(len(bag), device=bag.device)[:, None], places].to(dtype)  # bags classes dim
+            indices = each.argmax(dim=1)  # bags classes
+        critical = bag[torch.arange(len(bag), device=bag.device)[:, None], indices].to(dtype)  # bags classes dim
         max_logits = (critical * first.weight).sum(dim=-1) + first.bias
-        asked = self.q(critical)  # bags classes hidden
-        scale = asked.shape[-1] ** -0.5
+        critical_queries = self.q(critical)  # bags classes hidden
+        scale = critical_queries.shape[-1] ** -0.5
         if isinstance(self.q, nn.Linear):
-            towards = asked @ self.q.weight  # bags classes dim
-            constant = (asked @ self.q.bias)[:, None]
+            directions = critical_queries @ self.q.weight  # bags classes dim
+            constant = (critical_queries @ self.q.bias)[:, None]
 
-            def likeness(block: Tensor) -> Tensor:
-                return (block @ towards.transpose(1, 2) + constant) * scale
+            def similarity(block: Tensor) -> Tensor:
+                return (block @ directions.transpose(1, 2) + constant) * scale
         else:
 
-            def likeness(block: Tensor) -> Tensor:
-                return self.q(block) @ asked.transpose(1, 2) * scale
+            def similarity(block: Tensor) -> Tensor:
+                return self.q(block) @ critical_queries.transpose(1, 2) * scale
 
-        found = [scores for _, scores in in_blocks(likeness, bag, dtype, chunk=self.chunk, rows=rows)]
+        found = [scores for _, scores in in_blocks(similarity, bag, dtype, chunk=self.chunk, rows=rows)]
         scores = torch.cat(found, dim=1).transpose(1, 2)  # bags classes instances
         attention = instance_softmax(scores, valid)
 
@@ -203,7 +210,7 @@ class DualStream(nn.Module):
             return weighted_mean(weights, value)
 
         features = torch.zeros((), dtype=dtype, device=bag.device)
-        for _, part in in_blocks(read, bag, dtype, chunk=self.chunk, rows=rows, beside=attention):
+        for _, part in in_blocks(read, bag, dtype, chunk=self.chunk, rows=rows, maps=attention):
             features = features + part
         bag_logits = self.fcc(features)[..., 0]
         return Streams(bag_logits, max_logits, each, scores, attention, features)

@@ -1,4 +1,4 @@
-"""DTFD: a bag is dealt into pseudo-bags, what attention distils from each is a small bag of its own.
+"""DTFD: attention within pseudo-bags, and attention over the features that are distilled from them.
 
 Paper: Zhang et al. 2022, "DTFD-MIL: Double-Tier Feature Distillation Multiple Instance Learning for Histopathology
 Whole Slide Image Classification", CVPR 2022, arXiv:2203.12081; code hrzhang1123/DTFD-MIL@10964f4 Main_DTFD_MIL.py.
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
-from .contract import BagOutput, Criterion, as_batch, bag_by_bag, finish, labels_of
+from .contract import BagOutput, Criterion, as_batch, bag_by_bag, labels_of, unbatch
 from .layers import Classifier, DimReduction, GatedAttention, weighted_mean
 
 __all__ = ["DTFD", "deal"]
@@ -22,26 +22,31 @@ Distillation = Literal["AFS", "MaxS", "MaxMinS"]
 
 
 class DTFD(nn.Module):
-    """Attention within pseudo-bags, then attention over what they distil; the second tier answers.
+    """A first tier pools random pseudo-bags of a bag, a second tier pools what is distilled from them.
 
-    Loss beside the bag's: `tier1`, the mean cross-entropy of the pseudo-bags against the bag's label. `attention` is
-    that of an instance in its pseudo-bag times that of the pseudo-bag; where instances are distilled, that of the
-    second tier on them. Differs from the authors' code: the second tier learns from detached features, which is what
-    their two optimisers amount to, whose order of steps current PyTorch refuses; in evaluation the instances are dealt
-    from a fixed seed, so that a bag's result is always the same.
+        h_i = ReLU(W bag_i)
+        tier 1, for each pseudo-bag g: a_g = softmax over i in g of the gated scores;  z_g = sum over i of a_gi h_i
+        `tier1`: mean over g of CE(C z_g + f, label)
+        tier 2: logits = C' sum_j b_j x_j + f',  b = softmax over j of the gated scores of x_j
+
+    x are the detached z_g, or the h_i of instances chosen by class activation (see `distillation`). `attention` is
+    a_gi b_g, or b of the chosen instances. Differs from the authors' code: the second tier learns from detached
+    features, which is equivalent to their two optimisers, whose order of steps current PyTorch rejects; in evaluation
+    the pseudo-bags are drawn with a fixed seed, so that the result for a bag is always the same.
+    `regard.heads.plain.dtfd` is the plain formulation.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag; the last is the one whose instances are looked for.
-        width: of the projected instances.
+        num_classes: number of classes; class activation is taken for the last one.
+        width: width of the projected instances.
         hidden: width of the scoring layers.
-        groups: pseudo-bags, as many as there are instances at most; 4 in the code, 5 and 8 in the paper.
-        distillation: `"AFS"` gives the second tier each pseudo-bag's vector, `"MaxS"` its highest instances for the
-            last class, `"MaxMinS"` its highest and lowest.
-        distilled: highest instances in all, divided among the pseudo-bags.
+        groups: number of pseudo-bags, at most that of the instances; 4 in the code, 5 and 8 in the paper.
+        distillation: `"AFS"` passes the vector of each pseudo-bag to the second tier, `"MaxS"` its instances with
+            the highest class activation, `"MaxMinS"` those with the highest and lowest.
+        distilled: number of highest instances, divided among the pseudo-bags.
 
     Raises:
-        ValueError: an option is out of range; in `forward`, as the contract says.
+        ValueError: an option is out of range; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> output = DTFD(384, 2, width=128)(torch.rand(50, 384), labels=torch.tensor(1))
@@ -66,7 +71,7 @@ class DTFD(nn.Module):
         if groups < 1 or distilled < groups or distillation not in get_args(Distillation):
             raise ValueError(
                 f"groups is {groups}, distilled {distilled} and distillation {distillation!r}; give at least one "
-                f"group, at least as many distilled instances, and one of {', '.join(get_args(Distillation))}"
+                f"group, distilled of at least as many, and one of {', '.join(get_args(Distillation))}"
             )
         self.dim_in, self.num_classes = dim_in, num_classes
         self.groups, self.distillation, self.distilled = groups, distillation, distilled
@@ -85,14 +90,14 @@ class DTFD(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes by the second tier; with labels, give the loss `tier1` too."""
-        asked, labels = bag, labels_of(labels, bag)
+        """Score the classes by the second tier; with labels, compute the loss `tier1` too."""
+        given, labels = bag, labels_of(labels, bag)
         bag, valid = as_batch(bag, valid, self.dim_in)
 
-        def one(instances: Tensor, place: int) -> BagOutput:
-            return self._one(instances, None if labels is None else labels[place], criterion)
+        def one(instances: Tensor, index: int) -> BagOutput:
+            return self._one(instances, None if labels is None else labels[index], criterion)
 
-        return finish(bag_by_bag(one, bag, valid), asked)
+        return unbatch(bag_by_bag(one, bag, valid), given)
 
     def _one(
         self, bag: Float[Tensor, "instances dim"], label: Shaped[Tensor, "..."] | None, criterion: Criterion
@@ -126,9 +131,9 @@ class DTFD(nn.Module):
     def distil(
         self, projected: Float[Tensor, "instances width"], share: Float[Tensor, "instances"]
     ) -> Int[Tensor, "chosen"]:
-        """The highest instances of a pseudo-bag, and the lowest after them if they are wanted.
+        """Indices of the instances of a pseudo-bag with the highest class activation, then of the lowest for MaxMinS.
 
-        An instance is as high as its class activation for the last class: w_c . (a_i h_i), softmax over the classes c.
+        The class activation is that of the last class in softmax over c of C_c . (share_i projected_i).
         """
         activation = (share[:, None].to(projected.dtype) * projected) @ self.classifier.fc.weight.t()
         order = activation.softmax(dim=-1)[:, -1].sort(descending=True).indices
@@ -137,7 +142,7 @@ class DTFD(nn.Module):
 
 
 def deal(count: int, groups: int, training: bool, device: torch.device) -> list[Int[Tensor, "group"]]:
-    """Deal `count` instances at random into groups that differ by one at most; from a fixed seed outside training.
+    """Split `count` instances at random into groups of nearly equal size; with a fixed seed outside training.
 
     Example:
         >>> [len(group) for group in deal(10, 4, False, torch.device("cpu"))]

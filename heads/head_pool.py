@@ -1,11 +1,14 @@
-"""Multi-head attention of one learned query over a bag, without keys and values of every instance.
+"""Multi-head attention of one learned query over a bag, without computing keys and values of every instance.
 
-For one query q, head k scores instance h by (q_k . (K_k h + c_k)) / sqrt(d), which is h . (K_k^T q_k) and a constant;
-and what it reads, sum_i a_i (V_k h_i + e_k), is V_k (sum_i a_i h_i) + e_k. So the projections of keys and values are
-applied to one vector instead of to all instances: the numbers are the same, and a bag costs `heads` multiply-adds a
-feature instead of twice the width.
+For one query q, head k scores the instance h_i by
 
-Source of what is computed: dazhangyu123/ACMIL@e53d19c architecture/transformer.py, MutiHeadAttention.
+    s_ik = q_k . (K_k h_i + c_k) / sqrt(d) = h_i . (K_k^T q_k) / sqrt(d) + constant
+
+and reads sum_i a_ik (V_k h_i + e_k) = V_k (sum_i a_ik h_i) + e_k. So the projections K and V are applied to one vector
+for each head instead of to all instances. The result is the same, and each feature costs `heads` multiply-adds instead
+of twice the width.
+
+Source of the layer: dazhangyu123/ACMIL@e53d19c architecture/transformer.py, MutiHeadAttention.
 """
 
 from __future__ import annotations
@@ -24,26 +27,26 @@ __all__ = ["QueryAttention", "check_heads", "pool_under"]
 
 
 def check_heads(width: int, heads: int) -> None:
-    """Check that the heads share the width.
+    """Check that the width is a multiple of the number of heads.
 
     Raises:
-        ValueError: they do not.
+        ValueError: it is not, or there is no head.
 
     Example:
         >>> check_heads(512, 8)
     """
     if heads < 1 or width % heads:
-        raise ValueError(f"{heads} heads cannot share a width of {width}; give a width that {heads} divides")
+        raise ValueError(f"a width of {width} is not a multiple of {heads} heads; give a width that is")
 
 
 class QueryAttention(nn.Module):
-    """The layers of one query's attention: projections, output with dropout, layer norm; no residual.
+    """Layers of multi-head attention from one query: projections, output with dropout, layer norm; no residual.
 
     Args:
-        width: of instances and query.
-        heads: how many, a divisor of the width.
+        width: width of instances and query.
+        heads: number of heads, a divisor of the width.
         drop_rate: dropout of the output in training, 0 to below 1.
-        keys: whether it scores instances itself; without, it reads under weights that others made.
+        keys: whether it has query and key projections; without them it only reads values under given weights.
 
     Example:
         >>> attention = QueryAttention(16, 4)
@@ -65,15 +68,15 @@ class QueryAttention(nn.Module):
         self.dropout = nn.Dropout(drop_rate)
 
     def directions(self, query: Float[Tensor, "width"]) -> tuple[Float[Tensor, "heads width"], Float[Tensor, "heads"]]:
-        """What an instance is multiplied with, and what is added, to give each head's score."""
-        asked = self.q_proj(query).view(self.heads, -1, 1)  # heads channels 1
+        """For each head the vector whose product with an instance, plus the constant, is the score."""
+        projected = self.q_proj(query).view(self.heads, -1, 1)  # heads channels 1
         keys = self.k_proj.weight.view(self.heads, -1, len(query))
-        scale = 1 / math.sqrt(asked.shape[1])
-        constants = (self.k_proj.bias.view(self.heads, -1) * asked[..., 0]).sum(dim=-1)
-        return (asked * keys).sum(dim=1) * scale, constants * scale
+        scale = 1 / math.sqrt(projected.shape[1])
+        constants = (self.k_proj.bias.view(self.heads, -1) * projected[..., 0]).sum(dim=-1)
+        return (projected * keys).sum(dim=1) * scale, constants * scale
 
     def read(self, pooled: Float[Tensor, "bags heads width"]) -> Float[Tensor, "bags width"]:
-        """The answer, from the mean instance under the weights of each head."""
+        """The attention's output, from the mean instance under the weights of each head."""
         values = self.v_proj.weight.view(self.heads, -1, pooled.shape[-1])
         found = torch.einsum("bhw,hcw->bhc", pooled, values).flatten(1) + self.v_proj.bias
         return self.layer_norm(self.dropout(self.out_proj(found)))
@@ -88,13 +91,13 @@ def pool_under(
 ) -> tuple[
     Float[Tensor, "bags maps width"], Float[Tensor, "bags maps instances"], Float[Tensor, "bags maps instances"]
 ]:
-    """Mean instance under each map, the weights, and the scores before softmax.
+    """The mean instance under each map, the weights, and the scores before softmax.
 
     Args:
-        instances: projected.
-        valid: where they are.
-        directions: what gives a score of each map.
-        constants: what is added to it.
+        instances: projected instances.
+        valid: True for instances, False for padding; None if there is no padding.
+        directions: the vector of each map, see `QueryAttention.directions`.
+        constants: what is added to the product.
         hide: as in `attention_pool`.
 
     Example:

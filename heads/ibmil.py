@@ -1,7 +1,7 @@
-"""IBMIL: a bag's vector is corrected by what bags have in common for other reasons than their label.
+"""IBMIL: attention pooling that is adjusted for confounders shared by many bags.
 
 Paper: Lin et al. 2023, "Interventional Bag Multi-Instance Learning On Whole-Slide Pathological Images", CVPR 2023,
-arXiv:2303.06873; as dazhangyu123/ACMIL@e53d19c architecture/ibmil.py has it.
+arXiv:2303.06873; as in dazhangyu123/ACMIL@e53d19c architecture/ibmil.py.
 """
 
 from __future__ import annotations
@@ -16,33 +16,37 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
 from .attention_pool import Pooled, attention_pool, check_chunk
-from .contract import BagOutput, Criterion, as_batch, finish
+from .contract import BagOutput, Criterion, as_batch, unbatch
 from .layers import DimReduction, GatedAttention
 
 __all__ = ["IBMIL", "confounders_of"]
 
 
 class IBMIL(nn.Module):
-    """ABMIL whose vector also looks into a dictionary of confounders.
+    """ABMIL whose pooled vector also attends to a dictionary of confounders.
 
-    It takes two stages: train ABMIL, give the vectors of its training bags to `confounders_of`, then train this with
-    the result. The dictionary is a buffer, `confounder_feat`, saved with the weights.
+        z = sum_i a_i h_i as in ABMIL;  u = softmax over j of (Q z) . (K confounders_j) / sqrt(joint)
+        logits = C merge(z, sum_j u_j confounders_j) + f
+
+    It is trained in two stages: train ABMIL, pass the pooled vectors of its training bags to `confounders_of`, and
+    train this head with the result. The dictionary is a buffer, `confounder_feat`, saved with the weights.
+    `regard.heads.plain.ibmil` is the plain formulation.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag.
-        confounders: (count, width) of the first stage; without them the head is made with `count` zeros, to load
-            weights into.
-        count: how many, where `confounders` are not given; 8 in the authors' runs.
-        width: of the projected instances.
+        num_classes: number of classes.
+        confounders: vectors (count, width) of the first stage; without them there are `count` zero vectors, for
+            loading weights.
+        count: number of confounders if they are not given; 8 in the authors' runs.
+        width: width of the projected instances.
         hidden: width of the scoring layers.
-        joint: width in which a bag and the confounders are compared.
-        merge: the looked-up mean goes beside the bag's vector, is added or subtracted.
-        chunk: instances at a time, where a bag's projection does not fit into memory; see `attention_pool`.
+        joint: width of the queries Q and keys K.
+        merge: whether the mean confounder is concatenated to the pooled vector, added or subtracted.
+        chunk: instances of a block, for bags whose projection does not fit into memory; see `attention_pool`.
 
     Raises:
-        ValueError: the confounders are not `width` wide, or another option is unknown; in `forward`, as the contract
-            says.
+        ValueError: the confounders do not have width `width`, or `merge` is unknown; in `forward`, see
+            `regard.heads.contract`.
 
     Example:
         >>> head = IBMIL(384, 2, confounders=torch.rand(8, 128), width=128)
@@ -70,7 +74,9 @@ class IBMIL(nn.Module):
             raise ValueError(f"merge is {merge!r}; give cat, add or sub")
         found = torch.zeros(count, width) if confounders is None else confounders.detach().clone()
         if found.shape[1] != width:
-            raise ValueError(f"the confounders are {found.shape[1]} wide, but the head {width}; give one width to both")
+            raise ValueError(
+                f"the confounders have width {found.shape[1]}, but the head has width {width}; they must be equal"
+            )
         self.dim_in, self.num_classes, self.merge, self.chunk = dim_in, num_classes, merge, check_chunk(chunk)
         self.confounder_feat: Tensor
         self.register_buffer("confounder_feat", found)
@@ -81,10 +87,10 @@ class IBMIL(nn.Module):
         self.classifier = nn.Linear(2 * width if merge == "cat" else width, num_classes)
 
     def pool(self, bag: Float[Tensor, "bags instances dim"], valid: Bool[Tensor, "bags instances"] | None) -> Pooled:
-        """The bag's vector before the correction, and the scores before softmax."""
+        """The pooled vector of each bag, and the scores before softmax."""
         return attention_pool(bag, valid, self.dimreduction.fc1, self.attention.scorer, chunk=self.chunk)
 
-    def look_up(self, vectors: Float[Tensor, "bags width"]) -> Float[Tensor, "bags count"]:
+    def attend_confounders(self, vectors: Float[Tensor, "bags width"]) -> Float[Tensor, "bags count"]:
         """The weight of each confounder for each bag."""
         similar = self.W_q(vectors) @ self.W_k(self.confounder_feat).t()
         return (similar / math.sqrt(self.W_q.out_features)).softmax(dim=-1)
@@ -97,29 +103,29 @@ class IBMIL(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes; there are no further losses, so that labels are not looked at."""
-        asked = bag
+        """Score the classes. There are no further losses, so `labels` are ignored."""
+        given = bag
         bag, valid = as_batch(bag, valid, self.dim_in)
         pooled, scores = self.pool(bag, valid)
         vectors = pooled[:, 0]
-        common = self.look_up(vectors) @ self.confounder_feat
+        common = self.attend_confounders(vectors) @ self.confounder_feat
         if self.merge == "cat":
             features = torch.cat([vectors, common], dim=1)
         else:
             features = vectors + common if self.merge == "add" else vectors - common
         output = BagOutput(logits=self.classifier(features), attention=scores.softmax(dim=-1), features=features)
-        return finish(output, asked)
+        return unbatch(output, given)
 
 
 def confounders_of(
     vectors: Sequence[Float[Tensor, "width"]] | Float[Tensor, "bags width"], *, count: int = 8, seed: int = 0
 ) -> Float[Tensor, "count width"]:
-    """The confounders of a training set: centres of the vectors of its bags by k-means.
+    """The confounders of a training set: k-means centres of the pooled vectors of its bags.
 
     Args:
         vectors: `features` of a first-stage head such as ABMIL, one for each training bag.
-        count: how many centres; at most as many as bags.
-        seed: of their first choice, after which k-means is deterministic.
+        count: number of centres, at most that of the bags.
+        seed: seed of the k-means++ initialisation.
 
     Raises:
         ValueError: there are fewer bags than centres.
@@ -131,10 +137,10 @@ def confounders_of(
     """
     points = (vectors if isinstance(vectors, Tensor) else torch.stack(list(vectors))).detach().float()
     if not 1 <= count <= len(points):
-        raise ValueError(f"{count} confounders were asked of {len(points)} bags; ask for 1 to {len(points)}")
+        raise ValueError(f"{count} confounders for {len(points)} bags; give 1 to {len(points)}")
     generator = torch.Generator().manual_seed(seed)
     chosen = [int(torch.randint(len(points), (1,), generator=generator))]
-    for _ in range(count - 1):  # k-means++: far points are likelier
+    for _ in range(count - 1):  # k-means++: distant points are more likely
         far = torch.cdist(points, points[chosen]).min(dim=1).values.square().cpu()
         far = far if far.sum() > 0 else torch.ones_like(far)
         chosen.append(int(torch.multinomial(far, 1, generator=generator)))

@@ -1,7 +1,7 @@
-"""ILRA: instances exchange through a few learned latents, and a latent pools them.
+"""ILRA: low-rank attention between instances through a few learned latents.
 
 Paper: Xiang and Zhang 2023, "Exploring Low-Rank Property in Multiple Instance Learning for Whole Slide Image
-Classification", ICLR 2023; as dazhangyu123/ACMIL@e53d19c architecture/ilra.py has it.
+Classification", ICLR 2023; as in dazhangyu123/ACMIL@e53d19c architecture/ilra.py.
 """
 
 from __future__ import annotations
@@ -13,29 +13,33 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from .contract import BagOutput, Criterion, as_batch, bag_by_bag, finish
+from .contract import BagOutput, Criterion, as_batch, bag_by_bag, unbatch
 from .head_pool import check_heads
 
 __all__ = ["ILRA"]
 
 
 class ILRA(nn.Module):
-    """Gated attention blocks from the instances to the latents and back, then pooling by attention.
+    """Gated attention blocks between instances X and latents L, then attention pooling by learned seeds S.
+
+        each block: L' = attend(L, X);  X = attend(X, L')
+        pooled = attend(S, X);  logits = mean over S of C pooled + f
 
     Queries, keys and values are projected twice, as in the authors' code. Differs from it: with several latents the
-    pooled vectors' logits are averaged, where theirs are left side by side.
+    logits of the pooled vectors are averaged; theirs are not reduced. `regard.heads.plain.ilra` is the plain
+    formulation.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag.
-        width: of the instances after the first block, a multiple of `heads`.
-        heads: of every attention.
-        layers: gated attention blocks.
-        latents: how many.
-        norm: whether layer norms stand in the attention.
+        num_classes: number of classes.
+        width: width of the instances after the first block, a multiple of `heads`.
+        heads: heads of each attention.
+        layers: number of gated attention blocks.
+        latents: number of latents, and of seeds.
+        norm: whether each attention has layer norms.
 
     Raises:
-        ValueError: an option is out of range; in `forward`, as the contract says.
+        ValueError: an option is out of range; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> output = ILRA(384, 2, width=64)(torch.rand(50, 384))
@@ -77,12 +81,12 @@ class ILRA(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes; there are no further losses, so that labels are not looked at."""
-        asked = bag
+        """Score the classes. There are no further losses, so `labels` are ignored."""
+        given = bag
         bag, valid = as_batch(bag, valid, self.dim_in)
-        return finish(bag_by_bag(self._one, bag, valid), asked)
+        return unbatch(bag_by_bag(self._one, bag, valid), given)
 
-    def _one(self, bag: Float[Tensor, "instances dim"], place: int) -> BagOutput:
+    def _one(self, bag: Float[Tensor, "instances dim"], index: int) -> BagOutput:
         instances = bag.to(self.classifier.weight.dtype)
         for block in self.gab_blocks:
             instances = block(instances)
@@ -92,7 +96,7 @@ class ILRA(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Attention of queries over keys, both projected twice, with a gate of the queries."""
+    """Multi-head attention whose inputs are projected twice, with a gate from the queries."""
 
     def __init__(self, dim_query: int, dim_key: int, width: int, heads: int, norm: bool, gated: bool) -> None:
         super().__init__()
@@ -114,7 +118,7 @@ class _Attention(nn.Module):
 
 
 class _Block(nn.Module):
-    """Equation 16 of the paper: from the instances to the latents, and back."""
+    """Attention from latents to instances and back, equation 16 of the paper."""
 
     def __init__(self, dim_in: int, width: int, heads: int, latents: int, norm: bool) -> None:
         super().__init__()
@@ -129,7 +133,7 @@ class _Block(nn.Module):
 
 
 class _Pooling(nn.Module):
-    """Learned seeds that read the instances; the weights are means over the heads."""
+    """Attention pooling by learned seeds; the weights are means over the heads."""
 
     def __init__(self, dim_in: int, width: int, heads: int, seeds: int, norm: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""INS: instances get pseudo labels from prototypes and learn to tell them apart; a bag is what its instances are.
+"""INS: an instance classifier trained on pseudo labels from prototypes.
 
 Paper: Qu et al. 2023, "Rethinking Multiple Instance Learning for Whole Slide Image Classification: A Good Instance
 Classifier is All You Need", arXiv:2307.02249; code miccaiif/INS@cd97ba2.
@@ -14,40 +14,43 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from .contract import BagOutput, Criterion, as_batch, bag_by_bag, finish, labels_of
+from .contract import BagOutput, Criterion, as_batch, bag_by_bag, labels_of, unbatch
 
 __all__ = ["INS", "contrast"]
 
 
 class INS(nn.Module):
-    """An instance classifier whose mean probability is the bag's; class 0 must be the negative one.
+    """An instance classifier; the prediction of a bag is the mean of its instances' probabilities.
 
-    Instances of a bag of class c may be of class 0 or c. In training with labels, the losses beside the bag's, whose
-    weight is 1/2: `instances`, cross-entropy against the allowed class whose prototype is most like the instance, and
-    `contrast` (weight 1/2), by which instances of one pseudo label come together, against a slowly following copy of
-    the network and a queue of what it said before; while `progress` is below `warm_up` each instance has only itself.
-    Prototypes, queue and copy change in `after_step()`, to be called after each step of the optimiser.
+        p_i = softmax(C ReLU(W bag_i + b) + f);  logits = ln(mean over i of p_i);  attention_ci = p_ic / sum_i p_ic
 
-    Differs from the authors' code, which trains a ResNet on augmented tiles: here features are frozen, so that dropout
-    alone makes two views of an instance; their running pseudo label of every training instance is replaced by its
-    starting value, all allowed classes alike, at the same falling weight; a bag's own loss is taken of the mean
-    probability, not of a separate attention head. `attention` is each instance's share in a class's probability.
+    Class 0 must be the negative class: an instance of a bag of class c is of class 0 or c. In training with labels the
+    losses are `instances`, the cross-entropy against the allowed class with the most similar prototype, and `contrast`
+    (weight 1/2), a supervised contrastive loss between instances with the same pseudo label, a momentum copy of the
+    network and a queue of its earlier embeddings; while `progress` is below `warm_up` the only positive of an instance
+    is itself. The bag's loss then has weight 1/2. `after_step()`, to be called after each optimiser step, updates
+    prototypes, queue and copy.
+
+    Differs from the authors' code, which trains a ResNet on augmented tiles: features are frozen here, so two views of
+    an instance differ in dropout only; the running pseudo label of each training instance is replaced by its initial
+    value, uniform over the allowed classes, with the same decreasing weight; the bag's loss is that of the mean
+    probability, not of a separate attention head. `regard.heads.plain.ins` is the plain formulation of the prediction.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag, at least 2.
-        width: of the projected instances.
-        embedding: width in which instances are compared.
-        queue: how many earlier instances are remembered.
-        sampled: instances of a bag that the losses look at, drawn at random.
-        temperature: of the contrast, above 0.
-        momentum: of the copy, 0 to 1.
-        prototype_momentum: of the prototypes, 0 to 1.
+        num_classes: number of classes, at least 2.
+        width: width of the projected instances.
+        embedding: width of the embeddings that the contrastive loss compares.
+        queue: number of earlier embeddings in the queue, at least 1.
+        sampled: instances of a bag for the losses, sampled at random, at least 1.
+        temperature: temperature of the contrastive loss, above 0.
+        momentum: momentum of the copy, 0 to 1.
+        prototype_momentum: momentum of the prototypes, 0 to 1.
         warm_up: share of the training, 0 to 1; one epoch of forty in the authors' runs.
-        drop_rate: dropout of the projected instances in training.
+        drop_rate: dropout of the projected instances in training, 0 to below 1.
 
     Raises:
-        ValueError: fewer than two classes, or an option out of range; in `forward`, as the contract says.
+        ValueError: fewer than two classes, or an option out of range; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> head = INS(384, 2, width=64)
@@ -78,7 +81,7 @@ class INS(nn.Module):
         if num_classes < 2 or min(queue, sampled) < 1 or temperature <= 0:
             raise ValueError(
                 f"num_classes is {num_classes}, queue {queue}, sampled {sampled} and temperature {temperature}; give "
-                "at least 2 classes (0 is the negative one), at least 1 instance, and a temperature above 0"
+                "at least 2 classes (0 is the negative one), queue and sampled of at least 1, and a temperature above 0"
             )
         if not all(0 <= share <= 1 for share in (momentum, prototype_momentum, warm_up)):
             raise ValueError(
@@ -95,7 +98,7 @@ class INS(nn.Module):
         self.queue_labels: Tensor
         self.prototypes: Tensor
         self.register_buffer("queue", F.normalize(torch.randn(queue, embedding), dim=-1))
-        self.register_buffer("queue_labels", torch.full((queue,), -1))  # -1: nothing is remembered here yet
+        self.register_buffer("queue_labels", torch.full((queue,), -1))  # -1: empty
         self.register_buffer("prototypes", torch.zeros(num_classes, embedding))
         self._seen: list[_Seen] = []
 
@@ -107,33 +110,33 @@ class INS(nn.Module):
         labels: Int[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes; in training with labels (0 to num_classes - 1), give both losses too."""
-        asked, labels = bag, labels_of(labels, bag)
+        """Score the classes; in training with labels (0 to num_classes - 1), compute both losses too."""
+        given, labels = bag, labels_of(labels, bag)
         bag, valid = as_batch(bag, valid, self.dim_in)
         self._seen = []
 
-        def one(instances: Tensor, place: int) -> BagOutput:
-            return self._one(instances, None if labels is None else int(labels[place]))
+        def one(instances: Tensor, index: int) -> BagOutput:
+            return self._one(instances, None if labels is None else int(labels[index]))
 
-        return finish(bag_by_bag(one, bag, valid), asked)
+        return unbatch(bag_by_bag(one, bag, valid), given)
 
     def after_step(self) -> None:
-        """Let the copy follow the network, the prototypes the instances, and the queue take them in."""
+        """Update the momentum copy, the prototypes and the queue."""
         with torch.no_grad():
             own = nn.ModuleList([self.encoder, self.head]).parameters()
             for slow, fast in zip(self.key.parameters(), own, strict=True):
                 slow.lerp_(fast.to(slow.dtype), 1 - self.momentum)
             for seen in self._seen:
-                self._remember(seen)
+                self._update_memory(seen)
         self._seen = []
 
     def _one(self, bag: Float[Tensor, "instances dim"], label: int | None) -> BagOutput:
         bag = bag.to(self.fc.weight.dtype)
         projected = self.encoder(bag)
         scores = self.fc(projected)
-        chances = scores.float().softmax(dim=-1)
-        logits = chances.mean(dim=0).clamp(min=torch.finfo(chances.dtype).tiny).log().to(scores.dtype)
-        attention = (chances / chances.sum(dim=0)).t()
+        probabilities = scores.float().softmax(dim=-1)
+        logits = probabilities.mean(dim=0).clamp(min=torch.finfo(probabilities.dtype).tiny).log().to(scores.dtype)
+        attention = (probabilities / probabilities.sum(dim=0)).t()
         losses: dict[str, Tensor] = {}
         if label is not None and self.training:
             if not 0 <= label < self.num_classes:
@@ -153,18 +156,20 @@ class INS(nn.Module):
             share = 0.95 - 0.15 * self.progress
             target = share * allowed / allowed.sum() + (1 - share) * F.one_hot(nearest, self.num_classes)
         self._seen.append(_Seen(query.detach(), key, pseudo))
-        remembered = self.queue.to(query.dtype)
-        others = torch.cat([query, key, remembered])
+        queue = self.queue.to(query.dtype)
+        columns = torch.cat([query, key, queue])
         if self.progress < self.warm_up:
-            names = torch.arange(len(query), device=query.device)
-            there = torch.cat([torch.full_like(names, -1), names, torch.full_like(self.queue_labels, len(names))])
+            row_labels = torch.arange(len(query), device=query.device)
+            column_labels = torch.cat(
+                [torch.full_like(row_labels, -1), row_labels, torch.full_like(self.queue_labels, len(row_labels))]
+            )
         else:
-            names = pseudo
-            there = torch.cat([pseudo, pseudo, self.queue_labels])
-        found = contrast(query, names, others, there, self.temperature)
+            row_labels = pseudo
+            column_labels = torch.cat([pseudo, pseudo, self.queue_labels])
+        found = contrast(query, row_labels, columns, column_labels, self.temperature)
         return {"instances": F.cross_entropy(scores, target), "contrast": 0.5 * found}
 
-    def _remember(self, seen: _Seen) -> None:
+    def _update_memory(self, seen: _Seen) -> None:
         for label in range(self.num_classes):
             members = seen.query[seen.label == label].to(self.prototypes.dtype)
             left = self.prototype_momentum ** torch.arange(len(members), 0, -1, device=members.device)
@@ -178,7 +183,7 @@ class INS(nn.Module):
 
 
 class _Seen(NamedTuple):
-    """What a step leaves for `after_step`."""
+    """Results of a forward pass for `after_step`."""
 
     query: Tensor
     key: Tensor
@@ -187,20 +192,23 @@ class _Seen(NamedTuple):
 
 def contrast(
     query: Float[Tensor, "rows width"],
-    names: Int[Tensor, "rows"],
-    others: Float[Tensor, "columns width"],
-    there: Int[Tensor, "columns"],
+    row_labels: Int[Tensor, "rows"],
+    columns: Float[Tensor, "columns width"],
+    column_labels: Int[Tensor, "columns"],
     temperature: float,
 ) -> Float[Tensor, ""]:
-    """Supervised contrastive loss: -ln of the share that columns of the same name have in what is like a row, by mean.
+    """The supervised contrastive loss.
+
+        mean over rows i of -1/|P_i| sum over p in P_i of ln(exp(s_ip) / sum over j != i of exp(s_ij)),
+        s_ij = query_i . columns_j / temperature,  P_i the other columns with the label of row i
 
     Source: Khosla et al. 2020, arXiv:2004.11362, equation 2.
 
     Args:
-        query: of unit length.
-        names: of each row.
-        others: of unit length; the first columns are the rows themselves, and are not compared with themselves.
-        there: names of the columns; -1 is left out.
+        query: rows of unit length.
+        row_labels: label of each row.
+        columns: vectors of unit length; the first are the rows themselves, which are not compared with themselves.
+        column_labels: label of each column; columns with -1 are left out.
         temperature: above 0.
 
     Example:
@@ -208,11 +216,11 @@ def contrast(
         >>> contrast(rows, torch.tensor([0, 1]), torch.cat([rows, rows]), torch.tensor([-1, -1, 0, 1]), 1.0)
         tensor(0.3133)
     """
-    likeness = query @ others.t() / temperature
-    left_out = (there < 0)[None].expand(len(query), -1).clone()
+    similarity = query @ columns.t() / temperature
+    left_out = (column_labels < 0)[None].expand(len(query), -1).clone()
     left_out.fill_diagonal_(True)
-    shares = likeness.masked_fill(left_out, -torch.inf).log_softmax(dim=-1)
-    same = (names[:, None] == there) & ~left_out
+    shares = similarity.masked_fill(left_out, -torch.inf).log_softmax(dim=-1)
+    same = (row_labels[:, None] == column_labels) & ~left_out
     counts = same.sum(dim=-1)
     each = -shares.masked_fill(~same, 0).sum(dim=-1) / counts.clamp(min=1)
     return (each * (counts > 0)).sum() / (counts > 0).sum().clamp(min=1)

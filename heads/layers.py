@@ -1,4 +1,4 @@
-"""Layers that several heads share, with the names that DTFD, AEM and ACMIL gave them.
+"""Layers that several heads share, with the parameter names of DTFD, AEM and ACMIL.
 
 Sources: hrzhang1123/DTFD-MIL@10964f4 Model/network.py and Model/Attention.py, dazhangyu123/ACMIL@e53d19c
 architecture/network.py and architecture/transformer.py.
@@ -16,12 +16,14 @@ __all__ = ["Classifier", "DimReduction", "GatedAttention", "init_xavier", "insta
 
 
 class DimReduction(nn.Module):
-    """A linear layer whose ReLU is applied by whoever uses it (see `regard.heads.attention_pool`).
+    """A linear projection of the instances with a ReLU: ReLU(fc1(x)).
+
+    `attention_pool` uses `fc1` directly and applies the ReLU itself.
 
     Args:
         dim_in: width of the features.
-        width: what they are projected to.
-        bias: whether there is one; the authors have none.
+        width: width of the projected instances.
+        bias: whether `fc1` has a bias; the authors use none.
 
     Example:
         >>> DimReduction(8, 4).fc1.weight.shape
@@ -33,18 +35,20 @@ class DimReduction(nn.Module):
         self.fc1 = nn.Linear(dim_in, width, bias=bias)
 
     def forward(self, x: Float[Tensor, "... dim_in"]) -> Float[Tensor, "... width"]:
-        """Project, with the ReLU."""
+        """Project the instances."""
         return self.fc1(x).relu()
 
 
 class GatedAttention(nn.Module):
-    """The layers of gated attention; Ilse et al. 2018, arXiv:1802.04712, equations 8 (plain) and 9 (gated).
+    """The scores of gated attention: attention_weights(tanh(attention_V(x)) * sigmoid(attention_U(x))).
+
+    Source: Ilse et al. 2018, arXiv:1802.04712, equations 8 (without the gate) and 9.
 
     Args:
-        width: of an instance.
-        hidden: of the scoring layers.
-        maps: how many scores an instance gets.
-        gated: whether a sigmoid gates the tanh.
+        width: width of an instance.
+        hidden: width of the scoring layers.
+        maps: scores of an instance: branches, classes or attention heads.
+        gated: whether the tanh is multiplied by a sigmoid gate.
 
     Example:
         >>> GatedAttention(4)(torch.rand(2, 5, 4)).shape
@@ -75,7 +79,7 @@ class GatedAttention(nn.Module):
 
 
 class Classifier(nn.Module):
-    """A linear layer under the name `fc`.
+    """A linear layer with the name `fc`.
 
     Example:
         >>> Classifier(4, 3)(torch.rand(2, 4)).shape
@@ -94,9 +98,9 @@ class Classifier(nn.Module):
 def instance_softmax(
     scores: Float[Tensor, "bags maps instances"], valid: Bool[Tensor, "bags instances"] | None
 ) -> Float[Tensor, "bags maps instances"]:
-    """Softmax over the instances that are there, in float32 at least.
+    """Softmax over the valid instances, in float32 or wider.
 
-    The authors write -1e9 into what is left out, which float16 cannot hold.
+    The authors set masked scores to -1e9, which float16 cannot represent.
 
     Example:
         >>> instance_softmax(torch.zeros(1, 1, 3).half(), torch.tensor([[True, False, True]]))
@@ -111,7 +115,7 @@ def instance_softmax(
 def weighted_mean(
     weights: Float[Tensor, "*bags maps instances"], instances: Float[Tensor, "*bags instances width"]
 ) -> Float[Tensor, "*bags maps width"]:
-    """Mean under weights in float32, since a share of a large bag is less than half precision can hold.
+    """Weighted mean in float32: in a large bag a single weight is too small for half precision.
 
     Example:
         >>> weighted_mean(torch.full((1, 4), 0.25), torch.ones(4, 2).half())
@@ -121,7 +125,7 @@ def weighted_mean(
 
 
 def init_xavier(module: nn.Module) -> None:
-    """The initialisation of CLAM's first release, MHIM and ILRA: Xavier's normal for linear layers, biases zero.
+    """Initialise linear layers as CLAM's first release, MHIM and ILRA do: Xavier normal weights and zero biases.
 
     Example:
         >>> layer = nn.Linear(4, 4)

@@ -1,4 +1,4 @@
-"""Maximum of the instances' class scores: a bag is what its most telling instance is.
+"""Max pooling of the instances' class scores.
 
 Source: DearCaat/MHIM-MIL@9d0c91a modules/mean_max.py.
 """
@@ -14,25 +14,25 @@ from torch import Tensor, nn
 
 from .attention_pool import check_chunk
 from .blocks import in_blocks
-from .contract import BagOutput, Criterion, as_batch, finish
+from .contract import BagOutput, Criterion, as_batch, unbatch
 from .layers import init_xavier
 
 __all__ = ["MaxMIL"]
 
 
 class MaxMIL(nn.Module):
-    """Each instance is projected and scored; a bag's score of a class is the highest of any instance.
+    """Score each instance and take the maximum: logits = max over i of C ReLU(W bag_i + b) + f.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag.
-        width: of the projected instances.
-        drop_rate: dropout of the projected instances in training, 0 to below 1; 0.25 as the authors have it.
-        chunk: instances at a time, where a bag's projection does not fit into memory; it is made again for the
-            gradient.
+        num_classes: number of classes.
+        width: width of the projected instances.
+        drop_rate: dropout of the projected instances in training, 0 to below 1; 0.25 in the authors' code.
+        chunk: instances of a block, for bags whose projection does not fit into memory; the projection is then
+            recomputed in the backward pass.
 
     Raises:
-        ValueError: `chunk` is below 1; in `forward`, as the contract says.
+        ValueError: `chunk` is below 1; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> MaxMIL(384, 3)(torch.rand(50, 384)).logits.shape
@@ -65,13 +65,13 @@ class MaxMIL(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes; there are no further losses, so that labels are not looked at."""
-        asked = bag
+        """Score the classes. There are no further losses, so `labels` are ignored."""
+        given = bag
         bag, valid = as_batch(bag, valid, self.dim_in)
         dtype = next(self.parameters()).dtype
         highest = []
-        for place, scores in in_blocks(self.head, bag, dtype, chunk=self.chunk):
+        for span, scores in in_blocks(self.head, bag, dtype, chunk=self.chunk):
             if valid is not None:
-                scores = scores.masked_fill(~valid[:, place, None], -torch.inf)
+                scores = scores.masked_fill(~valid[:, span, None], -torch.inf)
             highest.append(scores.max(dim=1).values)
-        return finish(BagOutput(logits=torch.stack(highest).max(dim=0).values), asked)
+        return unbatch(BagOutput(logits=torch.stack(highest).max(dim=0).values), given)

@@ -1,4 +1,4 @@
-"""Mean of the instances' class scores, the plainest head and a strong one where most of a slide is what it is.
+"""Mean pooling of the instances' class scores, the simplest baseline.
 
 Source: DearCaat/MHIM-MIL@9d0c91a modules/mean_max.py.
 """
@@ -14,27 +14,27 @@ from torch import Tensor, nn
 
 from .attention_pool import check_chunk
 from .blocks import in_blocks
-from .contract import BagOutput, Criterion, as_batch, finish
+from .contract import BagOutput, Criterion, as_batch, unbatch
 from .layers import init_xavier
 
 __all__ = ["MeanMIL"]
 
 
 class MeanMIL(nn.Module):
-    """Each instance is projected and scored; a bag's score of a class is the mean.
+    """Score each instance and take the mean: logits = C mean_i(ReLU(W bag_i + b)) + f.
 
-    Scoring is linear, so the mean is taken of what goes into it.
+    The mean is taken before the linear layer, which gives the same logits.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag.
-        width: of the projected instances.
-        drop_rate: dropout of the projected instances in training, 0 to below 1; 0.25 as the authors have it.
-        chunk: instances at a time, where a bag's projection does not fit into memory; it is made again for the
-            gradient.
+        num_classes: number of classes.
+        width: width of the projected instances.
+        drop_rate: dropout of the projected instances in training, 0 to below 1; 0.25 in the authors' code.
+        chunk: instances of a block, for bags whose projection does not fit into memory; the projection is then
+            recomputed in the backward pass.
 
     Raises:
-        ValueError: `chunk` is below 1; in `forward`, as the contract says.
+        ValueError: `chunk` is below 1; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> MeanMIL(384, 3)(torch.rand(50, 384)).logits.shape
@@ -67,16 +67,16 @@ class MeanMIL(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes; there are no further losses, so that labels are not looked at."""
-        asked = bag
+        """Score the classes. There are no further losses, so `labels` are ignored."""
+        given = bag
         bag, valid = as_batch(bag, valid, self.dim_in)
         last = self.head[-1]
         assert isinstance(last, nn.Linear)
         dtype = last.weight.dtype
         total = torch.zeros((), dtype=torch.promote_types(dtype, torch.float32), device=bag.device)
-        for place, projected in in_blocks(self.head[:-1], bag, dtype, chunk=self.chunk):
+        for span, projected in in_blocks(self.head[:-1], bag, dtype, chunk=self.chunk):
             if valid is not None:
-                projected = projected * valid[:, place, None]
+                projected = projected * valid[:, span, None]
             total = total + projected.sum(dim=1, dtype=total.dtype)
         features = (total / (bag.shape[1] if valid is None else valid.sum(dim=1, keepdim=True))).to(dtype)
-        return finish(BagOutput(logits=last(features), features=features), asked)
+        return unbatch(BagOutput(logits=last(features), features=features), given)

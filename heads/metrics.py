@@ -1,6 +1,6 @@
-"""How good a head is on bags, and how it spreads its attention.
+"""Metrics of bag classification and survival, and statistics of attention.
 
-F1 is the mean over the classes (macro); the micro mean, which some MIL code reports under that name, is accuracy.
+F1 is the mean over the classes (macro); the micro mean, which some MIL code reports as F1, is accuracy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .survival import concordance, intervals_of, risk, survival_loss
 
 __all__ = ["SCORES", "ClassificationMetrics", "SurvivalMetrics", "attention_statistics"]
 
-#: What is measured in each task, larger being better; what leads stands first.
+#: Metrics of each task for which larger is better; the first selects the best weights.
 SCORES: dict[str, list[str]] = {
     "classification": ["auc", "balanced_accuracy", "macro_f1", "accuracy"],
     "survival": ["concordance"],
@@ -35,15 +35,15 @@ SCORES: dict[str, list[str]] = {
 
 
 class ClassificationMetrics(Metric):
-    """AUC, balanced accuracy, macro F1, accuracy and calibration error, 0-1, and the loss of all bags together.
+    """AUC, balanced accuracy, macro F1, accuracy and calibration error, 0-1, and the loss, over all bags.
 
-    `auc` is one class against the rest, mean over the classes that the bags have and have not; nan if there is none.
-    `balanced_accuracy` is the mean recall of the classes that the bags have. `macro_f1` leaves out a class that is
-    neither there nor predicted. `calibration_error` is the expected calibration error in 15 bins. `loss` is the mean
+    `auc` is the mean of the one-versus-rest AUC over the classes with positive and negative bags; NaN if there is none.
+    `balanced_accuracy` is the mean recall over the classes that occur. `macro_f1` leaves out classes that neither
+    occur nor are predicted. `calibration_error` is the expected calibration error in 15 bins. `loss` is the mean
     cross-entropy, without class weights.
 
     Args:
-        num_classes: at least 2.
+        num_classes: number of classes, at least 2.
 
     Example:
         >>> metrics = ClassificationMetrics(2)
@@ -70,27 +70,27 @@ class ClassificationMetrics(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The metrics of all bags."""
         logits, labels = dim_zero_cat(self.logits), dim_zero_cat(self.labels)
-        chances = logits.softmax(dim=-1)
+        probabilities = logits.softmax(dim=-1)
         classes = self.num_classes
-        there = torch.bincount(labels, minlength=classes)
-        both = [place for place in range(classes) if 0 < there[place] < len(labels)]
-        areas = [binary_auroc(chances[:, place], (labels == place).long()) for place in both]
-        recalls = multiclass_recall(chances, labels, classes, average="none")
+        counts = torch.bincount(labels, minlength=classes)
+        both = [index for index in range(classes) if 0 < counts[index] < len(labels)]
+        areas = [binary_auroc(probabilities[:, index], (labels == index).long()) for index in both]
+        recalls = multiclass_recall(probabilities, labels, classes, average="none")
         return {
-            "auc": torch.stack(areas).mean() if areas else chances.new_tensor(math.nan),
-            "balanced_accuracy": recalls[there > 0].mean(),
-            "macro_f1": multiclass_f1_score(chances, labels, classes, average="macro"),
-            "accuracy": multiclass_accuracy(chances, labels, classes, average="micro"),
-            "calibration_error": multiclass_calibration_error(chances, labels, classes, n_bins=15),
+            "auc": torch.stack(areas).mean() if areas else probabilities.new_tensor(math.nan),
+            "balanced_accuracy": recalls[counts > 0].mean(),
+            "macro_f1": multiclass_f1_score(probabilities, labels, classes, average="macro"),
+            "accuracy": multiclass_accuracy(probabilities, labels, classes, average="micro"),
+            "calibration_error": multiclass_calibration_error(probabilities, labels, classes, n_bins=15),
             "loss": F.cross_entropy(logits, labels),
         }
 
 
 class SurvivalMetrics(Metric):
-    """Harrell's concordance, 0-1, and the loss of all bags together; see `regard.heads.survival`.
+    """Harrell's concordance, 0-1, and the loss, over all bags; see `regard.heads.survival`.
 
     Args:
-        cuts: between the intervals of time.
+        cuts: boundaries between the time intervals.
 
     Example:
         >>> metrics = SurvivalMetrics([1.5])
@@ -126,28 +126,29 @@ class SurvivalMetrics(Metric):
 
 
 def attention_statistics(
-    heat: Float[Tensor, "instances"], wanted: Bool[Tensor, "instances"] | None = None, top: int = 10
+    attention: Float[Tensor, "instances"], relevant: Bool[Tensor, "instances"] | None = None, top: int = 10
 ) -> dict[str, float]:
-    """How a bag's attention is spread.
+    """Statistics of how concentrated the attention of a bag is.
 
     Args:
-        heat: weights that sum to one, as `BagOutput.heat` gives them, without padding.
-        wanted: which instances it should look at, where that is known.
-        top: of how many of the largest weights the sum is told.
+        attention: weights that sum to one, as `BagOutput.mean_attention` returns them, without padding.
+        relevant: which instances are relevant, if that is known.
+        top: number of largest weights in `top_mass`.
 
     Returns:
-        `entropy` over ln N, 0 (all on one) to 1 (even), and `top_mass`, the share of the `top` largest weights; with
-        `wanted`, `instance_auc` of the weights. What is not defined (one instance; none or all wanted) is left out.
+        `entropy` divided by ln N, 0 (one instance) to 1 (uniform), and `top_mass`, the sum of the `top` largest
+        weights; with `relevant`, `instance_auc` of the weights. A statistic that is not defined (one instance; none or
+        all relevant) is left out.
 
     Example:
         >>> attention_statistics(torch.tensor([0.25, 0.25, 0.25, 0.25]), torch.tensor([True, False, False, False]), 2)
         {'entropy': 1.0, 'top_mass': 0.5, 'instance_auc': 0.5}
     """
-    weights = heat.detach().double()
+    weights = attention.detach().double()
     found = {}
     if len(weights) > 1:
         found["entropy"] = (-torch.special.xlogy(weights, weights).sum() / math.log(len(weights))).item()
     found["top_mass"] = weights.topk(min(top, len(weights))).values.sum().item()
-    if wanted is not None and 0 < int(wanted.sum()) < len(wanted):
-        found["instance_auc"] = binary_auroc(weights, wanted.long().to(weights.device)).item()
+    if relevant is not None and 0 < int(relevant.sum()) < len(relevant):
+        found["instance_auc"] = binary_auroc(weights, relevant.long().to(weights.device)).item()
     return found

@@ -1,4 +1,4 @@
-"""MHIM: a teacher hides the instances that it is sure of, and the student learns from the harder ones.
+"""MHIM: a teacher masks easy instances, and the student is trained on the harder ones.
 
 Papers: Tang et al. 2023, ICCV, arXiv:2307.15254 (version 1), and 2025, IJCV, arXiv:2509.11526 (version 2); code
 DearCaat/MHIM-MIL branch v1 and @9d0c91a.
@@ -15,14 +15,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from .contract import BagOutput, Criterion, as_batch, bag_by_bag, finish
+from .contract import BagOutput, Criterion, as_batch, bag_by_bag, unbatch
 from .mhim_masking import Masks
 from .mhim_merge import Merge
 from .mhim_network import Baseline, Encoded, Network
 
 __all__ = ["MHIM", "VERSION_1", "soft_cross_entropy"]
 
-#: Options of version 1, as its authors train attention pooling on CAMELYON16: `build_head("mhim", 1024, **VERSION_1)`.
+#: Options of version 1, as in the authors' training of attention pooling on CAMELYON16:
+#: `build_head("mhim", 1024, **VERSION_1)`.
 VERSION_1: dict[str, Any] = {
     "activation": "relu",
     "mask_random": 0.5,
@@ -35,40 +36,47 @@ VERSION_1: dict[str, Any] = {
 
 
 class MHIM(nn.Module):
-    """Student and teacher are one kind of network; in training the student sees what the teacher leaves.
+    """Masked instance mining with a momentum teacher; both networks have the same architecture.
 
-    Loss beside the bag's: `consistency`, the cross-entropy of the student's vector, as a distribution over its
-    channels, against the teacher's sharper one. The teacher follows the student in `after_step()`, to be called
-    after each step of the optimiser; it takes no gradient. In training `attention` is the student's over the instances
-    it saw. Outside training the student sees the whole bag. Differs from the authors' code: where the masks would hide
-    a whole bag nothing is hidden; the global queries follow after the step, not during it. Their recipe starts both
-    networks from a trained baseline: load its weights with `load_head`.
+    In training the student sees the instances that the teacher's masks keep, outside training the whole bag. With
+    `baseline="attn"`:
+
+        h_i = activation(W bag_i + b);  a = softmax over i of w . attention_activation(V h_i);  z = sum_i a_i h_i
+        logits = C z_student + f
+        `consistency`: -consistency * sum over channels of softmax(z_teacher / temperature) ln softmax(z_student)
+
+    The teacher has no gradient; `after_step()`, to be called after each optimiser step, moves its weights towards the
+    student's. In training `attention` covers the instances that the student saw. Differs from the authors' code: if the
+    masks would hide a whole bag nothing is hidden; the global queries are updated after the optimiser step, not during
+    it. Their recipe initialises both networks from a trained baseline: load its weights with `load_head`.
+    `regard.heads.plain.mhim` is the plain formulation of version 1.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag.
-        width: of the projected instances.
+        num_classes: number of classes.
+        width: width of the projected instances.
         baseline: `"attn"` (attention pooling), `"selfattn"` (TransMIL's transformer) or `"dsmil"`.
-        activation: of the projection: relu, gelu or tanh.
-        attention_activation: of attention pooling, likewise.
+        activation: activation of the projection: relu, gelu or tanh.
+        attention_activation: activation of attention pooling, likewise.
         drop_rate: dropout of the projected instances in training, of the teacher too, 0 to below 1.
-        mask_random: share of the instances hidden at random; version 1.
-        mask_low: share hidden from the lowest scores; version 1.
-        mask_high: share hidden from the highest.
-        mask_high_share: share of the highest that is hidden; so many are chosen from that `mask_high` are.
-        mask_schedule: `"cosine"` lets `mask_high` fall to 0 with `progress`.
-        merge_tokens: tokens into which drawn-out instances are merged; 0 merges nothing, as in version 1.
-        merge_keep: share of the instances that are not drawn out.
-        merge_momentum: of the global queries that merge.
-        merge_test: whether the tokens join the bag outside training, and before the teacher, too.
-        by_class: scores are the classifier's, not the attention; version 2.
-        consistency: weight of the loss.
-        temperature: of the teacher's distribution, above 0.
-        momentum: of the teacher, 0 to 1.
-        momentum_schedule: `"cosine"` lets it rise to 1 with `progress`.
+        mask_random: share of the instances masked at random, 0 to 1; version 1.
+        mask_low: share masked from the lowest scores, 0 to 1; version 1.
+        mask_high: share masked from the highest scores, 0 to 1.
+        mask_high_share: share of the highest instances that is masked; the masked ones are drawn from the
+            mask_high / mask_high_share highest.
+        mask_schedule: `"cosine"` decreases `mask_high` to 0 with `progress`.
+        merge_tokens: tokens into which sampled instances are merged; 0 merges none, as in version 1.
+        merge_keep: share of the instances that are not merged, 0 to 1.
+        merge_momentum: momentum of the global queries, 0 to 1.
+        merge_test: whether merged tokens are added outside training, and for the teacher, too.
+        by_class: whether masks use class activation instead of attention; version 2.
+        consistency: weight of the consistency loss.
+        temperature: temperature of the teacher's distribution, above 0.
+        momentum: momentum of the teacher, 0 to 1.
+        momentum_schedule: `"cosine"` increases it to 1 with `progress`.
 
     Raises:
-        ValueError: an option is out of range; in `forward`, as the contract says.
+        ValueError: an option is out of range; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> head = MHIM(384, 2, width=64)
@@ -138,66 +146,68 @@ class MHIM(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes by the student; in training, give the loss `consistency`. Labels are not looked at."""
-        asked = bag
+        """Score the classes by the student; in training, compute the loss `consistency`. `labels` are ignored."""
+        given = bag
         bag, valid = as_batch(bag, valid, self.dim_in)
-        return finish(bag_by_bag(self._learn if self.training else self._answer, bag, valid), asked)
+        return unbatch(bag_by_bag(self._train_one if self.training else self._predict_one, bag, valid), given)
 
     @torch.no_grad()
     def teach(self, bag: Float[Tensor, "instances dim"]) -> tuple[Encoded, Float[Tensor, "maps instances"]]:
-        """The teacher's view of a bag, and the scores that masks choose by."""
+        """The teacher's encoding of a bag, and the scores that masks use."""
         teacher = self.teacher
         instances = teacher.project(bag)
         count = len(instances)
         if self.merge_test and teacher.merge is not None:
-            teacher.merge.eval()  # all stay, and all are merged too
+            teacher.merge.eval()  # all are kept, and all are merged too
             instances, _ = teacher.merge(instances)
         found = teacher.classify(instances)
         return found, teacher.scores(instances, found, self.by_class)[:, :count]
 
     def after_step(self) -> None:
-        """Let the global queries follow what they found, and the teacher the student."""
+        """Update the global queries and the teacher."""
         if self.student.merge is not None:
             self.student.merge.after_step()
         with torch.no_grad():
-            for own, other in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-                own.lerp_(other.to(own.dtype), 1 - self.momentum_now())
+            for slow, fast in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+                slow.lerp_(fast.to(slow.dtype), 1 - self.momentum_now())
 
     def momentum_now(self) -> float:
         """The teacher's momentum at this `progress`."""
         if self.momentum_schedule == "constant":
             return self.momentum
-        return 1 - (1 - self.momentum) * _falling(self.progress)
+        return 1 - (1 - self.momentum) * _cosine(self.progress)
 
-    def _learn(self, bag: Float[Tensor, "instances dim"], place: int) -> BagOutput:
+    def _train_one(self, bag: Float[Tensor, "instances dim"], index: int) -> BagOutput:
         target, scores = self.teach(bag)
-        high = self.masks.high * (1 if self.mask_schedule == "constant" else _falling(self.progress))
+        high = self.masks.high * (1 if self.mask_schedule == "constant" else _cosine(self.progress))
         kept = self.masks.kept(scores, high)
         instances = self.student.project(bag)[kept]
         if self.student.merge is not None:
-            instances, stay = self.student.merge(instances)
-            kept = kept[stay]
+            instances, unmerged = self.student.merge(instances)
+            kept = kept[unmerged]
         found = self.student.classify(instances)
-        agreed = soft_cross_entropy(found.features, target.features, self.temperature)
-        return _output(found, kept, len(bag), {"consistency": self.consistency * agreed})
+        loss = soft_cross_entropy(found.features, target.features, self.temperature)
+        return _output(found, kept, len(bag), {"consistency": self.consistency * loss})
 
-    def _answer(self, bag: Float[Tensor, "instances dim"], place: int) -> BagOutput:
+    def _predict_one(self, bag: Float[Tensor, "instances dim"], index: int) -> BagOutput:
         instances = self.student.project(bag)
-        stay = torch.arange(len(bag), device=bag.device)
+        unmerged = torch.arange(len(bag), device=bag.device)
         if self.merge_test and self.student.merge is not None:
-            instances, stay = self.student.merge(instances)
-        return _output(self.student.classify(instances), stay, len(bag), {})
+            instances, unmerged = self.student.merge(instances)
+        return _output(self.student.classify(instances), unmerged, len(bag), {})
 
 
 def soft_cross_entropy(
     own: Float[Tensor, "*rows channels"], target: Float[Tensor, "*rows channels"], temperature: float
 ) -> Float[Tensor, ""]:
-    """Cross-entropy of one vector against another, both as distributions over their channels; mean over rows.
+    """Cross-entropy between two vectors as distributions over their channels; mean over rows.
+
+        -sum over channels of softmax(target / temperature) ln softmax(own)
 
     Args:
-        own: what learns.
-        target: what it should be like, sharper by `temperature`.
-        temperature: above 0; below 1 it sharpens.
+        own: vectors of the student.
+        target: vectors of the teacher.
+        temperature: above 0; below 1 it sharpens the target.
 
     Example:
         >>> soft_cross_entropy(torch.zeros(1, 4), torch.rand(1, 4), 0.1)
@@ -206,17 +216,17 @@ def soft_cross_entropy(
     return -((target / temperature).softmax(dim=-1) * own.log_softmax(dim=-1)).sum(dim=-1).mean()
 
 
-def _output(found: Encoded, places: Tensor, count: int, losses: dict[str, Tensor]) -> BagOutput:
-    """An output whose attention is over all instances; tokens that were merged in are left out of it."""
+def _output(found: Encoded, indices: Tensor, count: int, losses: dict[str, Tensor]) -> BagOutput:
+    """An output whose attention covers all instances; merged tokens are left out of it."""
     assert found.logits is not None
-    seen = found.attention[:, : len(places)]
+    seen = found.attention[:, : len(indices)]
     seen = seen / seen.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(seen.dtype).tiny)
-    attention = seen.new_zeros(len(seen), count).index_copy(1, places, seen)
+    attention = seen.new_zeros(len(seen), count).index_copy(1, indices, seen)
     return BagOutput(logits=found.logits, attention=attention, losses=losses, features=found.features)
 
 
-def _falling(progress: float) -> float:
-    """From 1 to 0 by a cosine."""
+def _cosine(progress: float) -> float:
+    """A cosine schedule from 1 to 0."""
     return (1 + math.cos(math.pi * progress)) / 2
 
 

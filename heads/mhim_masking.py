@@ -1,4 +1,4 @@
-"""Which instances a teacher hides from its student: what it likes most, what it likes least, and some at random.
+"""The masks of MHIM: instances with high scores, with low scores, and random ones.
 
 Paper: Tang et al. 2023, "Multiple Instance Learning Framework with Masked Hard Instance Mining for Whole Slide Image
 Classification", ICCV 2023, arXiv:2307.15254; code DearCaat/MHIM-MIL branch v1 and @9d0c91a modules/mhim_modules.
@@ -17,7 +17,7 @@ __all__ = ["Masks", "permutation"]
 
 
 def permutation(count: int, device: torch.device) -> Int[Tensor, "count"]:
-    """A random order.
+    """A random permutation of `count` indices.
 
     Example:
         >>> permutation(3, torch.device("cpu")).sort().values
@@ -28,16 +28,16 @@ def permutation(count: int, device: torch.device) -> Int[Tensor, "count"]:
 
 @dataclass(frozen=True, kw_only=True)
 class Masks:
-    """Shares of a bag that are hidden; what several rules choose is hidden once.
+    """Shares of a bag that are masked by each rule; an instance may be chosen by several.
 
     Attributes:
-        random: of all instances.
-        low: those with the lowest scores.
-        high: a random `high_share` of the highest, so many that this is what they come to.
-        high_share: see `high`; above 0.
+        random: share of all instances, masked at random, 0 to 1.
+        low: share with the lowest scores, 0 to 1.
+        high: share with high scores, 0 to 1: a random `high_share` of the high / high_share highest.
+        high_share: see `high`; above 0, up to 1.
 
     Raises:
-        ValueError: a share is not from 0 to 1.
+        ValueError: a share is outside 0 to 1.
 
     Example:
         >>> Masks(low=0.5).kept(torch.tensor([[0.4, 0.1, 0.3, 0.2]]))
@@ -53,37 +53,37 @@ class Masks:
         shares = (self.random, self.low, self.high)
         if not all(0 <= share <= 1 for share in shares) or not 0 < self.high_share <= 1:
             raise ValueError(
-                f"the shares to hide are {self.random} at random, {self.low} low and {self.high} high, of which "
-                f"{self.high_share}; give numbers from 0 to 1, the last above 0"
+                f"mask shares are random {self.random}, low {self.low}, high {self.high} and high_share "
+                f"{self.high_share}; give numbers from 0 to 1, high_share above 0"
             )
 
     def kept(self, scores: Float[Tensor, "maps instances"], high: float | None = None) -> Int[Tensor, "kept"]:
-        """Places of the instances that stay, ascending; all, where the rules would hide all.
+        """Indices of the instances that are kept, ascending; all, if the rules would mask all.
 
         Args:
-            scores: of the teacher; with several maps (heads) each marks its own, and the most marked are chosen.
-            high: share of the highest, in the place of the own.
+            scores: scores of the teacher; with several maps (heads) each votes for its own choice.
+            high: overrides `self.high`.
         """
         count = scores.shape[-1]
-        hidden = torch.zeros(count, dtype=torch.bool, device=scores.device)
+        masked = torch.zeros(count, dtype=torch.bool, device=scores.device)
         if self.random:  # the authors draw from the ascending order of the scores
-            hidden[_drawn(_extreme(scores, count, largest=False), self.random)] = True
+            masked[_drawn(_extreme(scores, count, largest=False), self.random)] = True
         if self.low:
-            hidden[_extreme(scores, math.ceil(count * self.low), largest=False)] = True
+            masked[_extreme(scores, math.ceil(count * self.low), largest=False)] = True
         high = self.high if high is None else high
         if high:
             share, among = self.high_share, high / self.high_share
             if among > 1:
                 share, among = high, 1.0
             chosen = _extreme(scores, math.ceil(count * among), largest=True)
-            hidden[_drawn(chosen, share) if share < 1 else chosen] = True
-        kept = (~hidden).nonzero()[:, 0]
+            masked[_drawn(chosen, share) if share < 1 else chosen] = True
+        kept = (~masked).nonzero()[:, 0]
         return kept if len(kept) else torch.arange(count, device=scores.device)
 
 
-def _drawn(places: Tensor, share: float) -> Tensor:
-    order = permutation(len(places), places.device)
-    return places[order[: math.ceil(len(places) * share)]]
+def _drawn(indices: Tensor, share: float) -> Tensor:
+    order = permutation(len(indices), indices.device)
+    return indices[order[: math.ceil(len(indices) * share)]]
 
 
 def _extreme(scores: Tensor, count: int, largest: bool) -> Tensor:

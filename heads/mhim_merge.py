@@ -1,4 +1,4 @@
-"""The global recycle network of MHIM v2: instances that are drawn out are merged into a few tokens.
+"""The global recycle network of MHIM v2: cross-attention that merges sampled instances into a few tokens.
 
 Paper: Tang et al. 2025, "Multiple Instance Learning Framework with Masked Hard Instance Mining for Gigapixel
 Histopathology Image Analysis", IJCV, arXiv:2509.11526; code DearCaat/MHIM-MIL@9d0c91a modules/mhim_modules/merge.py.
@@ -17,7 +17,7 @@ __all__ = ["Merge", "noise"]
 
 
 def noise(count: int, device: torch.device) -> Float[Tensor, "count"]:
-    """Numbers in whose order instances stay or are merged.
+    """Random numbers whose order decides which instances are kept and which are merged.
 
     Example:
         >>> noise(3, torch.device("cpu")).shape
@@ -27,15 +27,15 @@ def noise(count: int, device: torch.device) -> Float[Tensor, "count"]:
 
 
 class Merge(nn.Module):
-    """Cross-attention of a few global queries, which follow what they find, over the instances drawn out.
+    """Cross-attention from global queries, which are moving averages of its outputs, to the sampled instances.
 
     Args:
-        width: of an instance.
-        tokens: global queries.
-        keep: share of the instances that stay as they are in training, 0 to 1, at least one; the others are merged.
-        momentum: how much of themselves the queries keep at each step.
-        heads: of the attention, each 64 wide.
-        drop_rate: dropout of the attention and of the output in training.
+        width: width of an instance.
+        tokens: number of global queries.
+        keep: share of the instances that are not merged in training, 0 to 1, at least one instance.
+        momentum: momentum of the queries, 0 to 1.
+        heads: heads of the attention, each of 64 channels.
+        drop_rate: dropout of the attention and of the output in training, 0 to below 1.
 
     Example:
         >>> Merge(8, tokens=2).eval()(torch.rand(5, 8))[0].shape
@@ -57,29 +57,29 @@ class Merge(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.attn = _CrossAttention(width, heads, drop_rate)
         self.global_q = nn.Parameter(torch.empty(1, tokens, width), requires_grad=False)
-        bound = math.sqrt(6 / (3 * 16 * 16 + width))  # as the prompts of visual prompt tuning
+        bound = math.sqrt(6 / (3 * 16 * 16 + width))  # as the prompts in visual prompt tuning
         nn.init.uniform_(self.global_q, -bound, bound)
         self.found: Tensor | None = None
 
     def forward(
         self, instances: Float[Tensor, "instances width"]
-    ) -> tuple[Float[Tensor, "tokens width"], Int[Tensor, "stay"]]:
-        """What stays, then the tokens; and the places of what stays, without order in training, else all."""
-        stay = torch.arange(len(instances), device=instances.device)
+    ) -> tuple[Float[Tensor, "tokens width"], Int[Tensor, "kept"]]:
+        """Kept instances followed by the tokens, and the indices of the kept; outside training all are kept."""
+        kept = torch.arange(len(instances), device=instances.device)
         merged = instances
         if self.training:
             order = noise(len(instances), instances.device).argsort()
-            stay, drawn = order.tensor_split([max(1, int(len(order) * self.keep))])
+            kept, drawn = order.tensor_split([max(1, int(len(order) * self.keep))])
             merged = instances[drawn]
         if not len(merged):
-            return instances[stay], stay
+            return instances[kept], kept
         found = self.attn(self.norm(merged), self.norm(self.global_q[0]))
         if self.training:
             self.found = found.detach()
-        return torch.cat([instances[stay], found]), stay
+        return torch.cat([instances[kept], found]), kept
 
     def after_step(self) -> None:
-        """Let the queries follow what they found last in training."""
+        """Update the queries with their last outputs in training."""
         if self.found is not None:
             self.global_q.data.mul_(self.momentum).add_(self.found, alpha=1 - self.momentum)
             self.found = None

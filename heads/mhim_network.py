@@ -1,4 +1,4 @@
-"""The network that MHIM's teacher and student both are: a projection, one of three encoders, a classifier.
+"""The network of MHIM's teacher and student: a projection, one of three encoders, and a classifier.
 
 Sources: DearCaat/MHIM-MIL branch v1 modules/mhim.py, datten.py, satten.py, and @9d0c91a modules/mhim.py and
 modules/mhim_modules; papers in `regard.heads.mhim`.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .dsmil import DualStream
 from .layers import init_xavier, weighted_mean
 from .mhim_merge import Merge
-from .transmil import PPEG, NystromLayer, read_weights
+from .transmil import PPEG, NystromLayer, instance_attention
 
 __all__ = ["Baseline", "Encoded", "Network"]
 
@@ -27,12 +27,12 @@ _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
 
 class Encoded(NamedTuple):
-    """What an encoder makes of a bag.
+    """The output of an encoder.
 
     Attributes:
         features: one vector, or one for each class.
-        attention: over the instances, summing to one.
-        logits: where the encoder classifies by itself.
+        attention: weights over the instances, summing to one.
+        logits: logits, for an encoder with its own classifier.
     """
 
     features: Float[Tensor, "*classes width"]
@@ -41,17 +41,17 @@ class Encoded(NamedTuple):
 
 
 class Network(nn.Module):
-    """Projection, dropout, merging if asked for, encoder, classifier.
+    """Projection, dropout, optional merging, encoder, classifier.
 
     Args:
         dim_in: width of the features.
         num_classes: classes of the bag.
-        width: of the projected instances.
+        width: width of the projected instances.
         baseline: the encoder: attention pooling, TransMIL's transformer, or DSMIL.
-        activation: of the projection.
-        attention_activation: of attention pooling.
+        activation: activation of the projection: relu, gelu or tanh.
+        attention_activation: activation of attention pooling, likewise.
         drop_rate: dropout of the projected instances in training, 0 to below 1.
-        merge: what merges instances, or None.
+        merge: the module that merges instances, or None.
 
     Raises:
         ValueError: an unknown encoder or activation.
@@ -94,28 +94,27 @@ class Network(nn.Module):
         self.predictor = nn.Linear(width, num_classes)
         init_xavier(self)
         if baseline == "dsmil":
-            self.predictor.requires_grad_(False)  # the published files have it, and nothing uses it
+            self.predictor.requires_grad_(False)  # unused, but in the published files
 
     def project(self, bag: Float[Tensor, "instances dim"]) -> Float[Tensor, "instances width"]:
         """The projected instances."""
         return self.dp(self.feature(bag.to(self.predictor.weight.dtype)))
 
     def classify(self, instances: Float[Tensor, "instances width"]) -> Encoded:
-        """Encode projected instances, with logits."""
+        """Encode projected instances and classify them."""
         found = self.online_encoder(instances)
         return found if found.logits is not None else found._replace(logits=self.predictor(found.features))
 
     def scores(
         self, instances: Float[Tensor, "instances width"], found: Encoded, by_class: bool
     ) -> Float[Tensor, "maps instances"]:
-        """What masks choose by.
+        """The scores of the instances that masks use.
 
         Args:
-            instances: projected.
-            found: what the encoder made of them.
-            by_class: version 2: how sure the classifier is of what an instance adds to the bag, max over the classes
-                of softmax of w_c . (a_i h_i); its bias cancels. Version 1: the attention. DSMIL's are the highest
-                instance logit in both.
+            instances: projected instances.
+            found: the encoder's output for them.
+            by_class: whether scores are class activations, max over c of softmax over c of C_c . (a_i h_i) (version 2),
+                or the attention (version 1). For DSMIL they are the highest instance logit in both versions.
         """
         encoder = self.online_encoder
         if isinstance(encoder, _DualStream):
@@ -148,7 +147,7 @@ class _Attention(nn.Module):
 
 
 class _SelfAttention(nn.Module):
-    """TransMIL's transformer, in which only the convolution squares the instances."""
+    """TransMIL's transformer; the instances are padded to a square only for the convolution."""
 
     def __init__(self, width: int, heads: int = 8) -> None:
         super().__init__()
@@ -160,14 +159,14 @@ class _SelfAttention(nn.Module):
 
     def forward(self, instances: Tensor) -> Encoded:
         token, rest = self.layer1(self._with_class(instances)).split([1, len(instances)])
-        token, weights = self.layer2.first(torch.cat([token, self._place(rest)]))
-        return Encoded(self.norm(token), read_weights(weights[:, 1:], len(instances)))
+        token, weights = self.layer2.first(torch.cat([token, self._convolve(rest)]))
+        return Encoded(self.norm(token), instance_attention(weights[:, 1:], len(instances)))
 
     def read(self, instances: Tensor, *, of_zeros: bool) -> tuple[Tensor, Tensor, nn.Sequential]:
         """Attention of the first layer, its values (instances, heads, channels), and its last projection.
 
-        The code of version 1 takes the first row after zeros were put before the sequence, which is the class token's
-        only if none were; version 2 takes the class token's.
+        The code of version 1 takes the first row of the zero-padded sequence, which is that of the class token only if
+        there is no padding; version 2 takes that of the class token.
         """
         layer = self.layer1
         tokens = layer.norm(self._with_class(instances))
@@ -180,7 +179,7 @@ class _SelfAttention(nn.Module):
     def _with_class(self, instances: Tensor) -> Tensor:
         return torch.cat([self.cls_token[0].to(instances.dtype), instances])
 
-    def _place(self, instances: Tensor) -> Tensor:
+    def _convolve(self, instances: Tensor) -> Tensor:
         count, side = len(instances), math.isqrt(len(instances) - 1) + 1
         grid = torch.cat([instances, instances[: side**2 - count]])
         if side < 7:
@@ -189,7 +188,7 @@ class _SelfAttention(nn.Module):
 
 
 class _DualStream(nn.Module):
-    """DSMIL, with the mean of both streams' logits."""
+    """DSMIL with the mean of the logits of both streams."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()

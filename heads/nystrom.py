@@ -1,14 +1,15 @@
-"""Nystrom attention, as TransMIL uses it, with less work for the same numbers.
+"""Nystrom attention as in TransMIL, computed with fewer operations.
 
 Paper: Xiong et al. 2021, "Nystromformer: A Nystrom-based Algorithm for Approximating Self-Attention",
 arXiv:2102.03902; lucidrains/nystrom-attention 0.0.14 is what TransMIL imports.
 
-    softmax(Q K~^T) pinv(softmax(Q~ K~^T)) softmax(Q~ K^T) V,   ~ the means of groups of neighbouring tokens
+    softmax(Q M_K^T) pinv(softmax(M_Q M_K^T)) softmax(M_Q K^T) V
 
-What is done otherwise, to the same numbers up to rounding: products are taken from the right, so that the first and
-the last softmax are ordinary attention (with the rest as values) and never stored; the means are of the tokens, before
-their linear projection; the iteration for the inverse is three fused products; where one row alone is wanted (the class
-token of a last layer), products are taken from the left, without queries or values of all tokens.
+for queries Q, keys K, values V and landmarks M_Q, M_K, the means of groups of consecutive queries and keys. The result
+is that of the reference up to rounding, with these differences: products are evaluated from the right, so that the
+first and the last softmax are ordinary attention (with the rest as values) and are never stored; means are taken of the
+tokens, before their linear projection; each iteration of the inverse is three fused products; if only one row is needed
+(the class token of a last layer), products are evaluated from the left, without queries or values of all tokens.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ def iterated_inverse(
     right: Float[Tensor, "heads landmarks columns"],
     iterations: int,
 ) -> Float[Tensor, "heads landmarks columns"]:
-    """The Moore-Penrose inverse by iteration, times something; equation 11 of the paper.
+    """An iterative Moore-Penrose inverse of `matrix`, multiplied with `right`; equation 11 of the paper.
 
-    The start is A^T over the product of the largest column and row sums of all heads, as in the authors' code; theirs
-    takes them over the batch too, so that a bag's result depended on the others. The last iteration is applied to what
-    the inverse is multiplied with.
+        Z <- Z (13 I - A Z (15 I - A Z (7 I - A Z))) / 4
+
+    It starts with A^T divided by the product of the largest column and row sums over all heads, as in the authors'
+    code; theirs takes the maxima over the batch too, so that the result for a bag depends on the others. The last
+    iteration is applied to `right`.
 
     Example:
         >>> iterated_inverse(2 * torch.eye(2)[None], torch.ones(1, 2, 1), 6)
@@ -56,15 +59,15 @@ def iterated_inverse(
 
 
 class NystromAttention(nn.Module):
-    """Self-attention of one sequence by way of landmarks; zeros are put before it up to a multiple of their number.
+    """Self-attention of one sequence through landmarks; zeros are prepended up to a multiple of their number.
 
     Args:
         dim: width of a token.
-        heads: how many.
+        heads: number of heads.
         dim_head: width of a head.
-        landmarks: means that stand for the sequence.
-        iterations: for the inverse.
-        kernel: length of the convolution of the values that is added, odd.
+        landmarks: number of landmarks.
+        iterations: iterations of the inverse.
+        kernel: length of the depthwise convolution of the values that is added, odd.
         drop_rate: dropout of the output in training, 0 to below 1.
 
     Example:
@@ -102,14 +105,14 @@ class NystromAttention(nn.Module):
         return self.to_out((found.transpose(0, 1) + near).flatten(1))
 
     def first(self, x: Float[Tensor, "tokens dim"]) -> tuple[Float[Tensor, "dim"], Float[Tensor, "heads tokens"]]:
-        """What `forward` gives for the first token, and the weights under which it reads the sequence.
+        """The output of `forward` for the first token, and its attention weights.
 
-        The weights come through an approximate inverse: they can be negative, and sum to about one.
+        Because of the approximate inverse the weights can be negative, and their sum is only about one.
         """
         padded, marks = self._prepare(x)
         before = len(padded) - len(x)
         weights = self._row(padded, marks, before)
-        taps = self.res_conv.weight[:, 0, self.res_conv.kernel_size[0] // 2 :, 0]  # zeros stand before the first
+        taps = self.res_conv.weight[:, 0, self.res_conv.kernel_size[0] // 2 :, 0]  # the first token follows zeros
         taps = taps[:, : len(x)]
         near = F.pad(taps, (before, len(x) - taps.shape[1]))
         seen = (weights + near) @ padded  # heads dim
@@ -117,24 +120,24 @@ class NystromAttention(nn.Module):
         return self.to_out(torch.einsum("hd,hcd->hc", seen, values).flatten()), weights[:, before:]
 
     def row_weights(self, x: Float[Tensor, "tokens dim"], *, of_zeros: bool = False) -> Float[Tensor, "heads tokens"]:
-        """Weights of all tokens for the first, or, if asked for, for the first of the zeros that were put before it.
+        """The attention weights of the first token, or, with `of_zeros`, of the first of the prepended zeros.
 
-        Where there are no zeros both are the same.
+        Without prepended zeros both are the same.
         """
         padded, marks = self._prepare(x)
         before = len(padded) - len(x)
         return self._row(padded, marks, 0 if of_zeros else before)[:, before:]
 
     def values(self, x: Float[Tensor, "tokens dim"]) -> Float[Tensor, "tokens heads channels"]:
-        """What each token gives to be read."""
+        """The values of each token."""
         return F.linear(x, self.to_qkv.weight.chunk(3)[2]).unflatten(-1, (self.heads, -1))
 
     def _heads(self, x: Tensor, weight: Tensor) -> Tensor:
-        """A projection, as a view (heads, tokens, channels)."""
+        """A linear projection as a view (heads, tokens, channels)."""
         return F.linear(x, weight).unflatten(-1, (self.heads, -1)).transpose(0, 1)
 
     def _prepare(self, x: Tensor) -> tuple[Tensor, _Marks]:
-        """The sequence after its zeros, and its landmarks."""
+        """The sequence with prepended zeros, and its landmarks."""
         padded = F.pad(x, (0, 0, -len(x) % self.landmarks, 0))
         means = padded.unflatten(0, (self.landmarks, -1)).mean(dim=1)
         queries, keys, _ = self.to_qkv.weight.chunk(3)
@@ -143,7 +146,7 @@ class NystromAttention(nn.Module):
         return padded, _Marks(query, key, between)
 
     def _row(self, padded: Tensor, marks: _Marks, row: int) -> Tensor:
-        """Weights of all tokens for one of them."""
+        """The attention weights of one token."""
         queries, keys, _ = self.to_qkv.weight.chunk(3)
         scale = self.dim_head**-0.5
         query = self._heads(padded[row : row + 1], queries)
@@ -162,7 +165,7 @@ class _Marks(NamedTuple):
 
 
 class _RowOfProduct(torch.autograd.Function):
-    """reach softmax(marks keys^T), one head at a time, so that one head's map is there at a time."""
+    """reach softmax(marks keys^T), computed head by head, so that only the map of one head is stored."""
 
     @staticmethod
     def forward(ctx: Any, reach: Tensor, marks: Tensor, keys: Tensor) -> Tensor:

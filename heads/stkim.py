@@ -1,4 +1,4 @@
-"""Stochastic top-k instance masking (STKIM), by which ACMIL makes attention look beyond its favourites.
+"""Stochastic top-k instance masking (STKIM) of ACMIL.
 
 Paper: Zhang et al. 2023, "Attention-Challenging Multiple Instance Learning for Whole Slide Image Classification",
 arXiv:2311.07125, section 3.3; code dazhangyu123/ACMIL@e53d19c architecture/transformer.py.
@@ -17,20 +17,20 @@ def check_stkim(top: int, hide_rate: float) -> None:
     """Check the options of a head with STKIM.
 
     Raises:
-        ValueError: `top` is negative, or `hide_rate` not from 0 to 1.
+        ValueError: `top` is negative, or `hide_rate` is outside 0 to 1.
 
     Example:
         >>> check_stkim(10, 0.6)
     """
     if top < 0 or not 0 <= hide_rate <= 1:
         raise ValueError(
-            f"top is {top} and hide_rate is {hide_rate}; give how many of the highest instances to choose from (0 for "
-            "none, 10 in the paper), and which share of them to hide, from 0 to 1 (0.6)"
+            f"top is {top} and hide_rate is {hide_rate}; give a number of highest instances (0 for none, "
+            "10 in the paper) and the share of them to hide, from 0 to 1 (0.6)"
         )
 
 
 def draw(shape: tuple[int, ...], device: torch.device) -> Float[Tensor, "..."]:
-    """The random numbers, uniform from 0 to 1, whose order says which instances are hidden.
+    """Uniform random numbers, 0 to 1, whose order decides which instances are hidden.
 
     Example:
         >>> draw((2, 3), torch.device("cpu")).shape
@@ -42,14 +42,13 @@ def draw(shape: tuple[int, ...], device: torch.device) -> Float[Tensor, "..."]:
 def top_instances_to_hide(
     scores: Float[Tensor, "bags maps instances"], top: int, hide_rate: float
 ) -> Bool[Tensor, "bags maps instances"]:
-    """For each map, a random share of its highest instances.
+    """A mask of instances to hide: for each map, a random share of its highest instances.
 
-    Of a bag with n instances k = min(top, n) are the highest, of which int(k * hide_rate) are hidden. Every map draws
-    for itself.
+    Of the k = min(top, n) highest of n instances int(k * hide_rate) are hidden, independently for each map.
 
     Args:
-        scores: -inf where there is no instance.
-        top: how many of the highest are chosen from.
+        scores: scores of the instances, -inf for padding.
+        top: number of highest instances among which some are hidden.
         hide_rate: share of them that is hidden, 0 to 1.
 
     Example:
@@ -57,9 +56,9 @@ def top_instances_to_hide(
         tensor([[[ True, False,  True, False]]])
     """
     top = min(top, scores.shape[-1])
-    values, places = scores.topk(top, dim=-1)
-    there = values != -torch.inf
-    drawn = draw((*values.shape,), scores.device).masked_fill(~there, torch.inf)
-    counts = (there.sum(dim=-1, keepdim=True).double() * hide_rate).long()
+    values, indices = scores.topk(top, dim=-1)
+    present = values != -torch.inf
+    drawn = draw((*values.shape,), scores.device).masked_fill(~present, torch.inf)
+    counts = (present.sum(dim=-1, keepdim=True).double() * hide_rate).long()
     chosen = drawn.argsort(dim=-1).argsort(dim=-1) < counts
-    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, places, chosen)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, indices, chosen)

@@ -1,4 +1,4 @@
-"""The table of heads: their names, their classes, and how one is built from options."""
+"""The table of heads by name, and how a head is built from its options."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def head_class(name: str) -> type[Any]:
     """The class of a head by its name.
 
     Args:
-        name: a key of `HEADS`, or `package.module:Class` for a head of your own.
+        name: a key of `HEADS`, or `package.module:Class` for a custom head.
 
     Raises:
-        ValueError: no head has that name; the nearest one is suggested.
+        ValueError: there is no such head; the nearest name is suggested.
 
     Example:
         >>> head_class("acmil").__name__
@@ -54,8 +54,8 @@ def build_head(name: str, dim_in: int, num_classes: int = 2, **own: Any) -> nn.M
     Args:
         name: as in `head_class`.
         dim_in: width of an instance's features, at least 1.
-        num_classes: how many classes there are, at least 1.
-        own: the head's own keyword arguments; those that are left out have its defaults.
+        num_classes: number of classes, at least 1.
+        own: keyword arguments of the head.
 
     Raises:
         ValueError: an unknown name, an option that the head does not have, or a width below 1.

@@ -1,4 +1,4 @@
-"""A trained head as a folder: its weights, how its features are standardised, and what its outputs mean."""
+"""A trained head as a folder: weights, standardisation of the features, and names of the outputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..whole_files import whole_folder
-from .checkpoints import read_weights
+from .checkpoints import read_head_weights
 from .contract import BagOutput, Criterion
 from .table import HEADS, build_head
 
@@ -22,26 +22,25 @@ __all__ = ["Task", "TrainedHead", "load_trained_head", "save_trained_head"]
 
 Task = Literal["classification", "survival"]
 
-#: Values of a bag that are standardised at once, 64 MB in float32.
+#: Values of a bag that are standardised at a time, 64 MB in float32.
 _BLOCK = 1 << 24
 
 
 class TrainedHead(nn.Module):
-    """A head of the table with what belongs to its use: standardised features, and names of its outputs.
+    """A head of the table with standardised features and names of its outputs.
 
     Args:
-        name: of the head, as in `build_head`.
+        name: name of the head, as in `build_head`.
         dim_in: width of the features.
-        classes: names of the outputs; for survival of the intervals of time.
-        options: the head's own, as in `build_head`.
+        classes: names of the outputs; for survival those of the time intervals.
+        options: keyword arguments of the head, as in `build_head`.
         task: classification, or survival, whose logits are those of the hazards of the intervals.
-        cuts: of survival: where one interval ends and the next begins, in the unit of the table's times.
-        encoder: what made the features, if known.
-        standardised: whether features have their mean taken away and are divided by their deviation; both are buffers,
-            0 and 1 until they are set.
+        cuts: for survival, boundaries between the intervals, in the unit of the table's times.
+        encoder: name of the encoder of the features, if known.
+        standardised: whether features are standardised, (x - mean) / std. Both are buffers, 0 and 1 until they are set.
 
     Raises:
-        ValueError: as `build_head`; or survival whose cuts do not fit its intervals.
+        ValueError: as for `build_head`; or the number of cuts does not fit that of the intervals.
 
     Example:
         >>> head = TrainedHead("abmil", 384, ["normal", "tumour"], {"width": 64})
@@ -63,7 +62,7 @@ class TrainedHead(nn.Module):
     ) -> None:
         super().__init__()
         if task == "survival" and len(cuts) != len(classes) - 1:
-            raise ValueError(f"{len(classes)} intervals of time have {len(classes) - 1} cuts, but {len(cuts)} came")
+            raise ValueError(f"{len(classes)} time intervals have {len(classes) - 1} cuts; {len(cuts)} are given")
         self.name, self.options, self.classes = name, dict(options or {}), list(classes)
         self.task, self.cuts, self.encoder, self.standardised = task, list(cuts), encoder, standardised
         self.dim_in, self.num_classes = dim_in, len(self.classes)
@@ -81,13 +80,13 @@ class TrainedHead(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """What the head says of standardised features; see `regard.heads.contract`."""
-        if self.standardised and bag.shape[-1] == self.dim_in:  # another width is for the head to refuse
+        """The head's output for the standardised features; see `regard.heads.contract`."""
+        if self.standardised and bag.shape[-1] == self.dim_in:  # the head refuses another width
             bag = self.standardise(bag)
         return self.head(bag, valid, labels=labels, criterion=criterion)
 
     def standardise(self, bag: Float[Tensor, "*batch instances dim"]) -> Float[Tensor, "*batch instances dim"]:
-        """The features less their mean, over their deviation; in the bag's own type, computed in float32."""
+        """(bag - mean) / std, computed in float32, in the type of the bag."""
         mean, std = self.mean.float(), self.std.float()
         if bag.numel() <= _BLOCK:
             return ((bag.float() - mean) / std).to(bag.dtype)
@@ -98,20 +97,20 @@ class TrainedHead(nn.Module):
         return done
 
     def probabilities(self, logits: Float[Tensor, "*batch classes"]) -> Float[Tensor, "*batch classes"]:
-        """Probability of each class; for survival, of being past each interval."""
+        """Probability of each class; for survival, of surviving each interval."""
         if self.task == "survival":
             return F.logsigmoid(-logits.float()).cumsum(dim=-1).exp()
         return logits.float().softmax(dim=-1)
 
 
 def save_trained_head(head: TrainedHead, folder: str | Path, **named: Any) -> None:
-    """Write a folder, whole or not at all: model.safetensors, features.safetensors and config.json.
+    """Write model.safetensors, features.safetensors and config.json to a folder, atomically.
 
     `load_head` reads model.safetensors too, if the head was not trained on standardised features.
 
     Args:
-        head: what is saved.
-        folder: where to; what is there is replaced.
+        head: the head to save.
+        folder: the folder; an existing one is replaced.
         named: further entries of config.json.
 
     Example:
@@ -139,15 +138,15 @@ def save_trained_head(head: TrainedHead, folder: str | Path, **named: Any) -> No
 
 
 def load_trained_head(folder: str | Path, *, trust: bool = False) -> TrainedHead:
-    """A head that `save_trained_head` wrote, in evaluation mode.
+    """Load a head that `save_trained_head` wrote, in evaluation mode.
 
     Args:
-        folder: with config.json and the weights.
-        trust: import a head from the package that config.json names, which runs its code.
+        folder: the folder with config.json and the weights.
+        trust: whether a head of another package that config.json names may be imported, which runs its code.
 
     Raises:
-        FileNotFoundError: a file is not there.
-        ValueError: it is no such folder, is damaged, or names a head of another package.
+        FileNotFoundError: a file is missing.
+        ValueError: the folder is damaged or not that of a trained head, or it names a head of another package.
 
     Example:
         >>> save_trained_head(TrainedHead("abmil", 64, ["a", "b"], {"width": 8}, encoder="uni"), "trained")
@@ -159,7 +158,7 @@ def load_trained_head(folder: str | Path, *, trust: bool = False) -> TrainedHead
     file = source / "config.json"
     if not file.is_file():
         raise FileNotFoundError(
-            f"{source} is no trained head: it has no config.json; `regard train` writes such folders"
+            f"{source} is not a trained head: it has no config.json; `regard train mil` writes such folders"
         )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -169,14 +168,14 @@ def load_trained_head(folder: str | Path, *, trust: bool = False) -> TrainedHead
         raise ValueError(f"{file} does not describe a trained head: {error}") from error
     if name not in HEADS and not trust:
         raise ValueError(
-            f"{file} wants the head {name!r}, which is none of ours ({', '.join(HEADS)}); importing it runs its code. "
+            f"{file} names the head {name!r}, which is not one of {', '.join(HEADS)}; importing it runs its code. "
             "If you trust it, give trust=True"
         )
     try:
         head = TrainedHead(name, dim_in, **named)
-        head.head.load_state_dict(read_weights(source / "model.safetensors"))
+        head.head.load_state_dict(read_head_weights(source / "model.safetensors"))
         if head.standardised:
-            features = read_weights(source / "features.safetensors")
+            features = read_head_weights(source / "features.safetensors")
             head.mean.copy_(features["mean"])
             head.std.copy_(features["std"])
     except (RuntimeError, KeyError, TypeError) as error:

@@ -201,7 +201,7 @@ class BagTrainer(LightningModule):
     def test_step(self, batch: BagBatch, batch_idx: int) -> None:
         """Measure a batch, and keep what the head says of each bag."""
         output = self._measure(batch)
-        heat = None if output.attention is None else output.heat().cpu()
+        heat = None if output.attention is None else output.mean_attention().cpu()
         for row, place in enumerate(batch.places.tolist()):
             statistics: dict[str, float] = {}
             if heat is not None:

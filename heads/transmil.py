@@ -1,4 +1,4 @@
-"""TransMIL: the instances of a bag attend to each other, on a square that gives them a place.
+"""TransMIL: Nystrom self-attention between the instances of a bag, with convolutional position encoding.
 
 Paper: Shao et al. 2021, "TransMIL: Transformer based Correlated Multiple Instance Learning for Whole Slide Image
 Classification", arXiv:2106.00908; code szc19990412/TransMIL@9d6aee5 models/TransMIL.py.
@@ -14,32 +14,36 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor, nn
 
-from .contract import BagOutput, Criterion, as_batch, bag_by_bag, finish
+from .contract import BagOutput, Criterion, as_batch, bag_by_bag, unbatch
 from .depthwise import grid_convolution
 from .nystrom import NystromAttention
 
-__all__ = ["PPEG", "NystromLayer", "TransMIL", "read_weights"]
+__all__ = ["PPEG", "NystromLayer", "TransMIL", "instance_attention"]
 
 
 class TransMIL(nn.Module):
-    """Two layers of Nystrom attention with a convolution over the squared bag between them; the class token answers.
+    """Two layers of Nystrom attention with convolutions over the bag, laid out as a square, between them.
 
-    The order of the instances matters: the square is filled row by row, so tiles should come in the order of a scan.
-    Differs from the authors' code: a bag's result does not depend on the others of its batch; of the last layer, whose
-    class token alone is used, only that is computed; the rest is in `regard.heads.nystrom` and
-    `regard.heads.depthwise`.
-    `attention` is how the class token of the last layer reads the instances, clipped at zero and normalised, since the
-    approximation makes negative weights; instances that fill up the square count for where they came from.
+        T = [class token; ReLU(W bag_i + b); the first instances again, up to a square number]
+        T = T + attend_1(LayerNorm(T));  T = PPEG(T);  T = T + attend_2(LayerNorm(T))
+        logits = C LayerNorm(T_class) + f
+
+    The order of the instances matters: the square is filled row by row, so patches should be in scan order. Differs
+    from the authors' code: the result for a bag does not depend on the others of its batch; of the last layer only the
+    class token is computed; for the rest see `regard.heads.nystrom` and `regard.heads.depthwise`. `attention` is the
+    row of the class token in the last layer, clipped at zero, since the approximation can be negative, and normalised;
+    the weight of a repeated instance is added to that of the original. `regard.heads.plain.transmil` is the plain
+    formulation.
 
     Args:
         dim_in: width of the features.
-        num_classes: classes of the bag.
-        width: of the tokens, a multiple of `heads`; half of it are landmarks.
-        heads: of the attention.
-        drop_rate: dropout after either attention in training, 0 to below 1.
+        num_classes: number of classes.
+        width: width of the tokens, a multiple of `heads`; there are half as many landmarks.
+        heads: heads of each attention.
+        drop_rate: dropout after each attention in training, 0 to below 1.
 
     Raises:
-        ValueError: the heads do not share the width; in `forward`, as the contract says.
+        ValueError: the width is not a multiple of `heads`; in `forward`, see `regard.heads.contract`.
 
     Example:
         >>> output = TransMIL(384, 2, width=64)(torch.rand(50, 384))
@@ -54,7 +58,7 @@ class TransMIL(nn.Module):
     ) -> None:
         super().__init__()
         if heads < 1 or width % heads or width < 2:
-            raise ValueError(f"{heads} heads cannot share a width of {width}; give a width that {heads} divides")
+            raise ValueError(f"a width of {width} is not a multiple of {heads} heads; give a width that is")
         self.dim_in, self.num_classes = dim_in, num_classes
         self.pos_layer = PPEG(width)
         self._fc1 = nn.Sequential(nn.Linear(dim_in, width), nn.ReLU(inplace=True))
@@ -72,12 +76,12 @@ class TransMIL(nn.Module):
         labels: Shaped[Tensor, "..."] | None = None,
         criterion: Criterion = F.cross_entropy,
     ) -> BagOutput:
-        """Score the classes; there are no further losses, so that labels are not looked at."""
-        asked = bag
+        """Score the classes. There are no further losses, so `labels` are ignored."""
+        given = bag
         bag, valid = as_batch(bag, valid, self.dim_in)
-        return finish(bag_by_bag(self._one, bag, valid), asked)
+        return unbatch(bag_by_bag(self._one, bag, valid), given)
 
-    def _one(self, bag: Float[Tensor, "instances dim"], place: int) -> BagOutput:
+    def _one(self, bag: Float[Tensor, "instances dim"], index: int) -> BagOutput:
         tokens = self._fc1(bag.to(self.cls_token.dtype))
         count, side = len(bag), math.isqrt(len(bag) - 1) + 1
         repeated = [tokens[: side**2 - count]] if side**2 > count else []
@@ -86,11 +90,13 @@ class TransMIL(nn.Module):
         tokens = torch.cat([token, self.pos_layer(tokens.unflatten(0, (side, side))).flatten(0, 1)])
         token, weights = self.layer2.first(tokens)
         features = self.norm(token)
-        return BagOutput(logits=self._fc2(features), attention=read_weights(weights[:, 1:], count), features=features)
+        return BagOutput(
+            logits=self._fc2(features), attention=instance_attention(weights[:, 1:], count), features=features
+        )
 
 
 class NystromLayer(nn.Module):
-    """Layer norm, Nystrom attention, and the residual.
+    """Nystrom attention with a pre-norm and a residual connection.
 
     Example:
         >>> NystromLayer(64)(torch.rand(10, 64)).shape
@@ -109,17 +115,19 @@ class NystromLayer(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "tokens width"]) -> Float[Tensor, "tokens width"]:
-        """All tokens."""
+        """Mix all tokens."""
         return x + self.attn(self.norm(x))
 
     def first(self, x: Float[Tensor, "tokens width"]) -> tuple[Float[Tensor, "width"], Float[Tensor, "heads tokens"]]:
-        """The first token, and how it reads the others; see `NystromAttention.first`."""
+        """The output for the first token, and its attention weights; see `NystromAttention.first`."""
         found, weights = self.attn.first(self.norm(x))
         return x[0] + found, weights
 
 
 class PPEG(nn.Module):
-    """Convolutions of three sizes that tell a token its place; with the residual they are one of the largest size.
+    """Position encoding by depthwise convolutions of sides 7, 5 and 3: x + proj(x) + proj1(x) + proj2(x).
+
+    The kernels and the identity are summed to one kernel of side 7.
 
     Example:
         >>> PPEG(8)(torch.rand(3, 3, 8)).shape
@@ -133,7 +141,7 @@ class PPEG(nn.Module):
         self.proj2 = nn.Conv2d(width, width, 3, padding=1, groups=width)
 
     def forward(self, x: Float[Tensor, "height width channels"]) -> Float[Tensor, "height width channels"]:
-        """Add the convolutions to a grid of tokens."""
+        """Encode the positions of a grid of tokens."""
         weight = self.proj.weight + F.pad(self.proj1.weight, (1, 1, 1, 1)) + F.pad(self.proj2.weight, (2, 2, 2, 2))
         itself = torch.zeros_like(weight[0, 0])
         itself[3, 3] = 1
@@ -141,15 +149,15 @@ class PPEG(nn.Module):
         return grid_convolution(x, weight + itself, torch.stack(biases).sum(dim=0))
 
 
-def read_weights(weights: Float[Tensor, "heads tokens"], count: int) -> Float[Tensor, "heads instances"]:
-    """Attention over instances from weights of tokens, of which those beyond `count` repeat the first.
+def instance_attention(weights: Float[Tensor, "heads tokens"], count: int) -> Float[Tensor, "heads instances"]:
+    """Attention over instances from that over tokens, of which those after `count` repeat the first.
 
     Example:
-        >>> read_weights(torch.tensor([[0.2, 0.5, -0.1, 0.3]]), 3)
+        >>> instance_attention(torch.tensor([[0.2, 0.5, -0.1, 0.3]]), 3)
         tensor([[0.5000, 0.5000, 0.0000]])
     """
-    there = weights.float().clamp(min=0)
-    repeated = F.pad(there[:, count:], (0, 2 * count - there.shape[1]))
-    there = there[:, :count] + repeated
-    total = there.sum(dim=-1, keepdim=True)
-    return torch.where(total > 0, there / total.clamp(min=torch.finfo(there.dtype).tiny), 1 / count)
+    attention = weights.float().clamp(min=0)
+    repeated = F.pad(attention[:, count:], (0, 2 * count - attention.shape[1]))
+    attention = attention[:, :count] + repeated
+    total = attention.sum(dim=-1, keepdim=True)
+    return torch.where(total > 0, attention / total.clamp(min=torch.finfo(attention.dtype).tiny), 1 / count)

@@ -145,11 +145,6 @@ def test_rooms_do_not_import_each_other_and_nothing_imports_tools() -> None:
     assert not wrong
 
 
-def test_a_checkout_does_not_hide_the_library_called_datasets() -> None:
-    check = "import regard, importlib.util as u; s = u.find_spec('datasets'); print(s.origin if s else None)"
-    assert python("-c", check, cwd=ROOT).strip() != str(ROOT / "datasets" / "__init__.py")
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_run(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)

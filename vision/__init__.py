@@ -5,11 +5,16 @@ Importing it makes our models known to timm.
 
 from __future__ import annotations
 
-from . import backbones
-from .attention import ATTENTION, AttentionBlock, attention_class, build_attention
-from .classification import ImageClassifier
-from .hosts import HOSTS
-from .swap import create_model
+if "." not in __name__:  # imported from a checkout by its bare name, which other modules have too
+    import runpy
+
+    runpy.run_path(f"{__path__[0]}/../shadowing.py")["hand_over"](__name__)
+else:
+    from . import backbones
+    from .attention import ATTENTION, AttentionBlock, attention_class, build_attention
+    from .classification import ImageClassifier
+    from .hosts import HOSTS
+    from .swap import create_model
 
 __all__ = [
     "ATTENTION",

@@ -16,8 +16,8 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import functional
 
-from ..session.call import Call
-from ..session.edit import Edit, View, head_mask, layer_indices
+from ..session.contract import Call, Edit, View
+from ..session.layer_selection import head_mask, layer_indices
 
 __all__ = ["ACT"]
 

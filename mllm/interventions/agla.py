@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..image_matching import Match, Matcher, load_matcher
-from ..session.call import Call
-from ..session.edit import Edit, Prompts
+from ..session.contract import Call, Edit, Prompts
 from ..session.streams import Stream, contrast
 
 __all__ = ["AGLA", "augmented", "kept_pixels", "smooth_map"]

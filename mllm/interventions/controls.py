@@ -1,7 +1,8 @@
-"""Controls: simple things that no idea about images is behind, to print beside every method that claims one.
+"""Controls: simple things that no idea about images is behind, to print beside every intervention that claims one.
 
-A method that lowers hallucination no further than these has shown nothing: a bias towards the end of the text makes
-captions shorter, a bias against "yes" removes a bias for it, and amplified heads change a model whichever they are.
+An intervention that lowers hallucination no further than these has shown nothing: a bias towards the end of the text
+makes captions shorter, a bias against "yes" removes a bias for it, and amplified heads change a model whichever they
+are.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..session.call import Call
-from ..session.edit import Edit, Prompts, View, layer_indices
+from ..session.contract import Call, Edit, Prompts, View
+from ..session.layer_selection import layer_indices
 
 __all__ = ["EndBias", "ImageScale", "RandomHeads", "WordBias"]
 

@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..session.call import Call
-from ..session.edit import Edit, Prompts
+from ..session.contract import Call, Edit, Prompts
 from ..session.streams import Stream
 
 __all__ = ["Debias", "calibrated"]

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..session.call import Call
-from ..session.edit import Edit, layer_indices
+from ..session.contract import Call, Edit
+from ..session.layer_selection import layer_indices
 from ..session.streams import guidance
 
 __all__ = ["PAI", "raised"]

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..session.call import Call
-from ..session.edit import Edit, View, layer_indices
+from ..session.contract import Call, Edit, View
+from ..session.layer_selection import layer_indices
 from ..session.saliency import image_saliency
 from ..session.streams import guidance
 from .pai import raised

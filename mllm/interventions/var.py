@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from ..session.call import Call
-from ..session.edit import Edit, View, layer_indices
+from ..session.contract import Call, Edit, View
+from ..session.layer_selection import layer_indices
 from ..session.sinks import sink_strength, sinks_of
 
 __all__ = ["VAR", "SinkColumns", "redistributed"]

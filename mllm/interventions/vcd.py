@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..session.call import Call
-from ..session.edit import Edit
+from ..session.contract import Call, Edit
 from ..session.streams import Stream, contrast
 
 __all__ = ["VCD", "diffused"]

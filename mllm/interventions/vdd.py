@@ -10,8 +10,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from ..session.call import Call
-from ..session.edit import Edit
+from ..session.contract import Call, Edit
 from ..session.streams import Stream, contrast
 
 __all__ = ["VDD"]

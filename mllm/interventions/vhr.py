@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..session.call import Call
-from ..session.edit import Edit, layer_indices
+from ..session.contract import Call, Edit
+from ..session.layer_selection import layer_indices
 
 __all__ = ["VHR", "HeadDivergence", "head_divergence"]
 
@@ -33,10 +33,10 @@ class VHR:
         alpha: factor of the chosen heads, above 0; the paper's 2. Well above 3 text breaks down.
         layers: decoder layers, as in `layer_indices`. The paper's: the second and the last 14 for LLaVA-1.5 and
             LLaVA-NeXT 7B, the last 18 for InstructBLIP-7B.
-        outliers: leave out heads whose divergence and whose image-free output both exceed mean + standard deviation
+        outliers: leave out heads whose divergence and whose image-free output both exceed mean + standard std
             of the layer; the paper's rule.
         squared: compare squared distances, as a third-party port does; this moves the outliers, not the median.
-        deviation: standard deviation of the outlier rule: of the heads as a whole population, or as a sample; the
+        std: standard std of the outlier rule: of the heads as a whole population, or as a sample; the
             paper does not say.
         reinforce_both: reinforce the reading without the image as well, as "previous layers are already reinforced"
             reads.
@@ -54,7 +54,7 @@ class VHR:
     layers: str | Sequence[int] = "1,-14:"
     outliers: bool = True
     squared: bool = False
-    deviation: Literal["population", "sample"] = "population"
+    std: Literal["population", "sample"] = "population"
     reinforce_both: bool = True
 
     def __post_init__(self) -> None:
@@ -67,9 +67,7 @@ class VHR:
         chosen: dict[int, list[list[int]]] = {}
 
         def scale(layer: int, heads: Tensor, without: Tensor) -> Tensor:
-            found = head_divergence(
-                heads, without, outliers=self.outliers, squared=self.squared, deviation=self.deviation
-            )
+            found = head_divergence(heads, without, outliers=self.outliers, squared=self.squared, std=self.std)
             selected = found.selected & has_image
             chosen[layer] = [row.nonzero().flatten().tolist() for row in selected]
             return torch.where(selected, self.alpha, 1.0)
@@ -88,13 +86,13 @@ class HeadDivergence(NamedTuple):
 
     Attributes:
         divergence: distance between the heads' outputs with and without the image; 0 for outliers.
-        loudness: squared norm of the output without the image.
+        squared_norm: squared norm of the output without the image.
         outlier: heads that diverge only because they are loud.
         selected: heads above the median.
     """
 
     divergence: Float[Tensor, "batch heads"]
-    loudness: Float[Tensor, "batch heads"]
+    squared_norm: Float[Tensor, "batch heads"]
     outlier: Bool[Tensor, "batch heads"]
     selected: Bool[Tensor, "batch heads"]
 
@@ -105,7 +103,7 @@ def head_divergence(
     *,
     outliers: bool = True,
     squared: bool = False,
-    deviation: Literal["population", "sample"] = "population",
+    std: Literal["population", "sample"] = "population",
 ) -> HeadDivergence:
     """Compare the heads of one layer at the last token of the prompt, with and without the image.
 
@@ -116,7 +114,7 @@ def head_divergence(
         without: the same without the image.
         outliers: apply the outlier rule.
         squared: use the squared distance.
-        deviation: of the outlier rule.
+        std: of the outlier rule.
 
     Example:
         >>> heads = torch.tensor([[[3.0, 4.0], [0.0, 1.0], [2.0, 0.0], [0.0, 0.0]]])
@@ -125,18 +123,18 @@ def head_divergence(
     """
     with_image, without = with_image.float(), without.float()
     divergence = (with_image - without).square().sum(dim=-1)
-    loudness = without.square().sum(dim=-1)
-    rounding = torch.finfo(torch.float32).eps ** 1.5 * (with_image.square().sum(dim=-1) + loudness)
+    squared_norm = without.square().sum(dim=-1)
+    rounding = torch.finfo(torch.float32).eps ** 1.5 * (with_image.square().sum(dim=-1) + squared_norm)
     divergence = divergence.masked_fill(divergence < rounding, 0)
     divergence = divergence if squared else divergence.sqrt()
-    correction = 0 if deviation == "population" else 1
-    outlier = _stands_out(divergence, correction) & _stands_out(loudness, correction)
+    correction = 0 if std == "population" else 1
+    outlier = _stands_out(divergence, correction) & _stands_out(squared_norm, correction)
     if outliers:
         divergence = divergence.masked_fill(outlier, 0)
     else:
         outlier = torch.zeros_like(outlier)
     middle = divergence.quantile(0.5, dim=-1, keepdim=True)
-    return HeadDivergence(divergence, loudness, outlier, divergence > middle)
+    return HeadDivergence(divergence, squared_norm, outlier, divergence > middle)
 
 
 def _stands_out(values: Tensor, correction: int) -> Tensor:

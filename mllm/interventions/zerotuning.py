@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..session.call import Call
-from ..session.edit import Edit, View, head_mask, layer_indices
+from ..session.contract import Call, Edit, View
+from ..session.layer_selection import head_mask, layer_indices
 
 __all__ = ["ZeroTuning"]
 

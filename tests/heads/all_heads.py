@@ -1,9 +1,11 @@
-"""Every head of the table, small, and what is true of it."""
+"""Every head of the table, small, and its properties."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -39,16 +41,26 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ins": ("ins", {"width": 16, "embedding": 8, "queue": 32}),
 }
 
-#: Heads that give what their bag is whatever its order; the others fill a square, or deal cards.
+#: Cases whose result does not depend on the order of the instances; the others fill a square or draw pseudo-bags.
 ORDERLESS = [
     case for case, (name, own) in CASES.items() if not {"transmil", "dtfd", "selfattn"} & {name, *own.values()}
 ]
 
-#: Heads that can take a bag by chunks.
+#: Cases with the option `chunk`.
 CHUNKED = [case for case, (name, _) in CASES.items() if name in ("mean", "max", "abmil", "dsmil", "ibmil", "acmil")]
 CHUNKED += ["clam_sb", "clam_sb_plain", "clam_mb"]
 
 assert {name for name, _ in CASES.values()} == set(HEADS)
+
+
+def cells(cases: Iterable[str]) -> list[Any]:
+    """Cases as parameters, of which the first of each head runs by default and its variants with `full`."""
+    first = {name: case for case, (name, _) in reversed(CASES.items())}.values()
+    return [case if case in first else pytest.param(case, marks=pytest.mark.full) for case in cases]
+
+
+#: For `pytest.mark.parametrize`: every case, and those with `chunk`.
+EVERY, EVERY_CHUNKED = cells(CASES), cells(CHUNKED)
 
 
 def small(case: str, classes: int = 3, **own: Any) -> nn.Module:
@@ -58,7 +70,7 @@ def small(case: str, classes: int = 3, **own: Any) -> nn.Module:
     head = build_head(name, DIM, classes, **(options | own))
     if name == "ibmil":
         head.confounder_feat.normal_()
-    if "mha" in name:  # their queries start at nearly nothing, where all is even
+    if "mha" in name:  # the queries start near zero, where attention is uniform
         nn.init.normal_(head.q)
     return head
 

@@ -34,7 +34,7 @@ def test_its_gradient_is_finite_where_attention_is_zero() -> None:
     assert scores.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("case", ["abmil", "abmil_mha", "clam_mb", "dsmil", "acmil", "ibmil", "dtfd", "transmil"])
+@pytest.mark.parametrize("case", ["abmil", "dsmil", "transmil"])
 def test_learning_it_down_spreads_attention(case: str) -> None:
     head, bag = small(case).eval(), bags(20)
     optimiser = torch.optim.SGD([weight for weight in head.parameters() if weight.requires_grad], lr=0.02)

@@ -23,7 +23,7 @@ def test_the_loss_is_the_bags_weighted_and_the_further_terms() -> None:
     torch.testing.assert_close(output.loss(labels, weighted), 0.7 * weighted(logits, labels) + 0.75)
 
 
-def test_a_criterion_of_ones_own_measures_the_terms_too() -> None:
+def test_a_custom_criterion_measures_the_terms_too() -> None:
     torch.manual_seed(0)
     head, bag = build_head("acmil", DIM, 4, width=16).eval(), bags(2, 9)
     survival = torch.tensor([[1, 0], [3, 1]])  # interval and event, say
@@ -57,7 +57,7 @@ def test_padding_becomes_zeros_and_a_full_mask_none() -> None:
 def test_masks_and_labels_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match=r"bags \[1\] of the batch have no valid instance"):
         as_batch(torch.ones(2, 3, 2), torch.tensor([[True] * 3, [False] * 3]), 2)
-    with pytest.raises(ValueError, match="2 bags came with labels of shape"):
+    with pytest.raises(ValueError, match="2 bags with labels of shape"):
         labels_of(torch.tensor([1, 0, 1]), torch.ones(2, 3, 2))
 
 

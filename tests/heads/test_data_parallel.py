@@ -1,4 +1,4 @@
-"""Heads under data parallelism: every weight that learns takes part in each step, and none is changed in between."""
+"""Heads under data parallelism: every trainable weight takes part in each step, and none is changed in between."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from all_heads import CASES, bags, small
+from all_heads import EVERY, bags, small
 from torch.nn.parallel import DistributedDataParallel
 
 
@@ -20,7 +20,7 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", EVERY)
 def test_steps_follow_each_other(case: str, group: None) -> None:
     head = small(case).train()
     parallel = DistributedDataParallel(head)

@@ -6,13 +6,14 @@ import copy
 
 import pytest
 import torch
-from all_heads import CASES, CHUNKED, DIM, ORDERLESS, bags, small
+from all_heads import DIM, EVERY, EVERY_CHUNKED, ORDERLESS, bags, cells, small
 from torch import nn
 
 from regard.heads import AEM
 from regard.heads.contract import BagOutput
 
-every_head = pytest.mark.parametrize("case", CASES)
+every_head = pytest.mark.parametrize("case", EVERY)
+full = pytest.mark.full
 
 
 def same(one: BagOutput, other: BagOutput, **tolerance: float) -> None:
@@ -41,16 +42,16 @@ def test_bags_do_not_see_their_mates_nor_the_padding(case: str) -> None:
     batch[1, [*range(10), *range(12, 19)]] = second
     valid[1, [*range(10), *range(12, 19)]] = True
     together = head(batch, valid)
-    for place, bag in enumerate((first, second)):
+    for index, bag in enumerate((first, second)):
         alone = head(bag)
-        torch.testing.assert_close(together.logits[place], alone.logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.logits[index], alone.logits, rtol=1e-4, atol=1e-5)
         if alone.attention is not None:
-            found = together.attention[place]
-            torch.testing.assert_close(found[:, valid[place]], alone.attention, rtol=1e-4, atol=1e-6)
-            assert (found[:, ~valid[place]] == 0).all()
+            found = together.attention[index]
+            torch.testing.assert_close(found[:, valid[index]], alone.attention, rtol=1e-4, atol=1e-6)
+            assert (found[:, ~valid[index]] == 0).all()
 
 
-@pytest.mark.parametrize("case", ORDERLESS)
+@pytest.mark.parametrize("case", cells(ORDERLESS))
 def test_the_order_of_instances_does_not_matter(case: str) -> None:
     head, bag = small(case).eval(), bags(20)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(3))
@@ -62,18 +63,18 @@ def test_the_order_of_instances_does_not_matter(case: str) -> None:
 
 @every_head
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("count", [1, 2, 7, 20])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=full), pytest.param(7, marks=full), 20])
 def test_attention_is_a_share_of_each_instance(case: str, count: int, training: bool) -> None:
     head = small(case).train(training)
     output = head(bags(2, count))
     assert output.logits.isfinite().all()
     if output.attention is None:
         with pytest.raises(ValueError, match="no attention"):
-            output.heat()
+            output.mean_attention()
         return
     assert (output.attention >= 0).all()
     torch.testing.assert_close(output.attention.sum(dim=-1), torch.ones(output.attention.shape[:2]))
-    torch.testing.assert_close(output.heat().sum(dim=-1), torch.ones(2))
+    torch.testing.assert_close(output.mean_attention().sum(dim=-1), torch.ones(2))
 
 
 @every_head
@@ -90,14 +91,14 @@ def test_gradients_reach_every_weight_that_learns(case: str) -> None:
 def test_a_loss_falls_in_a_few_steps(case: str) -> None:
     head, bag, labels = small(case).train(), bags(6, 20), torch.tensor([0, 1, 2, 0, 1, 2])
     bag = bag + labels[:, None, None]
-    optimiser = torch.optim.Adam([weight for weight in head.parameters() if weight.requires_grad], lr=1e-2)
+    optimiser = torch.optim.Adam([weight for weight in head.parameters() if weight.requires_grad], lr=2e-2)
 
     def error() -> float:
         with torch.no_grad():
             return nn.functional.cross_entropy(head.eval()(bag).logits, labels).item()
 
     before = error()
-    for _ in range(30):
+    for _ in range(15):
         optimiser.zero_grad()
         head.train()(bag, labels=labels).loss(labels).backward()
         optimiser.step()
@@ -149,24 +150,24 @@ def test_a_saved_head_is_itself_again(case: str) -> None:
     same(again.eval()(bag), head.eval()(bag))
 
 
-@every_head
+@pytest.mark.parametrize("case", ["abmil", "dtfd"])
 @pytest.mark.parametrize(
-    ("bag", "said"),
+    ("bag", "message"),
     [
         (torch.zeros(0, DIM), "an empty bag"),
         (torch.zeros(2, 0, DIM), "an empty bag"),
-        (torch.zeros(4, DIM + 1), f"features are {DIM + 1} wide"),
+        (torch.zeros(4, DIM + 1), f"features have width {DIM + 1}"),
         (torch.zeros(2, 3, 4, DIM), "a bag has shape"),
     ],
     ids=["empty", "empty batch", "width", "grid"],
 )
-def test_a_bag_that_is_none_is_named(case: str, bag: torch.Tensor, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_bag_of_a_wrong_shape_is_refused(case: str, bag: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         small(case).eval()(bag)
 
 
 @every_head
-def test_a_feature_that_is_no_number_is_named(case: str) -> None:
+def test_a_feature_that_is_not_finite_is_named(case: str) -> None:
     head, bag = small(case).eval(), bags(2, 20)
     bag[1, 7, 3] = torch.nan
     with pytest.raises(ValueError, match=r"1 instances have features .* instance 7 of bag 1"):
@@ -175,8 +176,8 @@ def test_a_feature_that_is_no_number_is_named(case: str) -> None:
         head(bag[1])
 
 
-@pytest.mark.parametrize("case", CHUNKED)
-@pytest.mark.parametrize("chunk", [1, 6, 64])
+@pytest.mark.parametrize("case", EVERY_CHUNKED)
+@pytest.mark.parametrize("chunk", [pytest.param(1, marks=full), 6, pytest.param(64, marks=full)])
 def test_chunks_give_the_numbers_and_gradients_of_the_whole(case: str, chunk: int) -> None:
     labels = torch.tensor([0, 2])
     valid = torch.ones(2, 20, dtype=torch.bool)
@@ -199,25 +200,26 @@ def test_chunks_give_the_numbers_and_gradients_of_the_whole(case: str, chunk: in
         torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", ["mean", "max", "abmil", "abmil_plain", "clam_sb", "clam_sb_plain", "clam_mb"])
+@pytest.mark.parametrize("case", cells(["mean", "max", "abmil", "abmil_plain", "clam_sb", "clam_sb_plain", "clam_mb"]))
 def test_dropout_repeats_itself_in_chunks(case: str) -> None:
-    head = small(case, chunk=6, drop_rate=0.5).double().train()
-    bag = bags(20).double().requires_grad_()
+    head = small(case, chunk=3, drop_rate=0.5).double().train()
+    bag = bags(8).double().requires_grad_()
 
     def of(x: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(5)
         return head(x).logits
 
-    assert torch.autograd.gradcheck(of, (bag,))
+    assert torch.autograd.gradcheck(of, (bag,), fast_mode=True)
 
 
-@every_head
-def test_unknown_options_are_named(case: str) -> None:
-    with pytest.raises(ValueError, match=r"has no option 'widht'; .*Its options"):
-        small(case, widht=3)
-
-
-@pytest.mark.parametrize("case", ["mean", "abmil", "abmil_mha", "clam_mb", "dsmil", "acmil", "ibmil", "mhim_first"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "abmil",
+        "dsmil",
+        *(pytest.param(case, marks=full) for case in ("mean", "abmil_mha", "clam_mb", "acmil", "ibmil")),
+    ],
+)
 def test_a_share_of_a_large_bag_survives_half_precision(case: str) -> None:
     head, bag = small(case).eval(), bags(200_000)
     whole = head(bag)

@@ -8,18 +8,15 @@ from all_heads import DIM, bags
 
 from regard.heads import build_head
 from regard.heads.ibmil import confounders_of
+from regard.heads.plain.ibmil import ibmil
 
 
 @pytest.mark.parametrize("merge", ["cat", "add", "sub"])
-def test_the_vector_meets_what_it_looks_up(merge: str) -> None:
+def test_the_vector_is_merged_with_the_mean_confounder(merge: str) -> None:
     torch.manual_seed(0)
     head = build_head("ibmil", DIM, 2, width=16, confounders=torch.randn(5, 16), merge=merge)
     bag = bags(20)
-    vector = head.pool(bag[None], None).features[0, 0]
-    weights = (head.W_k(head.confounder_feat) @ head.W_q(vector) / 128**0.5).softmax(dim=0)
-    common = weights @ head.confounder_feat
-    expected = {"cat": torch.cat([vector, common]), "add": vector + common, "sub": vector - common}[merge]
-    torch.testing.assert_close(head(bag).features, expected)
+    torch.testing.assert_close(head(bag).features, ibmil(head.state_dict(), bag, merge=merge).features)
 
 
 def test_confounders_are_the_centres_of_the_bags() -> None:
@@ -37,7 +34,7 @@ def test_bags_that_are_all_alike_make_centres_too() -> None:
 
 
 def test_what_does_not_fit_is_named() -> None:
-    with pytest.raises(ValueError, match="9 confounders were asked of 4 bags"):
+    with pytest.raises(ValueError, match="9 confounders for 4 bags"):
         confounders_of(torch.zeros(4, 2), count=9)
-    with pytest.raises(ValueError, match="the confounders are 8 wide, but the head 16"):
+    with pytest.raises(ValueError, match="the confounders have width 8, but the head has width 16"):
         build_head("ibmil", DIM, 2, width=16, confounders=torch.zeros(3, 8))

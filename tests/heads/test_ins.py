@@ -16,12 +16,6 @@ def small_ins(**own) -> torch.nn.Module:
     return build_head("ins", DIM, 3, **({"width": 16, "embedding": 8, "queue": 40} | own)).train()
 
 
-def test_a_bag_is_the_mean_of_its_instances() -> None:
-    head, bag = small_ins().eval(), bags(20)
-    chances = head.fc(head.encoder(bag)).softmax(dim=-1)
-    torch.testing.assert_close(head(bag).logits.exp(), chances.mean(dim=0))
-
-
 @pytest.mark.parametrize("label", [0, 2])
 def test_only_the_negative_class_and_the_bags_are_allowed(label: int) -> None:
     head = small_ins()

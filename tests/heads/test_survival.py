@@ -20,7 +20,7 @@ def plain_concordance(risks: list[float], times: list[float], events: list[bool]
     return held / compared
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_concordance_is_what_pairs_say_one_by_one_with_ties_of_time_and_risk(seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     times = torch.randint(1, 8, (30,), generator=draw).float()
@@ -65,7 +65,7 @@ def test_the_cuts_hold_alike_many_events_and_look_at_no_censored_time() -> None:
 
 @pytest.mark.parametrize(
     ("events", "hint"),
-    [([False] * 6, "all 6 bags are censored"), ([True, True] + [False] * 4, "2 events at 2 different times")],
+    [([False] * 6, "all 6 bags are censored"), ([True, True] + [False] * 4, "2 events at 2 times")],
 )
 def test_too_few_events_are_named(events: list[bool], hint: str) -> None:
     with pytest.raises(ValueError, match=hint):

@@ -1,4 +1,4 @@
-"""Trained heads as folders: they say the same when they are read again, and run nothing from the folder."""
+"""Trained heads as folders: loading gives the same head, and runs no code from the folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def trained(name: str = "abmil", **own: object) -> TrainedHead:
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in CASES.values()}))
-def test_a_head_read_again_says_the_same(name: str, tmp_path: Path) -> None:
+def test_a_loaded_head_gives_the_same_logits(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     head = TrainedHead(name, DIM, ["a", "b", "c"], next(own for one, own in CASES.values() if one == name)).eval()
     head.mean, head.std = torch.randn(DIM), torch.rand(DIM) + 0.5
@@ -29,7 +29,7 @@ def test_a_head_read_again_says_the_same(name: str, tmp_path: Path) -> None:
     again, bag = load_trained_head(tmp_path / "model"), bags(9)
     outputs = []
     for one in (head, again):
-        torch.manual_seed(0)  # DTFD deals cards
+        torch.manual_seed(0)  # DTFD draws pseudo-bags
         outputs.append(one(bag).logits)
     torch.testing.assert_close(*outputs, rtol=0, atol=0)
     assert not again.training
@@ -66,8 +66,8 @@ def test_what_was_there_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_probabilities_of_survival_fall_from_interval_to_interval() -> None:
     head = TrainedHead("abmil", DIM, ["early", "late"], CASES["abmil"][1], task="survival", cuts=[2.0])
-    chances = head.probabilities(torch.randn(5, 2))
-    assert (chances[:, 1] < chances[:, 0]).all()
+    probabilities = head.probabilities(torch.randn(5, 2))
+    assert (probabilities[:, 1] < probabilities[:, 0]).all()
 
 
 def test_a_head_of_another_package_is_not_imported_unasked(tmp_path: Path) -> None:

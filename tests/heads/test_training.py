@@ -104,7 +104,7 @@ def test_the_teacher_follows_and_takes_no_gradient() -> None:
 
 def test_the_logged_losses_are_means_over_the_epoch() -> None:
     learner = BagTrainer(trained("acmil"), lr=0.0, warmup_lr=0.0)
-    learner.model.head.top = 0  # nothing by chance
+    learner.model.head.top = 0  # nothing is random
     trainer = fit(learner)
     expected = torch.stack([learner.loss(batch) for batch in batches()]).mean()
     assert trainer.callback_metrics["train_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
@@ -146,5 +146,5 @@ def test_what_does_not_go_together_is_named() -> None:
         BagTrainer(trained(), class_weights=[1.0, 1.0, 1.0])
     with pytest.raises(ValueError, match="no classes to weight"):
         BagTrainer(trained(task="survival", cuts=[1.0]), class_weights=[1.0, 1.0])
-    with pytest.raises(ValueError, match="2 intervals of time have 1 cuts"):
+    with pytest.raises(ValueError, match="2 time intervals have 1 cuts"):
         trained(task="survival")

@@ -46,14 +46,16 @@ def lvlm(family: str) -> LVLM:
 
 def test_answers_and_scores_do_not_depend_on_the_batch(lvlm: LVLM) -> None:
     images, words = photos(), ["yes", "no", "red dog"]
-    method = PAI(alpha=0.5, gamma=1.0, layers="all")
-    together = lvlm.answer(images, QUESTIONS, max_new_tokens=3, methods=method)
-    scores = lvlm.score(images, QUESTIONS, words, methods=method)
+    intervention = PAI(alpha=0.5, gamma=1.0, layers="all")
+    together = lvlm.answer(images, QUESTIONS, max_new_tokens=3, interventions=intervention)
+    scores = lvlm.score(images, QUESTIONS, words, interventions=intervention)
     assert (scores - lvlm.score(images, QUESTIONS, words)).abs().max() > 1e-3
     for index in range(2):
         image, question = images[index : index + 1], QUESTIONS[index : index + 1]
-        assert lvlm.answer(image, question, max_new_tokens=3, methods=method)[0].text == together[index].text
-        alone = lvlm.score(image, question, words[::-1], methods=method)[0].flip(0)
+        assert (
+            lvlm.answer(image, question, max_new_tokens=3, interventions=intervention)[0].text == together[index].text
+        )
+        alone = lvlm.score(image, question, words[::-1], interventions=intervention)[0].flip(0)
         torch.testing.assert_close(alone, scores[index], atol=1e-4, rtol=1e-4)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import json
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -32,11 +31,13 @@ from ...vision.restorers import find_restorer, load_restorer
 from ...vision.tiling import tile_cost
 from ...whole_files import PARTIAL, write_atomically
 from ..benchmark.profiler import peak_bytes
+from ..run.devices import choose_device
 from ..run.progress import progress
 from ..settings import RestoreSettings
+from ..settings.types import parse_bytes
 from .tiled_image import Restorer, restore_file
 
-__all__ = ["find_model", "parse_bytes", "run"]
+__all__ = ["find_model", "run"]
 
 #: Seconds without a write after which a half file is nobody's.
 _LEFT_S = 600
@@ -59,7 +60,6 @@ def run(settings: RestoreSettings) -> int:
         FileNotFoundError: there is no such file of weights.
         OSError: the weights cannot be fetched, or the results not be written.
     """
-    _check(settings)
     pairs, folder = _plan(settings)
     if folder:
         _claim(folder, settings)
@@ -83,34 +83,6 @@ def run(settings: RestoreSettings) -> int:
         write_atomically(folder / "summary.json", json.dumps(summary | {"images": [*earlier, *rows]}, indent=1))
     _print(rows, kept, settings)
     return 1 if failed else 0
-
-
-def _check(settings: RestoreSettings) -> None:
-    if len(settings.paths) < 2:
-        raise ValueError(f"{settings.paths[0] if settings.paths else 'nothing'} is given; say also where to: IN OUT")
-    for name in ("tile", "overlap", "quality", "threads", "scale"):
-        value, least = getattr(settings, name), 0 if name == "overlap" else 1
-        if isinstance(value, int) and value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
-    if settings.quality > 100:
-        raise ValueError(f"quality is {settings.quality}; it is 1 to 100")
-    parse_bytes(settings.memory)
-
-
-def parse_bytes(text: str) -> float:
-    """A number of bytes in words.
-
-    Raises:
-        ValueError: it is none.
-
-    Example:
-        >>> parse_bytes("1.5GB"), parse_bytes("800 mb")
-        (1500000000.0, 800000000.0)
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt])?i?b?\s*", text.lower())
-    if not found or float(found[1]) == 0:
-        raise ValueError(f"memory is {text!r}; give it as 4GB or 800MB")
-    return float(found[1]) * 10 ** {None: 0, "k": 3, "m": 6, "g": 9, "t": 12}[found[2]]
 
 
 def _plan(settings: RestoreSettings) -> tuple[list[tuple[Path, Path]], Path | None]:
@@ -220,9 +192,7 @@ def _is_done(image: Path, result: Path) -> bool:
 
 def _build(settings: RestoreSettings) -> Restorer:
     """Load the network and measure what its tiles take."""
-    device = torch.device(settings.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {settings.device!r} but torch finds no CUDA device; use cpu")
+    device = choose_device(settings.device)
     model: Any = find_model(settings.model, settings.scale)
     model = model.to(device, getattr(torch, settings.dtype)).eval().requires_grad_(False)
     window = model.window_size

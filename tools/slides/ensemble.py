@@ -78,7 +78,7 @@ class Ensemble:
             output = head(bag)
             each.append(head.probabilities(output.logits))
             if output.attention is not None:
-                maps.append(output.heat().float())
+                maps.append(output.mean_attention().float())
             patches = [head(part[:, None]).logits for part in bag.split(_BAGS)]
             alone.append(head.probabilities(torch.cat(patches)))
         votes = torch.stack(each)

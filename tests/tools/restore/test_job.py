@@ -16,7 +16,8 @@ from PIL import Image, ImageCms
 from regard import create_model
 from regard.datasets.full_depth_image import read_full_depth_image
 from regard.tools.restore import job as restore
-from regard.tools.restore.job import find_model, parse_bytes
+from regard.tools.restore.job import find_model
+from regard.tools.settings.types import parse_bytes
 from regard.tools.train.export import export
 from regard.vision.restoration_start import start_as_interpolation
 from regard.whole_files import PARTIAL
