@@ -1,4 +1,4 @@
-"""Restorers by name or folder, also the one that comes with the package."""
+"""Load restorers by name or from a folder, including the embedded one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import nn
 
 __all__ = ["DEFAULT", "embedded_restorers", "find_restorer", "load_restorer"]
 
-#: The embedded restorer that is meant where none is named.
+#: The embedded restorer that is used by default.
 DEFAULT = "hat_photo_x2"
 
 
 def embedded_restorers() -> dict[str, Path]:
-    """Name -> folder of every restorer that comes with the package.
+    """List the embedded restorers: name -> folder.
 
     Example:
         >>> DEFAULT in embedded_restorers()
@@ -27,10 +27,10 @@ def embedded_restorers() -> dict[str, Path]:
 
 
 def find_restorer(source: str) -> Path | None:
-    """The folder of an exported restorer that a word means, or None if it means something else.
+    """Find the folder of an exported restorer; None if `source` is something else.
 
     Args:
-        source: the name of an embedded one; or a folder that `regard train` exported, or the one above it.
+        source: the name of an embedded one; or a folder that `regard train restorer` exported, or its parent.
 
     Example:
         >>> find_restorer("nothing like that") is None
@@ -51,13 +51,13 @@ def find_restorer(source: str) -> Path | None:
 
 
 def load_restorer(source: str) -> nn.Module:
-    """A restorer in evaluation mode, with its weights.
+    """Load a restorer with its weights, in evaluation mode.
 
     Args:
         source: as in `find_restorer`.
 
     Raises:
-        ValueError: there is none, or its files are damaged.
+        ValueError: there is no such restorer, or its files are damaged.
 
     Example:
         >>> import torch
@@ -67,11 +67,11 @@ def load_restorer(source: str) -> nn.Module:
     folder = find_restorer(source)
     if folder is None:
         raise ValueError(
-            f"{source} is neither an embedded restorer ({', '.join(embedded_restorers())}) nor a folder that "
-            "`regard train` exported one to"
+            f"{source} is neither an embedded restorer ({', '.join(embedded_restorers())}) nor a folder "
+            "exported by 'regard train restorer'"
         )
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    except Exception as error:  # damaged JSON and weights raise whatever their readers raise
+    except Exception as error:  # damaged JSON and weights raise many kinds of errors
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"the restorer in {folder} cannot be loaded: {reason}") from error

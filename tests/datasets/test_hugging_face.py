@@ -100,7 +100,7 @@ def test_an_image_that_is_damaged_is_named(tmp_path: Path) -> None:
 @needs_library
 def test_a_folder_that_is_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
-    with pytest.raises(ValueError, match=f"{tmp_path} is no set"):
+    with pytest.raises(ValueError, match=f"{tmp_path} is not a set"):
         open_saved_set(tmp_path)
 
 
