@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 from tiny_lvlms import FAMILIES as ALL_FAMILIES
-from tiny_lvlms import IMAGE, SINK, TinyLVLM, plant_sinks, tiny_lvlm
+from tiny_lvlms import IMAGE, REPRESENTATIVES, SINK, TinyLVLM, by_kind, plant_sinks
+from tiny_lvlms import tiny_lvlm as new_tiny_lvlm
 from torch import Tensor
 
 from regard.mllm.interventions.act import ACT
@@ -47,7 +49,27 @@ INTERVENTIONS: dict[str, Intervention] = {
 TOGETHER = [INTERVENTIONS[name] for name in ("var", "vhr", "rebalance", "pai", "act", "zerotuning")]
 
 
-def methods_of(name: str) -> list[Intervention]:
+#: In the default run, one family has every intervention, and one of each kind those that use every mechanism.
+CELLS = [
+    pytest.param(family, name, marks=() if family == "llava" or several_kinds else pytest.mark.full)
+    for name in INTERVENTIONS
+    for family in FAMILIES
+    for several_kinds in [family in REPRESENTATIVES and name in ("all of attention", "vdd")]
+]
+BEAM_CELLS = [
+    pytest.param(family, name, marks=() if (family, name) in quick else pytest.mark.full)
+    for name in ("var", "vhr", "rebalance", "pai with guidance", "all of attention")
+    for family in FAMILIES
+    for quick in [{("llava", "all of attention"), ("llava", "pai with guidance"), ("gemma3", "all of attention")}]
+]
+
+
+@functools.cache
+def tiny_lvlm(family: str) -> TinyLVLM:
+    return new_tiny_lvlm(family)
+
+
+def interventions_of(name: str) -> list[Intervention]:
     return TOGETHER if name == "all of attention" else [INTERVENTIONS[name]]
 
 
@@ -74,10 +96,9 @@ def assert_same(actual: Tensor, expected: Tensor, tolerance: float = 2e-4) -> No
     torch.testing.assert_close(*pair, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", INTERVENTIONS)
-def test_a_method_edits_and_no_circumstance_changes_what_it_does(family: str, name: str) -> None:
-    tiny, interventions = tiny_lvlm(family), methods_of(name)
+@pytest.mark.parametrize(("family", "name"), CELLS)
+def test_an_intervention_edits_and_no_circumstance_changes_what_it_does(family: str, name: str) -> None:
+    tiny, interventions = tiny_lvlm(family), interventions_of(name)
     inputs = tiny.inputs(TEXTS, images=(0, 1))
     tokens, scores, session = run(tiny, interventions, inputs)
 
@@ -98,10 +119,9 @@ def test_a_method_edits_and_no_circumstance_changes_what_it_does(family: str, na
     assert torch.equal(static, tokens)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("name", ["var", "vhr", "rebalance", "pai with guidance", "all of attention"])
+@pytest.mark.parametrize(("family", "name"), BEAM_CELLS)
 def test_beams_of_a_batch_are_those_of_its_samples(family: str, name: str) -> None:
-    tiny, interventions = tiny_lvlm(family), methods_of(name)
+    tiny, interventions = tiny_lvlm(family), interventions_of(name)
     together, _, session = run(tiny, interventions, tiny.inputs(TEXTS, images=(0, 1)), num_beams=3)
     for one in session.activity:
         assert one.rows.shape[0] == 2
@@ -111,8 +131,8 @@ def test_beams_of_a_batch_are_those_of_its_samples(family: str, name: str) -> No
         assert torch.equal(together[seed], alone[0])
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_session_without_methods_is_the_untouched_model(family: str) -> None:
+@pytest.mark.parametrize("family", by_kind(FAMILIES))
+def test_a_session_without_interventions_is_the_untouched_model(family: str) -> None:
     tiny = tiny_lvlm(family)
     inputs = tiny.inputs(TEXTS, images=(0, 1))
     with torch.no_grad():
@@ -126,7 +146,7 @@ def test_a_session_without_methods_is_the_untouched_model(family: str) -> None:
         torch.testing.assert_close(watched[:, -1], untouched[:, -1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_kind(FAMILIES))
 def test_an_exception_leaves_the_model_as_it_was(family: str) -> None:
     tiny = tiny_lvlm(family)
     inputs = tiny.inputs(TEXTS, images=(0, 1))
@@ -156,7 +176,7 @@ def fingerprint(tiny: TinyLVLM) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "instructblip"])
+@pytest.mark.parametrize("family", by_kind(family for family in FAMILIES if family != "instructblip"))
 def test_two_images_in_one_prompt_are_both_the_image(family: str) -> None:
     tiny = tiny_lvlm(family)
     inputs = tiny.inputs([[5, IMAGE, 7, IMAGE, 8], [6, IMAGE, 9]], images=(0, 1, 2))

@@ -260,7 +260,7 @@ def test_answers_are_handed_to_the_cache(model: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["generate_until", "loglikelihood"])
-def test_a_method_that_does_nothing_is_an_error_once_all_is_answered(
+def test_an_intervention_that_does_nothing_is_an_error_once_all_is_answered(
     kind: str, model: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     for allowed in (False, True):

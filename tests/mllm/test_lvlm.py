@@ -211,7 +211,7 @@ def test_activity_is_told_for_each_sample(lvlm: LVLM) -> None:
     assert answers[0].activity[0].heads.shape == (1, 4)
 
 
-def test_a_method_that_did_nothing_for_all_prompts_is_an_error_unless_it_is_accepted(lvlm: LVLM) -> None:
+def test_an_intervention_that_did_nothing_for_all_prompts_is_an_error_unless_it_is_accepted(lvlm: LVLM) -> None:
     vhr = VHR(layers="all")
     with pytest.raises(RuntimeError, match="vhr did nothing for any of these prompts"):
         lvlm.answer(None, [DOG], interventions=vhr, max_new_tokens=2)
@@ -275,7 +275,7 @@ def test_answers_that_are_read_are_likeliest_if_the_model_would_say_them(name: s
     torch.testing.assert_close(read.scores, lvlm.score([photo(0)], [DOG], answers, interventions=interventions))
 
 
-def test_probabilities_of_a_closed_set_sum_to_one_even_if_a_method_rules_all_out(lvlm: LVLM) -> None:
+def test_probabilities_of_a_closed_set_sum_to_one_even_if_an_intervention_rules_all_out(lvlm: LVLM) -> None:
     shares = lvlm.score([photo(0)], [DOG], ["yes", "no"], normalise=True)
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(1))
     torch.testing.assert_close(shares, lvlm.score([photo(0)], [DOG], ["yes", "no"]).softmax(dim=-1))
@@ -333,7 +333,7 @@ def test_images_without_a_placeholder_need_the_template(lvlm: LVLM) -> None:
         lvlm.prepare([photo(0)], ["red"], template=False)
 
 
-def test_what_a_method_cannot_do_here_is_said_before_anything_is_generated(lvlm: LVLM) -> None:
+def test_what_an_intervention_cannot_do_here_is_said_before_anything_is_generated(lvlm: LVLM) -> None:
     with pytest.raises(ValueError, match="layer 30 of '30' does not exist; the model has 4 layers"):
         lvlm.answer([photo(0)], [DOG], interventions=VHR(layers="30"))
     with pytest.raises(ValueError, match=r"no sink dimensions are known .*discover_sinks.*regard sinks"):

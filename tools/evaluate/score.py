@@ -115,7 +115,7 @@ def finish(
         samples = SampleFile(folder / "samples.jsonl")
         if names is not None and samples.name not in names:
             continue
-        if samples.name not in KNOWN and samples.name != own:
+        if samples.name not in (*KNOWN, *(names or ()), own):
             raise ValueError(
                 f"{folder} has answers of {samples.name}, which is not a bundled benchmark; to import it, give "
                 f"--benchmark {samples.name}"

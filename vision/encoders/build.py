@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ...class_names import nearest
+from ...class_names import class_named, nearest
 from .encoder import PatchEncoder, check_choice
 from .table import ENCODERS, NORMALISATION, NOT_BUILT, EncoderRow, Precision
 
@@ -25,8 +25,8 @@ def build_encoder(
 
     Args:
         name: one of `ENCODERS`; `timm:NAME` for any model of timm or of ours; `open_clip:ARCH@TAG`; `hf:ID` for a
-            vision model of transformers on the hub or in a folder; `torchscript:FILE`; or the folder of a timm model,
-            as `regard train` leaves it (OUT/model).
+            vision model of transformers on the hub or in a folder; `torchscript:FILE`; the folder of a timm model,
+            as `regard train` leaves it (OUT/model); or `package.module:Class` of your own, a `PatchEncoder`.
         weights: a file of weights instead of those that are published: safetensors, or PyTorch's own form read with
             `weights_only`; or a folder that holds it.
         trust: whether code that comes with an encoder may run: TorchScript, and what a repository on the hub holds.
@@ -147,6 +147,8 @@ def _from_elsewhere(name: str, weights: str | Path | None, trust: bool) -> Patch
         from .torchscript import from_torchscript
 
         return from_torchscript(Path(rest).expanduser(), trust=trust)
+    if colon and "." not in rest and rest.isidentifier():
+        return _from_class(name, weights)
     folder = Path(name).expanduser()
     if folder.is_dir():
         from .timm_encoders import from_folder
@@ -160,3 +162,11 @@ def _from_elsewhere(name: str, weights: str | Path | None, trust: bool) -> Patch
         f"no encoder is called {name!r}; {nearest(name.lower(), ENCODERS)}Known: {', '.join(ENCODERS)}, timm:NAME, "
         "open_clip:ARCH@TAG, hf:ID, torchscript:FILE, or a folder with config.json and model.safetensors"
     )
+
+
+def _from_class(name: str, weights: str | Path | None) -> PatchEncoder:
+    """An encoder of the user's own."""
+    cls = class_named(name, "encoder", {}, __name__)
+    if not issubclass(cls, PatchEncoder):
+        raise ValueError(f"{name} is not a PatchEncoder; derive it from regard.vision.encoders.PatchEncoder")
+    return cls() if weights is None else cls(weights=weights)

@@ -390,7 +390,7 @@ def test_objects_that_are_not_there_are_told_with_what_is_beside_them() -> None:
         assert row["rate_percent"] == pytest.approx(100 * row["answers"] / 3)
 
 
-def test_what_methods_did_is_summed_up() -> None:
+def test_what_interventions_did_is_summed_up() -> None:
     did = {
         "intervention": "vhr",
         "rows": 2,

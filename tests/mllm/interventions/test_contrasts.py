@@ -165,7 +165,7 @@ def test_words_need_their_tokens(intervention: Intervention) -> None:
             session.generate(**tiny.inputs([TEXT]), max_new_tokens=1)
 
 
-def test_a_method_that_needs_the_image_says_so() -> None:
+def test_an_intervention_that_needs_the_image_says_so() -> None:
     tiny = tiny_lvlm("llava")
     with intervene(tiny.model, VCD(), allow_inactive=True) as session:
         with pytest.raises(ValueError, match="vcd needs 'pixel_values'"):

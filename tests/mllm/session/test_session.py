@@ -101,7 +101,7 @@ def by_definition(tiny: TinyLVLM, inputs: dict[str, Tensor], *, swap: bool = Fal
 
 
 @pytest.mark.parametrize("swap", [False, True])
-def test_composed_methods_are_their_definition_one_after_the_other(llava: TinyLVLM, swap: bool) -> None:
+def test_composed_interventions_are_their_definition_one_after_the_other(llava: TinyLVLM, swap: bool) -> None:
     inputs = llava.inputs(TEXTS)
     expected = by_definition(llava, inputs, swap=swap)
     weights = [ZeroTuning(gamma=0.6), MOVE] if swap else [MOVE, ZeroTuning(gamma=0.6)]
@@ -112,7 +112,7 @@ def test_composed_methods_are_their_definition_one_after_the_other(llava: TinyLV
         assert (llava.model(**inputs).logits[:, -1] - expected[:, -1]).abs().max() > 0.1
 
 
-def test_a_session_in_a_session_adds_its_methods_behind(llava: TinyLVLM) -> None:
+def test_a_session_in_a_session_adds_its_interventions_behind(llava: TinyLVLM) -> None:
     inputs = llava.inputs(TEXTS)
     with plant_sinks(llava), intervene(llava.model, [PAY, MOVE, VHR()]) as flat:
         expected = flat.forward(**inputs).logits
@@ -197,7 +197,7 @@ def test_the_largest_change_of_a_score_is_that_of_pai(llava: TinyLVLM) -> None:
     torch.testing.assert_close(changes[1], 2 * changes[0])  # alpha |z|, where z is the same
 
 
-def test_a_method_that_never_fires_is_an_error(llava: TinyLVLM) -> None:
+def test_an_intervention_that_never_fires_is_an_error(llava: TinyLVLM) -> None:
     nothing_so_strong = VAR(dimensions=[3], threshold=7.9)
     inputs = llava.inputs(TEXTS)
     with pytest.raises(RuntimeError, match="var changed nothing in this session of 1 call,"):
@@ -357,7 +357,7 @@ def test_layers_that_do_not_exist_are_named(llava: TinyLVLM, layers: str, words:
     assert llava.text_stack.config._attn_implementation == "sdpa"
 
 
-def test_something_that_is_no_method_is_refused(llava: TinyLVLM) -> None:
+def test_something_that_is_no_intervention_is_refused(llava: TinyLVLM) -> None:
     with pytest.raises(
         (ValueError, TypeError), match=r"is no intervention|parameter 'interventions'"
     ):  # the tests check types too
@@ -382,7 +382,7 @@ def test_another_thread_is_refused(llava: TinyLVLM) -> None:
     assert "another thread" in str(raised[0])
 
 
-def test_a_method_of_ones_own_needs_a_name_and_begin(llava: TinyLVLM) -> None:
+def test_an_intervention_of_ones_own_needs_a_name_and_begin(llava: TinyLVLM) -> None:
     class Mute:
         name = "mute"
 

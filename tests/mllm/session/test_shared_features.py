@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_lvlms import FAMILIES, IMAGE, tiny_lvlm
+from tiny_lvlms import FAMILIES, IMAGE, by_kind, tiny_lvlm
 
 from regard.mllm.interventions.vcd import VCD
 from regard.mllm.interventions.vhr import VHR
@@ -33,7 +33,7 @@ def runs(encoder: torch.nn.Module) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("family", EDITED)
+@pytest.mark.parametrize("family", by_kind(EDITED))
 def test_the_encoder_runs_once_for_all_arms_and_every_score_is_the_same(family: str) -> None:
     tiny = tiny_lvlm(family)
     inputs, model = tiny.inputs(TEXTS), tiny.model
@@ -50,7 +50,7 @@ def test_the_encoder_runs_once_for_all_arms_and_every_score_is_the_same(family: 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", FOUND)
+@pytest.mark.parametrize("family", by_kind(FOUND))
 def test_other_images_are_encoded_anew(family: str) -> None:
     tiny = tiny_lvlm(family)
     first, model = tiny.inputs(TEXTS), tiny.model
@@ -63,7 +63,7 @@ def test_other_images_are_encoded_anew(family: str) -> None:
         assert torch.equal(one, other)
 
 
-def test_a_method_that_shows_noise_has_it_encoded() -> None:
+def test_an_intervention_that_shows_noise_has_it_encoded() -> None:
     tiny = tiny_lvlm("llava")
     inputs = tiny.inputs(TEXTS)
     alone = logits(tiny.model, inputs, VCD(plausible=0.0))
