@@ -262,7 +262,7 @@ def test_sources_that_are_none_are_explained(tmp_path: Path) -> None:
         open_bags(tmp_path / "s0.h5")
     with pytest.raises(ValueError, match="no task 'regression'"):
         open_bags("ucsb", task="regression")
-    with pytest.raises(ValueError, match="musk1 comes with its labels"):
+    with pytest.raises(ValueError, match="musk1 has its own labels"):
         open_bags("musk1", classes=["a", "b"])
 
 
