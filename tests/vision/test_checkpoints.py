@@ -145,8 +145,8 @@ def test_the_size_is_found_by_shapes(name: str, options: dict, fits: list[str]) 
     [
         ("vit_tiny_patch16_224", "a ViT or DeiT of timm"),
         ("resnet18", "a ResNet"),
-        ("swin_tiny_patch4_window7_224", "a Swin"),
-        ("convnext_atto", "a ConvNeXt"),
+        pytest.param("swin_tiny_patch4_window7_224", "a Swin", marks=pytest.mark.full),
+        pytest.param("convnext_atto", "a ConvNeXt", marks=pytest.mark.full),
         ("vig_h_tiny", "the family vig_h and fits vig_h_tiny"),
     ],
 )
@@ -211,8 +211,14 @@ SMALL = {"depths": (1, 1, 1, 1)}
         ("biformer_tiny", {**SMALL, "dims": (32, 32, 64, 64)}, as_in_the_repository, "model"),
         ("biformer_tiny", {**SMALL, "dims": (32, 32, 64, 64)}, refactored_biformer, "model"),
         ("sparsifiner_deit_tiny_patch16_224", {"embed_dim": 48, "depth": 1}, as_in_the_repository, "model"),
-        ("sparsifiner_lvvit_small_patch16_224", {"embed_dim": 48, "depth": 1}, as_in_the_repository, "model"),
-        ("regard_halonet26t", {}, as_in_the_repository, "state_dict"),
+        pytest.param(
+            "sparsifiner_lvvit_small_patch16_224",
+            {"embed_dim": 48, "depth": 1},
+            as_in_the_repository,
+            "model",
+            marks=pytest.mark.full,
+        ),
+        pytest.param("regard_halonet26t", {}, as_in_the_repository, "state_dict", marks=pytest.mark.full),
         ("mobilenetv2_ela", {"width_mult": 0.25}, as_in_the_repository, "state_dict"),
     ],
 )

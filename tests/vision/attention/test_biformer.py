@@ -12,9 +12,20 @@ from regard.vision.attention.lepe import LePEAttention
 from regard.vision.attention.plain.biformer import PlainBiLevelRoutingAttention
 
 PADDINGS = ["mask", "input", "projected"]
-SIZES = [(1, 1), (1, 9), (5, 3), (13, 17), (21, 20)]
-#: Regions a side and how many are attended to: few, one, most, and more than there are.
-CHOICES = [(7, 4), (4, 1), (2, 3), (3, 16)]
+SIZES = [
+    pytest.param(*(1, 1), marks=pytest.mark.full),
+    pytest.param(*(1, 9), marks=pytest.mark.full),
+    (5, 3),
+    (13, 17),
+    pytest.param(*(21, 20), marks=pytest.mark.full),
+]
+#: Regions on a side and how many are attended to: few, one, most, and more than there are.
+CHOICES = [
+    (7, 4),
+    pytest.param(*(4, 1), marks=pytest.mark.full),
+    (2, 3),
+    pytest.param(*(3, 16), marks=pytest.mark.full),
+]
 
 
 def image(height: int = 13, width: int = 17, dim: int = 16, batch: int = 3) -> Tensor:

@@ -10,7 +10,16 @@ from regard.vision.attention import hat_overlap, windows
 from regard.vision.attention.hat_overlap import OverlappingCrossAttention, clip, whole
 from regard.vision.attention.plain.hat_overlap import PlainOverlappingCrossAttention
 
-SIZES = [(1, 1), (1, 9), (3, 4), (4, 4), (5, 3), (8, 5), (13, 17), (16, 24)]
+SIZES = [
+    pytest.param(*(1, 1), marks=pytest.mark.full),
+    pytest.param(*(1, 9), marks=pytest.mark.full),
+    (3, 4),
+    pytest.param(*(4, 4), marks=pytest.mark.full),
+    pytest.param(*(5, 3), marks=pytest.mark.full),
+    pytest.param(*(8, 5), marks=pytest.mark.full),
+    (13, 17),
+    pytest.param(*(16, 24), marks=pytest.mark.full),
+]
 OPTIONS = [
     {},
     {"overlap_ratio": 0},
@@ -62,7 +71,9 @@ def test_it_equals_the_plain_formulation(
 
 
 @both_paths
-@pytest.mark.parametrize("piece", [1, 300, 2**15])
+@pytest.mark.parametrize(
+    "piece", [pytest.param(1, marks=pytest.mark.full), 300, pytest.param(2**15, marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize("gradients", [True, False])
 def test_pieces_give_the_same_numbers(
     piece: int, gradients: bool, clipped: bool, monkeypatch: pytest.MonkeyPatch

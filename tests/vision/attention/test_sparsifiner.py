@@ -6,7 +6,7 @@ from regard.vision.attention import mask_predictor
 from regard.vision.attention.plain.sparsifiner import PlainSparsifinerAttention
 from regard.vision.attention.sparsifiner import SparsifinerAttention
 
-SIZES = [(1, 1), (1, 9), (7, 7), (5, 11)]
+SIZES = [(1, 1), pytest.param(*(1, 9), marks=pytest.mark.full), pytest.param(*(7, 7), marks=pytest.mark.full), (5, 11)]
 
 
 def image(height: int = 7, width: int = 7, batch: int = 2) -> Tensor:
@@ -30,7 +30,9 @@ def by_plain(plain: nn.Module, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-@pytest.mark.parametrize("piece", [10**6, 2000, 30])
+@pytest.mark.parametrize(
+    "piece", [pytest.param(10**6, marks=pytest.mark.full), 2000, pytest.param(30, marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize("gather", [False, True])
 def test_it_equals_the_plain_formulation(
     height: int, width: int, piece: int, gather: bool, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""Encoders from files: the rows' own code on small networks, and every other kind of name truly."""
+"""Encoders from files: rows of the table with small networks, and every other kind of name."""
 
 import json
 import re
@@ -41,7 +41,14 @@ def small(name: str, **options: object) -> object:
 
 
 @pytest.mark.parametrize(
-    "name", ["uni", "uni2-h", "virchow", "virchow2", "gigapath", "h-optimus-0", "h0-mini", "gpfm", "lunit-vits8"]
+    "name",
+    [
+        "uni",
+        "virchow2",
+        "h0-mini",
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("uni2-h", "virchow", "gigapath", "h-optimus-0")),
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("gpfm", "lunit-vits8")),
+    ],
 )
 def test_a_row_of_timm_computes_what_its_weights_say(name: str, patches: torch.Tensor) -> None:
     row = small(name)
