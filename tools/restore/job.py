@@ -26,7 +26,7 @@ from ... import __version__
 from ...datasets import UnreadableImageError
 from ...datasets.image_reading import image_suffixes
 from ...vision import create_model
-from ...vision.checkpoints import find_file, identify, load_model, looks_like, read_weights
+from ...vision.checkpoints import create_from_weights, find_file, identify, looks_like, read_weights
 from ...vision.downloads import is_url
 from ...vision.restorers import find_restorer, load_restorer
 from ...vision.tiling import tile_cost
@@ -255,7 +255,7 @@ def find_model(source: str, scale: int | None = None) -> nn.Module:
         found = identify(weights)
         if found is None or not found[0].startswith("hat_"):
             raise ValueError(f"{name} holds no network that restores: {looks_like(weights) or 'its names are unknown'}")
-        model = load_model(found[0], weights, name, **found[1])
+        model = create_from_weights(found[0], weights, name, **found[1])
     elif source == "embedded":
         raise ValueError(f"no embedded model enlarges {scale} times; name one with --model")
     else:

@@ -72,14 +72,14 @@ def test_it_equals_the_plain_formulation(
 
 @pytest.mark.parametrize("planar", [False, True], ids=["nhwc", "nchw"])
 @pytest.mark.parametrize("context", [0, 2])
-def test_pieces_give_the_same_numbers(planar: bool, context: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_give_the_same_numbers(planar: bool, context: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = block(n_win=7)
     x, more = image(batch=5), torch.randn(5, context, 16) if context else None
     if planar:
         x = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     with torch.no_grad():
         whole = ours(x, context=more)
-        monkeypatch.setattr(biformer, "PIECE", 2 * x[0].numel())
+        monkeypatch.setattr(biformer, "CACHE_NUMEL", 2 * x[0].numel())
         monkeypatch.setattr(biformer, "GATHERED", 2000)
         torch.testing.assert_close(ours(x, context=more), whole)
 

@@ -70,15 +70,15 @@ def test_windows_of_a_small_map_shift_too_where_they_are_told(height: int, width
 
 
 @pytest.mark.parametrize(
-    "piece", [pytest.param(1, marks=pytest.mark.full), 300, pytest.param(2**15, marks=pytest.mark.full)]
+    "chunk", [pytest.param(1, marks=pytest.mark.full), 300, pytest.param(2**15, marks=pytest.mark.full)]
 )
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("planar", [False, True], ids=["nhwc", "nchw"])
-def test_pieces_give_the_same_numbers(
-    piece: int, gradients: bool, planar: bool, monkeypatch: pytest.MonkeyPatch
+def test_chunks_give_the_same_numbers(
+    chunk: int, gradients: bool, planar: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "QUERIES", piece)
-    monkeypatch.setattr(windows, "LOGITS", piece)
+    monkeypatch.setattr(windows, "QUERIES", chunk)
+    monkeypatch.setattr(windows, "LOGITS", chunk)
     x = image(batch=5)
     if planar:
         x = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
@@ -95,11 +95,11 @@ def test_an_empty_batch_comes_out_as_it_went_in(gradients: bool) -> None:
 
 @pytest.mark.parametrize("window", [4, 12], ids=["kept", "again"])  # logits in the backward pass
 @pytest.mark.parametrize("shift", [0, 1])
-@pytest.mark.parametrize("piece", [1, pytest.param(2**20, marks=pytest.mark.full)])
+@pytest.mark.parametrize("chunk", [1, pytest.param(2**20, marks=pytest.mark.full)])
 def test_gradients_equal_those_of_the_plain_formulation(
-    window: int, shift: int, piece: int, monkeypatch: pytest.MonkeyPatch
+    window: int, shift: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "LOGITS", piece)
+    monkeypatch.setattr(windows, "LOGITS", chunk)
     ours, plain = pair(window_size=window, shift=shift, num_heads=4)
     images = [image().requires_grad_() for _ in range(2)]
     ours(images[0]).square().sum().backward()

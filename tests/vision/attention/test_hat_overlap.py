@@ -72,15 +72,15 @@ def test_it_equals_the_plain_formulation(
 
 @both_paths
 @pytest.mark.parametrize(
-    "piece", [pytest.param(1, marks=pytest.mark.full), 300, pytest.param(2**15, marks=pytest.mark.full)]
+    "chunk", [pytest.param(1, marks=pytest.mark.full), 300, pytest.param(2**15, marks=pytest.mark.full)]
 )
 @pytest.mark.parametrize("gradients", [True, False])
-def test_pieces_give_the_same_numbers(
-    piece: int, gradients: bool, clipped: bool, monkeypatch: pytest.MonkeyPatch
+def test_chunks_give_the_same_numbers(
+    chunk: int, gradients: bool, clipped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose(clipped, monkeypatch)
-    monkeypatch.setattr(windows, "QUERIES", piece)
-    monkeypatch.setattr(windows, "LOGITS", piece)
+    monkeypatch.setattr(windows, "QUERIES", chunk)
+    monkeypatch.setattr(windows, "LOGITS", chunk)
     x = image(batch=5)
     ours, plain = pair()
     with torch.set_grad_enabled(gradients):
@@ -230,11 +230,11 @@ def test_numbers_that_do_not_fit_are_named(options: dict, message: str) -> None:
         OverlappingCrossAttention(16, **({"num_heads": 2} | options))
 
 
-def test_the_ratios_that_it_names_would_do() -> None:
+def test_the_suggested_ratios_are_valid() -> None:
     for window in range(1, 40):
         for ratio in (0.25, 0.5, 0.7, 1.3):
             try:
                 OverlappingCrossAttention(2, num_heads=1, window_size=window, overlap_ratio=ratio)
             except ValueError as error:
-                for near in str(error).partition("Ratios of ")[2].partition(" would")[0].split(" or "):
+                for near in str(error).partition("Use a ratio of ")[2].split(" or "):
                     OverlappingCrossAttention(2, num_heads=1, window_size=window, overlap_ratio=float(near))

@@ -32,7 +32,7 @@ def image(height: int = 9, width: int = 14, channels: int = 3) -> Tensor:
     ],
 )
 def test_sizes_are_the_published_ones(name: str, parameters: int) -> None:
-    with torch.device("meta"), checkpoints.Undrawn():
+    with torch.device("meta"), checkpoints.SkipInit():
         model = timm.create_model(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
     assert named(deduce(model.state_dict())) == (name, {})
@@ -86,14 +86,14 @@ def test_the_plain_formulation_gives_the_same(scale: int) -> None:
 @pytest.mark.parametrize(
     "scale", [1, 2, pytest.param(3, marks=pytest.mark.full), pytest.param(4, marks=pytest.mark.full)]
 )
-def test_strips_and_pieces_change_nothing(scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_strips_and_chunks_change_nothing(scale: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = small(scale=scale), image(37, 22)
     whole = model(x)  # with gradients nothing is cut
     with torch.no_grad():
         torch.testing.assert_close(model(x), whole, rtol=0, atol=1e-5)
     monkeypatch.setattr("regard.vision.attention.windows.MAP", 1)
     monkeypatch.setattr(hat, "STRIP", 1)
-    monkeypatch.setattr(hat_layers, "PIECE", 100)
+    monkeypatch.setattr(hat_layers, "CACHE_NUMEL", 100)
     calls: list[int] = []
     model.conv_last.register_forward_hook(lambda *_: calls.append(1))
     with torch.no_grad():
