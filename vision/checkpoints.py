@@ -122,7 +122,7 @@ def read_checkpoint(source: str | Path) -> Any:
             f"{file} is a folder; one that timm or `regard train` saved loads as the model local-dir:{file}"
         )
     if not file.is_file():
-        raise FileNotFoundError(f"there is not a weights file {file}")
+        raise FileNotFoundError(f"there is no weights file {file}")
     with file.open("rb") as content:
         start = content.read(512)
     if not start:

@@ -200,7 +200,7 @@ def test_a_folder_of_regard_train_is_an_encoder(patches: torch.Tensor, tmp_path:
     (folder / "model.safetensors").unlink()
     config.pop("encoder")
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"holds no weights; one of model\.safetensors"):
+    with pytest.raises(ValueError, match=r"holds no weights; put one of model\.safetensors"):
         build_encoder(str(folder))
 
 
