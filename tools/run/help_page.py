@@ -43,7 +43,7 @@ def help_page(command: str, settings: type) -> str:
         if field.name in headings:
             lines += [f"{headings[field.name]}:"]
         required = _is_required(field)
-        shown = about[field.name] + (" (required)" if required else _default(field))
+        shown = about[field.name].removesuffix(".") + (" (required)" if required else _default(field))
         lines += entry(f"--{field.name} {_metavar(hints[field.name], field.name)}", shown)
         for item in _items(hints[field.name]):
             lines += [f"    {text}" for text in entry(item.name, described(_item_class(hints[field.name]))[item.name])]
@@ -51,9 +51,9 @@ def help_page(command: str, settings: type) -> str:
         lines += [f"{about[field.name].rstrip('.')}:"]
         inner = hints[field.name]
         for own in _in_order(inner):
-            shown = described(inner)[own.name] + _default(own)
+            shown = described(inner)[own.name].removesuffix(".") + _default(own)
             lines += entry(f"--{field.name}.{own.name} {_metavar(settings_hints(inner)[own.name], own.name)}", shown)
-    lines += ["from a file:", *entry("--config FILE", "YAML file, or name of a recipe (regard list)")]
+    lines += ["from a file:", *entry("--config FILE", "YAML file, or name of a recipe (`regard list`)")]
     lines += entry("--print_config", "print the settings as YAML, and exit")
     return "\n".join(lines) + "\n"
 
@@ -130,10 +130,10 @@ def _wrapped(text: str, indent: int) -> list[str]:
 
 def _default(field: dataclasses.Field[Any]) -> str:
     value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    if value is dataclasses.MISSING or value is None or value in ([], {}, ""):
+    if value is dataclasses.MISSING or value is None or value in ([], {}, "") or value is False:
         return ""
     shown = str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
-    return f" (default: {shown})"
+    return "" if len(str(shown)) > 30 else f" (default: {shown})"
 
 
 def _metavar(hint: Any, name: str) -> str:

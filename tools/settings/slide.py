@@ -3,82 +3,132 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from .types import Checked
+from ...class_names import nearest
+from .types import (
+    Checked,
+    ExistingFile,
+    ExistingPath,
+    Fraction,
+    NonNegativeInt,
+    Parsed,
+    PositiveInt,
+    ShardText,
+    Within,
+)
 
-__all__ = ["SlideSettings"]
+__all__ = ["STAGES", "SlideSettings", "wanted_stages"]
+
+#: Each needs the results of those before it.
+STAGES = ("tissue", "grid", "features", "prediction", "heatmap")
+
+
+def wanted_stages(text: str) -> tuple[str, ...]:
+    """The stages up to the last that is named.
+
+    Raises:
+        ValueError: there is no stage of such a name.
+
+    Example:
+        >>> wanted_stages("grid")
+        ('tissue', 'grid')
+    """
+    named = [name.strip() for name in text.strip("[]").split(",") if name.strip()]
+    for name in named:
+        if name not in STAGES:
+            raise ValueError(
+                f"--stages: no stage is called {name!r}; {nearest(name, STAGES)}Known: {', '.join(STAGES)}"
+            )
+    if not named:
+        raise ValueError(f"--stages names no stage; give some of {','.join(STAGES)}")
+    return STAGES[: max(map(STAGES.index, named)) + 1]
+
+
+Mpp = Annotated[float, Within(0.01, 100)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlideSettings(Checked):
-    """Whole slides to tissue, patches, features, predictions and heatmaps; without slides, those that come along.
+    """Find tissue in whole slides, encode patches, predict and draw heatmaps.
 
     Attributes:
-        slides: files, folders or globs; a folder is searched through.
-        out: folder of results. The same command again goes on where a run was stopped.
-        encoder: what makes features of patches: a name of `regard list --kind encoders`, timm:NAME,
-            open_clip:NAME@TAG, hf:ID, or a folder that `regard train` exported; "embedded" is a small one for
-            demonstration.
-        weights: file of the encoder's weights, where they cannot be downloaded.
-        head: a trained head, or the output folder of `regard train` with bags, whose folds vote; may be given several
-            times. By default "embedded" for the embedded encoder, and none for others.
-        stages: which of tissue,grid,features,prediction,heatmap to run; what they need is run, too, unless it is done.
-        mpp: microns per pixel of the patches; by default what the encoder was made for.
-        patch: side of a patch in pixels at that resolution; by default what the encoder was made for.
-        overlap: of neighbouring patches, as a share of their side, from 0 to below 1.
-        min_tissue: share of a patch that has to be tissue, 0-1.
-        align: move the grid to the tiles of the file, which are then read faster.
-        tissue: how tissue is found: biopsy (keeps small pieces), resection, or another preset.
-        segmenter: package.module:function that finds tissue, in place of the thresholds.
-        annotations: folder of ID.geojson, or one file, with regions to look in, or to leave out
-            (named Exclude, Ignore or Artifact).
-        slide_mpp: microns per pixel at full resolution of slides that do not tell.
-        table: CSV with the columns slide (file or id) and mpp, which goes before what the slides tell.
-        reader: what reads slides: auto takes the fastest that gives the right pixels.
-        also: also write features as .pt, as CLAM has them.
-        precision: number format of the features in the files.
-        top: patches with the highest attention that are shown.
-        overlay: downsample of the pyramidal TIFF with the heatmap; 0 writes none, and by default its longer side has
-            8192 pixels at most.
-        pages: write a page for each slide to zoom into.
-        page_px: longest side of what a page shows.
-        batch_size: patches in one pass of the encoder; halved where memory does not suffice.
-        threads: that decode a slide.
-        device: of the encoder, cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is one.
-        engine: local works on this machine; ray hands slides to the workers of a Ray cluster.
+        slides: files, folders or globs; by default bundled slides.
+        stages: some of tissue,grid,features,prediction,heatmap; earlier stages run where they are needed.
+        out: folder of results; the same command resumes.
+        annotations: ID.geojson, or a folder of these, with regions to use, or named Exclude, Ignore or Artifact.
+        table: CSV with columns slide (file or ID) and mpp.
+        slide_mpp: microns per pixel of slides without metadata.
+        reader: auto picks the fastest with the right pixels.
+        tissue: preset: biopsy, resection or another.
+        segmenter: package.module:function to find tissue with.
+        mpp: microns per pixel of patches; by default the encoder's.
+        patch: side of a patch in pixels; by default the encoder's.
+        overlap: overlap of patches, as a fraction of the side from 0 to below 1.
+        min_tissue: smallest fraction of tissue in a patch, 0-1.
+        align: align patches with the tiles of the file, which is faster.
+        encoder: name (`regard list`), timm:NAME, open_clip:NAME@TAG, hf:ID, or an exported folder.
+        weights: file of the encoder's weights.
+        head: trained head, or the --out of `regard train mil`, whose folds vote; may be repeated. By default none, or
+            embedded for the embedded encoder.
+        precision: number format of saved features.
+        also: also save features as .pt, as CLAM does.
+        trust: run code of an encoder or a head.
+        top: number of top-attention patches shown.
+        overlay: downsample of the heatmap TIFF; 0 writes none.
+        pages: write a zoomable page for each slide.
+        page_px: longest side shown on a page.
+        device: cpu, cuda, cuda:N or mps; by default CUDA if available.
+        batch_size: patches in one pass of the encoder.
+        threads: threads that decode a slide.
         workers: processes on this machine.
-        shard: I/N works on part I (from 1) of N of the slides only, for array jobs.
-        trust: run code that comes with an encoder or a head.
+        engine: processes of this machine, or of a Ray cluster.
+        shard: I/N processes part I (from 1) of N only.
     """
 
+    HEADINGS: ClassVar[dict[str, str]] = {
+        "stages": "run",
+        "annotations": "slides",
+        "tissue": "tissue and patches",
+        "encoder": "models",
+        "top": "heatmaps and pages",
+        "device": "speed",
+    }
+
     slides: list[str] = field(default_factory=list, metadata={"positional": True})
+    stages: Annotated[str, Parsed(wanted_stages)] = ",".join(STAGES)
     out: str = "runs/slides"
-    encoder: str = "embedded"
-    weights: str | None = None
-    head: list[str] = field(default_factory=list, metadata={"repeated": True})
-    stages: str = "tissue,grid,features,prediction,heatmap"
-    mpp: float | None = None
-    patch: int | None = None
-    overlap: float = 0.0
-    min_tissue: float = 0.25
-    align: bool = False
+    annotations: ExistingPath | None = None
+    table: ExistingFile | None = None
+    slide_mpp: Mpp | None = None
+    reader: Literal["auto", "tiff", "openslide", "image"] = "auto"
     tissue: str = "biopsy"
     segmenter: str | None = None
-    annotations: str | None = None
-    slide_mpp: float | None = None
-    table: str | None = None
-    reader: Literal["auto", "tiff", "openslide", "image"] = "auto"
-    also: Literal["none", "pt"] = "none"
+    mpp: Mpp | None = None
+    patch: Annotated[int, Within(16, 4096)] | None = None
+    overlap: Annotated[float, Within(0, 1, open_high=True)] = 0.0
+    min_tissue: Fraction = 0.25
+    align: bool = False
+    encoder: str = "embedded"
+    weights: ExistingFile | None = None
+    head: list[str] = field(default_factory=list, metadata={"repeated": True})
     precision: Literal["float32", "float16"] = "float32"
-    top: int = 12
-    overlay: int | None = None
-    pages: bool = True
-    page_px: int = 8192
-    batch_size: int = 64
-    threads: int = 1
-    device: str | None = None
-    engine: Literal["local", "ray"] = "local"
-    workers: int = 1
-    shard: str = "1/1"
+    also: Literal["none", "pt"] = "none"
     trust: bool = False
+    top: NonNegativeInt = 12
+    overlay: NonNegativeInt | None = None
+    pages: bool = True
+    page_px: Annotated[int, Within(512)] = 8192
+    device: str | None = None
+    batch_size: PositiveInt = 64
+    threads: PositiveInt = 1
+    workers: PositiveInt = 1
+    engine: Literal["local", "ray"] = "local"
+    shard: ShardText = "1/1"
+
+    def check_together(self) -> None:
+        """A Ray cluster divides the slides itself."""
+        if self.engine == "ray" and self.shard != "1/1":
+            raise ValueError("--engine ray divides the slides itself; leave out --shard, or --engine")
+        if self.engine == "ray" and self.workers != 1:
+            raise ValueError("--workers are processes of --engine local; leave out --workers, or --engine")

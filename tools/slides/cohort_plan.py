@@ -11,14 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...class_names import nearest
 from ...datasets.slides.discovery import find_slides
 from ..settings import SlideSettings
 
-__all__ = ["STAGES", "SlideTask", "plan_slides", "wanted_stages"]
-
-#: Each needs what the ones before it made.
-STAGES = ("tissue", "grid", "features", "prediction", "heatmap")
+__all__ = ["SlideTask", "plan_slides"]
 
 _SLIDE_COLUMNS = ("slide", "slide_id", "wsi", "filename")
 _LONGEST_ID = 150
@@ -41,25 +37,6 @@ class SlideTask:
     mpp: float | None = None
     fallback_mpp: float | None = None
     annotations: str | None = None
-
-
-def wanted_stages(text: str) -> tuple[str, ...]:
-    """The stages up to the last that is named.
-
-    Raises:
-        ValueError: there is no stage of such a name.
-
-    Example:
-        >>> wanted_stages("grid")
-        ('tissue', 'grid')
-    """
-    named = [name.strip() for name in text.strip("[]").split(",") if name.strip()]
-    for name in named:
-        if name not in STAGES:
-            raise ValueError(f"no stage is called {name!r}; {nearest(name, STAGES)}Known: {', '.join(STAGES)}")
-    if not named:
-        raise ValueError(f"--stages names no stage; give some of {','.join(STAGES)}")
-    return STAGES[: max(map(STAGES.index, named)) + 1]
 
 
 def plan_slides(settings: SlideSettings) -> list[SlideTask]:

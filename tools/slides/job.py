@@ -24,7 +24,7 @@ import yaml
 from ...whole_files import write_atomically
 from ..run.shards import parse_shard, part_of
 from ..settings import SlideSettings
-from .cohort_plan import plan_slides, wanted_stages
+from .cohort_plan import plan_slides
 from .embedded import embedded_slides
 from .parallel import process_slides
 from .summary import finish, is_well
@@ -51,7 +51,7 @@ def run(settings: SlideSettings) -> int:
         ValueError: a setting is wrong, no slide is there, or the folder belongs to a run with other settings.
         OSError: the output folder cannot be written, or the disk is full.
     """
-    settings = _checked(settings)
+    settings = _completed(settings)
     tasks = plan_slides(settings)
     mine = part_of(tasks, parse_shard(settings.shard))
     out = Path(settings.out)
@@ -66,30 +66,8 @@ def run(settings: SlideSettings) -> int:
     return 0 if all(map(is_well, results)) else 1
 
 
-def _checked(settings: SlideSettings) -> SlideSettings:
-    """The settings with what they leave open.
-
-    Raises:
-        ValueError: a value is outside its range, or two do not go together.
-    """
-    wanted_stages(settings.stages)
-    for name, low in {"top": 0, "page_px": 512, "batch_size": 1, "threads": 1, "workers": 1}.items():
-        if getattr(settings, name) < low:
-            raise ValueError(f"--{name} is {getattr(settings, name)}; give {low} at least")
-    for name in ("mpp", "slide_mpp"):
-        value = getattr(settings, name)
-        if value is not None and not 0.01 <= value <= 100:
-            raise ValueError(f"--{name} is {value}; microns per pixel are 0.01 to 100: 0.5 for 20x, 0.25 for 40x")
-    if settings.patch is not None and not 16 <= settings.patch <= 4096:
-        raise ValueError(f"--patch is {settings.patch}; give 16 to 4096 pixels")
-    if not 0 <= settings.overlap < 1:
-        raise ValueError(f"--overlap is {settings.overlap}; give a share of the side from 0 to below 1, such as 0.5")
-    if not 0 <= settings.min_tissue <= 1:
-        raise ValueError(f"--min_tissue is {settings.min_tissue}; give a share of a patch, 0-1")
-    if settings.engine == "ray" and settings.shard != "1/1":
-        raise ValueError("--engine ray shares the slides out by itself; leave --shard out, or --engine")
-    if settings.engine == "ray" and settings.workers != 1:
-        raise ValueError("--workers are processes of --engine local; a Ray cluster has workers of its own")
+def _completed(settings: SlideSettings) -> SlideSettings:
+    """The settings with the slides and heads that they leave open."""
     head = settings.head or (["embedded"] if settings.encoder == "embedded" else [])
     slides = settings.slides or [str(path) for path in embedded_slides()]
     return replace(settings, slides=slides, head=head)

@@ -12,7 +12,7 @@ from ...datasets.slides.segmenter import Segmenter, load_segmenter
 from ...vision.encoders import ENCODERS, PatchEncoder, build_encoder, encoder_fingerprint
 from ..run.devices import choose_device
 from ..settings import SlideSettings
-from .cohort_plan import wanted_stages
+from ..settings.slide import wanted_stages
 from .ensemble import Ensemble, find_heads
 
 __all__ = ["SlideModels", "load_models"]

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from ...class_names import nearest
-from ..checkpoints import SkipInit
+from ...class_names import class_named, nearest
 from .encoder import PatchEncoder, check_choice
 from .table import ENCODERS, NORMALISATION, NOT_BUILT, EncoderRow, Precision
 
@@ -26,8 +25,8 @@ def build_encoder(
 
     Args:
         name: one of `ENCODERS`; `timm:NAME` for any model of timm or of ours; `open_clip:ARCH@TAG`; `hf:ID` for a
-            vision model of transformers on the hub or in a folder; `torchscript:FILE`; or the folder of a timm model,
-            as `regard train classifier` writes it (OUT/model).
+            vision model of transformers on the hub or in a folder; `torchscript:FILE`; the folder of a timm model,
+            as `regard train classifier` writes it (OUT/model); or `package.module:Class` for a custom `PatchEncoder`.
         weights: a weights file instead of the published ones: safetensors, or PyTorch's own form read with
             `weights_only`; or a folder that holds it.
         trust: whether code of an encoder may run: TorchScript, or code of a repository on the hub.
@@ -59,6 +58,7 @@ def build_network(row: EncoderRow, weights: Mapping[str, Tensor] | None = None, 
     Raises:
         ValueError: they do not fit.
     """
+    from ..checkpoints import SkipInit
     from . import timm_encoders, transformers_encoders
     from .conch import Conch, conch_weights
     from .ctranspath import ctranspath
@@ -146,6 +146,8 @@ def _from_elsewhere(name: str, weights: str | Path | None, trust: bool) -> Patch
         from .torchscript import from_torchscript
 
         return from_torchscript(Path(rest).expanduser(), trust=trust)
+    if colon and "." not in rest and rest.isidentifier():
+        return _from_class(name, weights)
     folder = Path(name).expanduser()
     if folder.is_dir():
         from .timm_encoders import from_folder
@@ -159,3 +161,11 @@ def _from_elsewhere(name: str, weights: str | Path | None, trust: bool) -> Patch
         f"no encoder is called {name!r}; {nearest(name.lower(), ENCODERS)}Known: {', '.join(ENCODERS)}, timm:NAME, "
         "open_clip:ARCH@TAG, hf:ID, torchscript:FILE, or a folder with config.json and model.safetensors"
     )
+
+
+def _from_class(name: str, weights: str | Path | None) -> PatchEncoder:
+    """An encoder of the user's own."""
+    cls = class_named(name, "encoder", {}, __name__)
+    if not issubclass(cls, PatchEncoder):
+        raise ValueError(f"{name} is not a PatchEncoder; derive it from regard.vision.encoders.PatchEncoder")
+    return cls() if weights is None else cls(weights=weights)

@@ -14,10 +14,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ....heads.comparison import ScoredBags, bootstrap_means, class_scores, paired_test, survival_scores
+from ....heads.comparison import class_scores, survival_scores
 from ....heads.metrics import SCORES
 from ....heads.survival import survival_loss
-from ....paired_statistics import holm
+from ....paired_statistics import ScoredRun, bootstrap_means, holm, paired_test
 from ....whole_files import write_atomically
 from ...settings import TrainSettings
 from .plots import draw_heads
@@ -174,7 +174,7 @@ def _tests(
     }
 
 
-def _tested(run: Mapping[str, Any], task: str, own_worlds: bool) -> ScoredBags:
+def _tested(run: Mapping[str, Any], task: str, own_worlds: bool) -> ScoredRun:
     """A run's bags for the bootstrap."""
     bags = run["predictions"]
     patients = [(run["seed"] if own_worlds else 0, bag["patient"]) for bag in bags]
@@ -186,10 +186,10 @@ def _tested(run: Mapping[str, Any], task: str, own_worlds: bool) -> ScoredBags:
         losses = np.array(
             [float(survival_loss(row[None], target[None])) for row, target in zip(rows, targets, strict=True)]
         )
-        return ScoredBags(patients, lambda weights: survival_scores(rows.numpy(), times, events, losses, weights))
+        return ScoredRun(patients, lambda weights: survival_scores(rows.numpy(), times, events, losses, weights))
     chances = _chances(run, task).double().numpy()
     labels = np.array([bag["label"] for bag in bags])
-    return ScoredBags(patients, lambda weights: class_scores(chances, labels, weights))
+    return ScoredRun(patients, lambda weights: class_scores(chances, labels, weights))
 
 
 def _chances(run: Mapping[str, Any], task: str) -> torch.Tensor:
