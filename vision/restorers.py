@@ -1,4 +1,4 @@
-"""Load restorers by name or from a folder, including the embedded one."""
+"""Restorers by name or folder, including the bundled one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import nn
 
 __all__ = ["DEFAULT", "embedded_restorers", "find_restorer", "load_restorer"]
 
-#: The embedded restorer that is used by default.
+#: The default bundled restorer.
 DEFAULT = "hat_photo_x2"
 
 
 def embedded_restorers() -> dict[str, Path]:
-    """List the embedded restorers: name -> folder.
+    """Name -> folder of every bundled restorer.
 
     Example:
         >>> DEFAULT in embedded_restorers()
@@ -27,10 +27,10 @@ def embedded_restorers() -> dict[str, Path]:
 
 
 def find_restorer(source: str) -> Path | None:
-    """Find the folder of an exported restorer; None if `source` is something else.
+    """The folder of an exported restorer; None if `source` is not one.
 
     Args:
-        source: the name of an embedded one; or a folder that `regard train restorer` exported, or its parent.
+        source: the name of a bundled restorer; or a folder that `regard train restorer` exported, or its parent.
 
     Example:
         >>> find_restorer("nothing like that") is None
@@ -51,7 +51,7 @@ def find_restorer(source: str) -> Path | None:
 
 
 def load_restorer(source: str) -> nn.Module:
-    """Load a restorer with its weights, in evaluation mode.
+    """A restorer in evaluation mode, with its weights.
 
     Args:
         source: as in `find_restorer`.
@@ -67,11 +67,11 @@ def load_restorer(source: str) -> nn.Module:
     folder = find_restorer(source)
     if folder is None:
         raise ValueError(
-            f"{source} is neither an embedded restorer ({', '.join(embedded_restorers())}) nor a folder "
-            "exported by 'regard train restorer'"
+            f"{source} is neither a bundled restorer ({', '.join(embedded_restorers())}) nor a folder that "
+            "`regard train restorer` exported"
         )
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    except Exception as error:  # damaged JSON and weights raise many kinds of errors
+    except Exception as error:  # damaged files raise many kinds of errors
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"the restorer in {folder} cannot be loaded: {reason}") from error

@@ -1,8 +1,8 @@
-"""Share the means of channel attention among tiles, so that every tile is restored by the same function.
+"""Shared means of channel attention, so that every tile is restored by the same function.
 
-HAT's channel attention uses the means of a whole feature map. Computed per tile they differ, and so would the
-brightness and sharpness of neighbouring tiles, however large the overlap. Here the means of some tiles are recorded
-first, and their average is used in all tiles.
+HAT's channel attention uses the means of a whole map. In tiled inference each tile would have its own means, and the
+brightness and sharpness of neighbours would differ, however far they overlap. Here the means of some tiles are recorded
+first, and their average is used for all.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 __all__ = ["average_means", "hold_means"]
 
-#: Means of every pooling module, one for each call of it for a tile.
+#: Means of every pooling module and of every call of a network that is called several times for a tile.
 Means = list[list[Tensor]]
 
 
 def average_means(model: nn.Module, runs: Iterable[tuple[float, Callable[[], Any]]]) -> Means:
-    """Run a network on tiles and average the outputs of its global pooling layers.
+    """Run a network on tiles and average the outputs of its global poolings.
 
     Args:
-        model: any network; its global pooling layers are `nn.AdaptiveAvgPool2d`.
-        runs: for each tile, its weight and a function that calls the network on it, equally often for all tiles.
+        model: any network; its poolings are `nn.AdaptiveAvgPool2d`.
+        runs: weight of a tile, and what calls the network on it, for every tile equally often.
 
     Example:
         >>> import torch
@@ -53,11 +53,11 @@ def average_means(model: nn.Module, runs: Iterable[tuple[float, Callable[[], Any
 
 @contextmanager
 def hold_means(model: nn.Module, means: Means) -> Iterator[None]:
-    """Within the block, make the global pooling layers of a network return these means, whatever their input.
+    """A context in which the global poolings of a network return these means, whatever their input.
 
     Args:
         model: as in `average_means`.
-        means: as returned there; an empty list leaves the network unchanged.
+        means: as returned there; without any the network is unchanged.
     """
     handles = []
     for pool, turns in zip(_poolings(model), means, strict=False):
@@ -71,7 +71,7 @@ def hold_means(model: nn.Module, means: Means) -> Iterator[None]:
 
 
 class _Turn:
-    """A forward hook that returns the means in turn, cyclically."""
+    """A hook that returns the means in turn, repeatedly."""
 
     def __init__(self, turns: list[Tensor]) -> None:
         self.turns, self.calls = turns, 0

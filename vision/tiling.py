@@ -1,11 +1,10 @@
-"""Tiled restoration of images of any size, from top to bottom, within bounded memory.
+"""Tiled restoration of images of any size, from top to bottom, in bounded memory.
 
-Tiles start and end on the window grid of the network, so that windows are partitioned, and shifted, as in the whole
-image. They overlap: near a border inside the image a tile lacks context, so the outer `MARGIN` of an overlap is
-discarded, and over the rest one tile is blended into the other by a raised cosine. HAT's channel attention averages
-over its whole input, so a few tiles are run first for means that all tiles share (`regard.vision.shared_means`). The
-authors' tiles (XPixelGroup/HAT@1638a9a, hat/models/hat_model.py) are 256 to 512 px with 32 px of context, without
-blending, each with its own means.
+Tiles start and end on the window grid of the network, so that windows are the same as in the whole image. They overlap:
+near an inner border a tile lacks context, so the outer `MARGIN` of an overlap is discarded, and over the rest one tile
+fades into the other along a raised cosine. HAT's channel attention averages over its whole input, so some tiles are run
+first for means that all tiles share (`regard.vision.shared_means`). The authors' tiles (XPixelGroup/HAT@1638a9a,
+hat/models/hat_model.py) are 256 to 512 px with 32 px of context, without blending, each with its own means.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from .shared_means import average_means, hold_means
 
 __all__ = ["MARGIN", "TileCost", "cut_evenly", "fade", "largest_tile", "restore_strips", "tile_cost"]
 
-#: Share of an overlap at either end where only one tile is used.
+#: Share of an overlap at each end where only one tile is used.
 MARGIN = 0.25
 
-#: Minimum number of tiles that are run for the shared means.
-MIN_SAMPLED_TILES = 4
+#: Minimum number of tiles for the shared means.
+MIN_SAMPLED = 4
 
 
 def restore_strips(
@@ -41,22 +40,22 @@ def restore_strips(
     share_means: bool = True,
     step: Callable[[int], None] = lambda pixels: None,
 ) -> Iterator[Float[Tensor, "channels rows scaled_width"]]:
-    """Restore an image tile by tile, and yield finished strips of it from top to bottom.
+    """Restore an image tile by tile and yield finished strips of it, from top to bottom.
 
     Two strips of tiles are held at a time, whatever the height of the image.
 
     Args:
         model: a network with the attributes `scale`, `window_size` and `in_chans`, such as `regard`'s HAT.
-        image: 8 or 16 bits, with `in_chans` channels; or any number of channels for a grey network, which restores
-            them one by one; or grey for a colour network, whose three results are averaged.
-        tile: side of a tile in pixels of the image, rounded down to whole windows.
+        image: 8 or 16 bits, of `in_chans` channels; or of any number for a network of one channel, which is applied to
+            each; or grey for a network of three, whose three outputs are averaged.
+        tile: side of a tile in pixels of the image; it is rounded down to whole windows.
         overlap: pixels that neighbouring tiles share, rounded up to whole windows; at most half a tile.
-        share_means: use the same means for channel attention in all tiles; for this a few tiles, about one in eight,
-            are run twice.
-        step: called with the number of pixels of the image that were restored.
+        share_means: whether channel attention has the same means in all tiles, for which a few tiles, or one in eight
+            of many, are run twice.
+        step: called with the number of pixels of the image that are newly done.
 
     Raises:
-        ValueError: the channels do not fit the network, or the overlap does not fit the tiles.
+        ValueError: the channels do not fit, or tiles and overlap do not.
 
     Example:
         >>> from regard import create_model
@@ -81,8 +80,8 @@ def restore_strips(
     ramp = fade(shared)
     held: Tensor | None = None
     tiles = list(itertools.product(rows, columns))
-    sample = _spread(tiles, MIN_SAMPLED_TILES + len(tiles) // 8) if share_means and len(tiles) > 1 else []
-    means = average_means(model, ((_area(*index), partial(_restore_one, model, image[index])) for index in sample))
+    sample = _spread(tiles, MIN_SAMPLED + len(tiles) // 8) if share_means and len(tiles) > 1 else []
+    means = average_means(model, ((_area(*area), partial(_restore_one, model, image[area])) for area in sample))
     above = 0
     for row in rows:
         left = 0
@@ -115,13 +114,13 @@ def _area(row: slice, column: slice) -> int:
 
 
 def _spread(tiles: Sequence[tuple[slice, slice]], count: int) -> list[tuple[slice, slice]]:
-    """Select some of many tiles, evenly spaced, but not aligned in every row."""
+    """Evenly spaced tiles."""
     chosen = torch.linspace(0, len(tiles) - 1, min(count, len(tiles))).round().int().tolist()
     return [tiles[index] for index in chosen]
 
 
 def _restore_one(model: Any, pixels: np.ndarray) -> Float[Tensor, "channels height width"]:
-    """Restore one tile; the result is in 0-1 and has the channels of `pixels`."""
+    """One tile in 0-1, of as many channels as the pixels have."""
     weight = next(model.parameters())
     x = torch.from_numpy(pixels.astype(np.float32)).to(weight.device).permute(2, 0, 1) / np.iinfo(pixels.dtype).max
     batch = x.unsqueeze(1) if model.in_chans == 1 else x.unsqueeze(0).expand(1, model.in_chans, -1, -1)
@@ -133,13 +132,13 @@ def _restore_one(model: Any, pixels: np.ndarray) -> Float[Tensor, "channels heig
 
 
 def cut_evenly(length: int, tile: int, overlap: int, window: int) -> list[slice]:
-    """Cover an axis with as few intervals as possible, of equal length except the last; all start on windows.
+    """The fewest intervals that cover an axis, of equal length except for a shorter last one; all start on windows.
 
     Args:
-        length: length of the axis.
-        tile: maximum length of an interval, a multiple of `window`.
-        overlap: overlap of neighbours, a multiple of `window`.
-        window: side of a window.
+        length: of the axis.
+        tile: the longest interval, in whole windows.
+        overlap: of neighbours, in whole windows.
+        window: what starts are multiples of.
 
     Example:
         >>> [(one.start, one.stop) for one in cut_evenly(100, 64, 16, 8)]
@@ -150,46 +149,48 @@ def cut_evenly(length: int, tile: int, overlap: int, window: int) -> list[slice]
     if length <= tile:
         return [slice(0, length)]
     count = -(-(length - overlap) // (tile - overlap))
-    side = -(-(length + (count - 1) * overlap) // (count * window)) * window  # the shortest for this number of tiles
+    side = (
+        -(-(length + (count - 1) * overlap) // (count * window)) * window
+    )  # the same number of tiles, as short as can be
     starts = range(0, length - overlap, side - overlap)
     return [slice(start, min(start + side, length)) for start in starts]
 
 
 def fade(length: int) -> Float[Tensor, " length"]:
-    """Compute the weight of the second of two tiles along their overlap: 0, a raised cosine, 1.
+    """Weight of the second of two tiles along their overlap: 0, a raised cosine, 1.
 
     Example:
         >>> fade(8)
         tensor([0.0000, 0.0000, 0.0381, 0.3087, 0.6913, 0.9619, 1.0000, 1.0000])
     """
     middle = (torch.arange(length) + 0.5) / max(1, length)
-    phase = ((middle - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)
-    return (1 - torch.cos(torch.pi * phase)) / 2
+    progress = ((middle - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)
+    return (1 - torch.cos(torch.pi * progress)) / 2
 
 
 @dataclass(frozen=True)
 class TileCost:
-    """Memory of a network for a tile, besides its weights: `fixed + per_pixel * pixels` bytes.
+    """Memory that a network takes for a tile: `fixed + per_pixel * pixels` bytes, beside its weights.
 
     Attributes:
-        fixed: bytes for any tile.
-        per_pixel: additional bytes per pixel.
+        fixed: bytes of any tile.
+        per_pixel: bytes more for every pixel of it.
     """
 
     fixed: float
     per_pixel: float
 
     def bytes_for(self, pixels: int) -> float:
-        """Estimate the memory of a tile of `pixels` pixels."""
+        """For a tile of so many pixels."""
         return self.fixed + self.per_pixel * pixels
 
 
 def tile_cost(model: nn.Module, peak_bytes: Callable[[Callable[[], Any]], int]) -> TileCost:
-    """Measure the memory of two small tiles and extrapolate; larger tiles grow no faster than linearly.
+    """Measure the memory of two small tiles and fit a line; larger tiles grow no faster.
 
     Args:
         model: as in `restore_strips`.
-        peak_bytes: calls a function and returns its peak memory, such as
+        peak_bytes: runs a function and says what it holds at its peak, such as
             `regard.tools.benchmark.profiler.peak_bytes`.
     """
     given: Any = model
@@ -208,19 +209,19 @@ def tile_cost(model: nn.Module, peak_bytes: Callable[[Callable[[], Any]], int]) 
 def largest_tile(
     model: nn.Module, cost: TileCost, height: int, width: int, *, channels: int, overlap: int, limit: float
 ) -> int:
-    """Find the largest tile with which restoring an image stays below a memory limit; its side is in whole windows.
+    """The largest tile for an image whose restoration stays below a limit; its side is in whole windows.
 
     Args:
         model: as in `restore_strips`.
-        cost: memory of its tiles.
+        cost: memory cost of its tiles.
         height: height of the image in pixels.
         width: width of the image in pixels.
         channels: channels of the image.
         overlap: as in `restore_strips`.
-        limit: bytes for tiles and pending strips of the result, besides weights and the image itself.
+        limit: bytes for tiles and for the strips of the result that wait, beside weights and the image itself.
 
     Returns:
-        A side in pixels, at most `MAX_AUTO_TILE`; or 0 if not even the smallest tile fits.
+        A side in pixels, at most `MAX_SIDE`; or 0 if not even the smallest tile would fit.
     """
     given: Any = model
     window, scale = given.window_size, given.scale
@@ -229,7 +230,7 @@ def largest_tile(
     for side in itertools.count(max(window, 2 * overlap), window):
         high, wide = min(side, height), min(side, width)
         waiting = 4 * channels * scale**2 * (width * (high + overlap) + 3 * high * wide)
-        if side > MAX_AUTO_TILE or cost.bytes_for(high * wide) + waiting > limit:
+        if side > MAX_SIDE or cost.bytes_for(high * wide) + waiting > limit:
             return chosen
         chosen = side
         if side >= max(height, width):
@@ -238,4 +239,4 @@ def largest_tile(
 
 
 #: Maximum side of an automatically chosen tile; larger ones save little.
-MAX_AUTO_TILE = 1024
+MAX_SIDE = 1024
