@@ -105,9 +105,7 @@ def find_splits(folder: Path) -> dict[str, Path]:
     for path in _visible(folder):
         split = split_of(path.name) if path.is_dir() else None
         if split in splits:
-            raise ValueError(
-                f"{splits[split]} and {path} are both the split {split!r}; remove or rename one"
-            )
+            raise ValueError(f"{splits[split]} and {path} are both the split {split!r}; remove or rename one")
         if split:
             splits[split] = path
     return splits

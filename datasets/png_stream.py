@@ -72,9 +72,7 @@ def write_png(
                     _write(file, name, data)
                 above = np.zeros(width * kind[1] * kind[0].itemsize, np.uint8)
             if (strip.dtype, strip.shape[2]) != kind or strip.shape[1] != width:
-                raise ValueError(
-                    f"a strip of {strip.shape} {strip.dtype} does not fit an image {width} wide of {kind}"
-                )
+                raise ValueError(f"a strip of {strip.shape} {strip.dtype} does not fit an image {width} wide of {kind}")
             lines += len(strip)
             for rows in np.array_split(strip, -(-len(strip) // 64)):
                 raw = np.ascontiguousarray(rows, rows.dtype.newbyteorder(">")).view(np.uint8).reshape(len(rows), -1)
