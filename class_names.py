@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
-__all__ = ["choices", "class_named", "nearest"]
+__all__ = ["check_name", "choices", "class_named", "nearest"]
 
 #: Longer lists of known names are cut to the nearest few.
 _MAX_LISTED = 8
@@ -37,7 +37,18 @@ def class_named(name: str, kind: str, table: Mapping[str, str], package: str) ->
             return getattr(import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(f"cannot import the {kind} {name!r}: {error}") from error
-    raise ValueError(f"no {kind} is called {name!r}; {choices(name, table)}, or package.module:Class")
+    check_name(name, kind, table)
+    raise AssertionError(name)
+
+
+def check_name(name: str, kind: str, table: Collection[str]) -> None:
+    """Check that a name is in a table or has the form `package.module:Class`; nothing is imported.
+
+    Raises:
+        ValueError: it is neither; the nearest name is suggested.
+    """
+    if name not in table and ":" not in name:
+        raise ValueError(f"no {kind} is called {name!r}; {choices(name, table)}, or package.module:Class")
 
 
 def choices(name: str, known: Iterable[str], more: str = "see 'regard list'") -> str:

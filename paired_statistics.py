@@ -1,14 +1,18 @@
-"""Paired statistics of answers to the same questions: intervals by image, and tests between arms.
+"""Paired statistics: bootstrap intervals over clusters, and tests between models that saw the same samples.
 
-Several questions about one image are right or wrong together, so images are drawn and not questions: the bootstrap over
-clusters (Davison and Hinkley 1997, section 3.8). Every arm is scored on the same draws, so that differences are paired.
+Samples of one cluster (questions about one image, slides of one patient) are correlated, so clusters are resampled and
+not samples (Davison and Hinkley 1997, section 3.8). All models are scored on the same resamples, so that differences
+are paired. `bootstrap` is for metrics of sums over samples; `bootstrap_means` for means over runs of any weighted
+score.
 
 Sources: Efron and Tibshirani 1993, chapter 13 (percentile intervals); McNemar 1947, doi:10.1007/BF02295996;
-Holm 1979, "A simple sequentially rejective multiple test procedure".
+Holm 1979, "A simple sequentially rejective multiple test procedure"; Nadeau and Bengio 2003, "Inference for the
+Generalization Error", doi:10.1023/A:1024068626366 (the corrected resampled t-test).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -22,32 +26,36 @@ __all__ = [
     "Bootstrap",
     "Estimate",
     "McNemar",
+    "PairedTest",
+    "ScoredRun",
     "bootstrap",
+    "bootstrap_means",
     "cluster_sums",
     "compare",
-    "discordant",
     "holm",
     "mcnemar",
+    "mcnemar_from_counts",
+    "paired_test",
     "resample",
 ]
 
-#: What intervals cover.
+#: Coverage of intervals.
 LEVEL = 0.95
-#: Weights of clusters that are held at once, 32 MB in float64.
+#: Number of weights held at a time, 32 MB in float64.
 CHUNK = 1 << 22
-#: Values that differ by less than this part of themselves differ by rounding only.
+#: Relative difference below which values count as equal.
 ROUNDING = 1e-12
 
 Metrics = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
 class McNemar(NamedTuple):
-    """Exact test of McNemar.
+    """McNemar's exact test.
 
     Attributes:
-        gained: questions that only the arm gets right.
-        lost: questions that only the baseline gets right.
-        p: two-sided, of equal chances for both; 1 where they never disagree.
+        gained: samples that only the arm has correct.
+        lost: samples that only the baseline has correct.
+        p: two-sided p-value; 1 without disagreement.
     """
 
     gained: int
@@ -60,11 +68,11 @@ class Estimate:
     """A metric, or the difference of one between two arms.
 
     Attributes:
-        value: from all answers; nan where it is not defined.
-        low: lower end of the 95 % interval; nan for fewer than two clusters or where no resample defines the value.
-        high: its upper end.
-        undefined: share of resamples (0-1) that do not define it; the interval is of the others.
-        p: of a difference, two-sided: see `bootstrap`. nan otherwise.
+        value: on all samples; nan if undefined.
+        low: lower end of the 95 % interval; nan with fewer than two clusters or if undefined in all resamples.
+        high: upper end.
+        undefined: fraction of resamples (0-1) in which it is undefined; the interval is over the others.
+        p: two-sided p-value of a difference, see `bootstrap`; nan otherwise.
     """
 
     value: float
@@ -75,7 +83,7 @@ class Estimate:
 
 
 class Bootstrap(NamedTuple):
-    """What `bootstrap` found.
+    """Result of `bootstrap`.
 
     Attributes:
         values: arm -> metric -> estimate.
@@ -87,27 +95,27 @@ class Bootstrap(NamedTuple):
 
 
 def mcnemar(baseline: Bool[np.ndarray, " questions"], arm: Bool[np.ndarray, " questions"]) -> McNemar:
-    """Compare two arms by the questions on which only one of them is right.
+    """Compare two arms by the samples on which only one of them is correct.
 
-    The test takes questions for independent. With several questions an image they are not, and p tends to be too
-    small: the p-value of `bootstrap` is the careful one.
+    The test assumes independent samples. With several samples per image p tends to be too small; prefer the p-value of
+    `bootstrap`.
 
     Args:
-        baseline: whether it is right.
-        arm: whether it is right, the same questions in the same order.
+        baseline: whether it is correct.
+        arm: whether it is correct, for the same samples in the same order.
 
     Example:
         >>> mcnemar(np.array([True, False, False, False]), np.array([True, True, True, True]))
         McNemar(gained=3, lost=0, p=0.25)
     """
-    return discordant(int((arm & ~baseline).sum()), int((baseline & ~arm).sum()))
+    return mcnemar_from_counts(int((arm & ~baseline).sum()), int((baseline & ~arm).sum()))
 
 
-def discordant(gained: int, lost: int) -> McNemar:
-    """The test of `mcnemar` from its two counts.
+def mcnemar_from_counts(gained: int, lost: int) -> McNemar:
+    """`mcnemar` from its two counts.
 
     Example:
-        >>> discordant(3, 0).p
+        >>> mcnemar_from_counts(3, 0).p
         0.25
     """
     p = min(1.0, 2 * float(special.bdtr(min(gained, lost), gained + lost, 0.5))) if gained + lost else 1.0
@@ -115,10 +123,10 @@ def discordant(gained: int, lost: int) -> McNemar:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that the chance of any false finding among them stays below the level that one is held to.
+    """Holm's adjustment of p-values, which controls the probability of any false positive among them.
 
     Args:
-        p_values: 0-1. One that is nan was no test: it stays nan and does not count.
+        p_values: 0-1; nan stays nan and does not count.
 
     Raises:
         ValueError: a p-value is not within 0-1.
@@ -129,7 +137,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """
     wrong = [p for p in p_values if not (np.isnan(p) or 0 <= p <= 1)]
     if wrong:
-        raise ValueError(f"a p-value lies within 0 and 1, not {wrong[0]}")
+        raise ValueError(f"p-values must be between 0 and 1; got {wrong[0]}")
     order = sorted((index for index, p in enumerate(p_values) if not np.isnan(p)), key=lambda index: p_values[index])
     adjusted, highest = [float("nan")] * len(p_values), 0.0
     for rank, index in enumerate(order):
@@ -144,8 +152,8 @@ def cluster_sums(
     """Sum the numbers of each cluster.
 
     Args:
-        members: the cluster of each sample, 0 and up, none left out.
-        numbers: what each sample contributes.
+        members: index of each sample's cluster, from 0 without gaps.
+        numbers: contributions of each sample.
     """
     return np.stack([np.bincount(members, weights=column) for column in numbers.T], axis=1)
 
@@ -161,26 +169,25 @@ def bootstrap(
 ) -> Bootstrap:
     """Metrics of every arm and their differences to the baseline, with percentile intervals over clusters.
 
-    A resample draws as many clusters as there are, with replacement; all arms are scored on the same draw. Resamples
-    in which a metric is not defined (nothing was named, nothing was answered yes) are left out for that metric, and
-    their share is told. Percentile intervals are too narrow for few clusters (below about 30), and have no width where
-    every answer is alike.
+    A resample draws as many clusters as there are, with replacement; all arms are scored on the same resamples.
+    Resamples in which a metric is undefined are left out for that metric, and their fraction is reported. Percentile
+    intervals are too narrow for few clusters (below about 30), and have zero width where all samples are equal.
 
-    The p-value of a difference is the percentile interval turned round: up to a resample or two it is below 0.05 where
-    the 95 % interval excludes 0. With `below` resamples where the difference is 0 or less, and `above` where it is 0
-    or more, it is 2 (1 + min(below, above)) / (1 + resamples), at most 1; so never less than 2 / (1 + resamples).
+    The p-value of a difference inverts the percentile interval: up to a resample or two it is below 0.05 where the 95 %
+    interval excludes 0. With `below` resamples with a difference of at most 0, and `above` with at least 0, it is
+    2 (1 + min(below, above)) / (1 + resamples), at most 1.
 
     Args:
         clusters: the cluster of each sample, such as the name of its image.
-        numbers: arm -> name -> what each sample contributes; the same names for every arm.
-        metrics: as a benchmark has it: sums by name -> metrics, elementwise, nan where one is not defined.
-        baseline: an arm that the others are compared to; `None` compares none.
+        numbers: arm -> name -> contribution of each sample; the same names for every arm.
+        metrics: maps sums by name to metrics, elementwise, nan if undefined; see `Benchmark.metrics`.
+        baseline: the arm that the others are compared with; `None` for no comparison.
         resamples: at least 1.
-        seed: of the draws, which depend on nothing else but the number of clusters.
+        seed: of the resamples, which otherwise depend only on the number of clusters.
 
     Raises:
-        ValueError: no samples, no resamples, arms with other names or other numbers of samples, or a baseline that is
-            none of the arms.
+        ValueError: no samples, no resamples, arms with different names or numbers of samples, or a baseline that is
+            not one of the arms.
 
     Example:
         >>> right = {"base": {"right": np.array([1, 0, 1, 0])}, "fix": {"right": np.array([1, 1, 1, 0])}}
@@ -189,8 +196,8 @@ def bootstrap(
         (3.0, 1.0)
     """
     names = _checked(clusters, numbers, baseline, resamples)
-    place: dict[Hashable, int] = {}
-    members = np.array([place.setdefault(cluster, len(place)) for cluster in clusters])
+    index: dict[Hashable, int] = {}
+    members = np.array([index.setdefault(cluster, len(index)) for cluster in clusters])
     sums = {
         arm: cluster_sums(members, np.stack([np.asarray(own[name], dtype=float) for name in names], axis=1))
         for arm, own in numbers.items()
@@ -203,12 +210,12 @@ def bootstrap(
 def resample(
     sums: Float[np.ndarray, "clusters columns"], resamples: int, seed: int
 ) -> Float[np.ndarray, "resamples columns"]:
-    """Sums of resamples of clusters; of fewer than two clusters there are none, and all is nan.
+    """Sums of resamples of clusters; nan for fewer than two clusters.
 
     Args:
         sums: of each cluster.
         resamples: at least 1.
-        seed: of the draws, which depend on nothing else but the number of clusters.
+        seed: of the resamples, which otherwise depend only on the number of clusters.
     """
     size = len(sums)
     if size < 2:
@@ -220,7 +227,7 @@ def resample(
         count = min(rows, resamples - start)
         picks = generator.integers(size, size=(count, size), dtype=np.int32).astype(np.int64)
         picks += size * np.arange(count)[:, None]
-        # How often each cluster is drawn is multinomial.
+        # The number of times that each cluster is drawn.
         weights = np.bincount(picks.ravel(), minlength=count * size).reshape(count, size)
         drawn.append(weights.astype(float) @ sums)
     return np.concatenate(drawn)
@@ -233,11 +240,11 @@ def compare(
     metrics: Metrics,
     baseline: str | None = None,
 ) -> Bootstrap:
-    """Metrics of every arm and their differences to the baseline, from sums that were drawn already.
+    """Metrics of every arm and their differences to the baseline, from given resamples.
 
     Args:
         sums: arm -> sums of each cluster.
-        drawn: arm -> sums of each resample, of the same draws for every arm (`resample` of all their columns at once).
+        drawn: arm -> sums of each resample, the same resamples for every arm (`resample` of all columns at once).
         names: of the columns.
         metrics: as in `bootstrap`.
         baseline: as in `bootstrap`.
@@ -265,20 +272,20 @@ def _checked(
 ) -> list[str]:
     """The names that all arms share."""
     if not len(clusters) or not numbers:
-        raise ValueError("there are no answers to score; give samples and at least one arm")
+        raise ValueError("there is nothing to score; give samples and at least one arm")
     if resamples < 1:
-        raise ValueError(f"{resamples} resamples give no interval; take 10000, or at least 1")
+        raise ValueError(f"resamples must be at least 1; got {resamples}")
     if baseline is not None and baseline not in numbers:
-        raise ValueError(f"the baseline {baseline!r} is none of the arms: {', '.join(numbers)}")
+        raise ValueError(f"the baseline {baseline!r} is not among the arms: {', '.join(numbers)}")
     first, *_ = numbers.values()
     for arm, own in numbers.items():
         if set(own) != set(first):
-            raise ValueError(f"arm {arm!r} contributes {sorted(own)}, another one {sorted(first)}; names must agree")
+            raise ValueError(f"arm {arm!r} has the numbers {sorted(own)}, another one {sorted(first)}")
         wrong = [name for name in own if np.shape(own[name]) != (len(clusters),)]
         if wrong:
             raise ValueError(
                 f"arm {arm!r} has {wrong[0]!r} of shape {np.shape(own[wrong[0]])} for {len(clusters)} samples; "
-                "give one number a sample"
+                "give one number per sample"
             )
     return list(first)
 
@@ -292,7 +299,7 @@ def _score(metrics: Metrics, names: Sequence[str], sums: np.ndarray) -> dict[str
 
 
 def _minus(arm: np.ndarray, baseline: np.ndarray) -> np.ndarray:
-    """Differences, those by rounding made 0: equal columns of a matrix product may differ in their last bits."""
+    """Differences; those from rounding are 0, since equal columns of a matrix product can differ in their last bits."""
     difference = arm - baseline
     return np.where(np.abs(difference) <= ROUNDING * np.maximum(np.abs(arm), np.abs(baseline)), 0.0, difference)
 
@@ -303,7 +310,115 @@ def _estimate(value: float, draws: np.ndarray, test: bool = False) -> Estimate:
     undefined = 1 - len(defined) / len(draws)
     if np.isnan(value) or not len(defined):
         return Estimate(value=float(value), low=nan, high=nan, undefined=undefined)
-    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = _percentiles(defined)
     fewer = min(np.count_nonzero(defined <= 0), np.count_nonzero(defined >= 0))
     p = min(1.0, 2 * (1 + fewer) / (1 + len(defined))) if test else nan
-    return Estimate(value=float(value), low=float(low), high=float(high), undefined=undefined, p=p)
+    return Estimate(value=float(value), low=low, high=high, undefined=undefined, p=p)
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """Samples on which one trained model was tested.
+
+    Attributes:
+        clusters: of each sample, such as its patient.
+        score: maps weights of the samples, one row per resample, to metrics.
+    """
+
+    clusters: Sequence[Hashable]
+    score: Callable[[Float[np.ndarray, "resamples samples"]], dict[str, Float[np.ndarray, " resamples"]]]
+
+
+def bootstrap_means(
+    models: Mapping[str, Sequence[ScoredRun]], *, resamples: int = 1000, seed: int = 0
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """95 % intervals of each model's mean score over its folds and seeds.
+
+    A resample draws as many clusters as there are, with replacement; a cluster has the same weight wherever it is
+    tested, in all folds, seeds and models. Each run is scored on its part of the resample, and the mean is over the
+    runs whose score is defined. The interval is over test clusters: models are not trained again.
+
+    Args:
+        models: model -> its runs.
+        resamples: at least 1.
+        seed: of the resamples.
+
+    Returns:
+        model -> metric -> lower and upper end; nan for fewer than two clusters.
+
+    Example:
+        >>> run = ScoredRun("abcd", lambda weights: {"mean": weights @ np.ones(4) / weights.sum(axis=1)})
+        >>> bootstrap_means({"abmil": [run]})["abmil"]["mean"]
+        (1.0, 1.0)
+    """
+    clusters = {cluster: None for runs in models.values() for run in runs for cluster in run.clusters}
+    index = {cluster: number for number, cluster in enumerate(clusters)}
+    count = len(index)
+    if count < 2:
+        resamples = 0
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / max(count, 1)), size=resamples)
+    intervals: dict[str, dict[str, tuple[float, float]]] = {}
+    for model, runs in models.items():
+        scores = [run.score(weights[:, [index[cluster] for cluster in run.clusters]].astype(float)) for run in runs]
+        intervals[model] = {name: _interval_of_mean(np.stack([score[name] for score in scores])) for name in scores[0]}
+    return intervals
+
+
+class PairedTest(NamedTuple):
+    """Difference of a score between two models.
+
+    Attributes:
+        difference: mean over the folds.
+        better: number of folds in which the model is better than the other.
+        worse: number of folds in which it is worse.
+        p: two-sided p-value; nan for fewer than two folds, or if all differences are equal.
+    """
+
+    difference: float
+    better: int
+    worse: int
+    p: float
+
+
+def paired_test(
+    own: Float[np.ndarray, " folds"], other: Float[np.ndarray, " folds"], *, test_to_train: float
+) -> PairedTest:
+    """The corrected resampled t-test of Nadeau and Bengio between two models on the same folds.
+
+    Folds of one data set share most of their training samples, so that their differences vary less than those of new
+    data would; for J folds the variance of the mean is s^2 (1/J + test_to_train) instead of s^2 / J.
+
+    Args:
+        own: score of each fold, averaged over seeds.
+        other: likewise.
+        test_to_train: number of test samples over training samples; 0 if folds share no data.
+
+    Example:
+        >>> found = paired_test(np.array([0.9, 0.8, 0.9]), np.array([0.7, 0.7, 0.9]), test_to_train=0.25)
+        >>> found.better, found.worse, round(found.difference, 2), round(found.p, 2)
+        (2, 0, 0.1, 0.32)
+    """
+    differences = own - other
+    folds, mean = len(differences), float(differences.mean())
+    variance = float(differences.var(ddof=1)) if folds > 1 else math.nan
+    if folds > 1 and not differences.any():
+        p = 1.0
+    elif folds < 2 or variance <= 1e-24:
+        p = math.nan
+    else:
+        t = abs(mean) / math.sqrt(variance * (1 / folds + test_to_train))
+        p = 2 * float(special.stdtr(folds - 1, -t))
+    return PairedTest(mean, int((differences > 0).sum()), int((differences < 0).sum()), p)
+
+
+def _interval_of_mean(scores: Float[np.ndarray, "runs resamples"]) -> tuple[float, float]:
+    known = np.isfinite(scores)
+    defined = known.any(axis=0)
+    if not defined.any():
+        return math.nan, math.nan
+    return _percentiles(np.where(known, scores, 0).sum(axis=0)[defined] / known.sum(axis=0)[defined])
+
+
+def _percentiles(values: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

@@ -1,5 +1,6 @@
 from .answer import Answer as Answer
 from .interventions import INTERVENTIONS as INTERVENTIONS
+from .interventions import check_interventions as check_interventions
 from .interventions import describe as describe
 from .interventions import intervention_class as intervention_class
 from .interventions import parse_intervention as parse_intervention
@@ -46,6 +47,7 @@ __all__ = [
     "Session",
     "WordBias",
     "ZeroTuning",
+    "check_interventions",
     "describe",
     "discover_sinks",
     "intervene",

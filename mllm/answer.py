@@ -1,4 +1,4 @@
-"""What a model answered, token by token."""
+"""Answers of a model, token by token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .session.activity import Activity
 
-__all__ = ["Answer", "of_sample", "token_texts"]
+__all__ = ["Answer", "activity_of_sample", "token_texts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,12 +18,12 @@ class Answer:
     """One answer.
 
     Attributes:
-        text: what was said, without special tokens.
-        tokens: the text in pieces, as the tokens say it; joined they are the text, up to blanks around it.
-        complete: whether the model ended the answer itself, before the limit of new tokens.
-        activity: what each method did for this sample, in the order of the methods.
-        attention: for each image of the prompt, how much the row that foretold each token attended to each place of
-            it, after all edits: mean over layers and heads, (tokens, rows, columns). `None` if nothing was watched.
+        text: of the answer, without special tokens.
+        tokens: text of each token; joined they are `text`, up to surrounding whitespace.
+        complete: whether the model ended the answer before the limit of new tokens.
+        activity: what each intervention did for this sample, in their order.
+        attention: for each image of the prompt, the attention to its tokens of the row that predicted each answer
+            token, after all edits: mean over layers and heads, (tokens, rows, columns). `None` without `watch`.
     """
 
     text: str
@@ -34,11 +34,11 @@ class Answer:
 
 
 def token_texts(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
-    """What each token adds to the text.
+    """The text that each token adds.
 
     Args:
         tokenizer: of the model.
-        ids: tokens of an answer. One that ends within a letter adds nothing, and the next one the whole letter.
+        ids: tokens of an answer. A token that ends within a character adds nothing, the next one the whole character.
     """
     pieces, before = [], ""
     for end in range(1, len(ids) + 1):
@@ -47,13 +47,13 @@ def token_texts(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
             pieces.append("")
             continue
         pairs = enumerate(zip(before, text, strict=False))
-        same = next((place for place, (old, new) in pairs if old != new), min(len(before), len(text)))
+        same = next((position for position, (old, new) in pairs if old != new), min(len(before), len(text)))
         pieces.append(text[same:])
         before = text
     return tuple(pieces)
 
 
-def of_sample(activity: Activity, index: int) -> Activity:
-    """The account of one sample of a batch."""
-    tables = {field.name: getattr(activity, field.name) for field in fields(activity) if field.name != "method"}
+def activity_of_sample(activity: Activity, index: int) -> Activity:
+    """The activity for one sample of a batch."""
+    tables = {field.name: getattr(activity, field.name) for field in fields(activity) if field.name != "intervention"}
     return replace(activity, **{name: table[index : index + 1] for name, table in tables.items()})

@@ -1,6 +1,6 @@
 """How well a question fits an image, and which parts of the image it is about.
 
-Methods that alter the image by the question ask a matching model, which is none of the LVLM's own parts:
+Interventions that alter the image by the question ask a matching model, which is none of the LVLM's own parts:
 
 - BLIP fine-tuned for image-text matching, as AGLA's authors do: `BlipMatcher`;
 - a contrastive model of open_clip, with a map of relevance of our own: `OpenClipMatcher`.

@@ -1,4 +1,4 @@
-r"""Tasks of lmms-eval on a model with methods at work: the model that lmms-eval knows as `regard`.
+r"""Tasks of lmms-eval on a model with interventions at work: the model that lmms-eval knows as `regard`.
 
     pip install "regard[lmms]"
     python -m lmms_eval --model regard --tasks pope,mme --batch_size 8 \
@@ -37,7 +37,7 @@ except ModuleNotFoundError:  # the module can be read without lmms-eval; its mod
 if TYPE_CHECKING:
     from .answer import Answer
     from .lvlm import LVLM
-    from .session.edit import Intervention
+    from .session.contract import Intervention
 
 __all__ = ["Regard", "manifest"]
 
@@ -56,7 +56,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
 
     Args:
         pretrained: as in `LVLM.load`; or an `LVLM`.
-        fix: methods that are at work, in their text form or as they are; nothing is the baseline.
+        fix: interventions that are at work, in their text form or as they are; nothing is the baseline.
         batch_size: questions that are answered together.
         device: as in `LVLM.load`; with several processes each has a GPU of its own.
         device_map: as in `LVLM.load`.
@@ -66,8 +66,8 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         revision: as in `LVLM.load`.
         template: put questions into the model's chat template.
         seed: of the draws, where a task wants some; every batch and process has its own.
-        allow_inactive: accept that a method did nothing for all questions. Otherwise that is an error once they are
-            answered, since the numbers would be the baseline's under another name.
+        allow_inactive: accept that an intervention did nothing for all questions. Otherwise that is an error once they
+            are answered, since the numbers would be the baseline's under another name.
         unknown: anything else, which is an error.
 
     Raises:
@@ -99,7 +99,8 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             raise ImportError('lmms-eval is not installed; pip install "regard[lmms]"')
         if unknown:
             raise ValueError(
-                f"the model regard of lmms-eval has no argument {', '.join(map(repr, unknown))}; options of a method "
+                f"the model regard of lmms-eval has no argument {', '.join(map(repr, unknown))}; options of an "
+                f"intervention "
                 'that hold commas are quoted, as in fix="vhr:alpha=1.5,layers=8:"'
             )
         if not str(batch_size).isdigit() or int(batch_size) < 1:
@@ -107,7 +108,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         super().__init__()
         from .lvlm import LVLM
 
-        self.methods = _methods(fix)
+        self.interventions = _interventions(fix)
         self.batch_size, self.template, self.seed, self.allow_inactive = int(batch_size), template, seed, allow_inactive
         self._own = not isinstance(pretrained, LVLM)
         if isinstance(pretrained, LVLM):
@@ -206,7 +207,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
                 images,
                 self._marked([key[0] for key in keys], images),
                 answers,
-                methods=self.methods,
+                interventions=self.interventions,
                 batch_size=self.batch_size,
                 template=self.template,
                 allow_inactive=True,
@@ -215,7 +216,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             losses = (-read.scores / read.lengths).tolist()
             for row, key in enumerate(keys):
                 for column, answer in enumerate(answers):
-                    pair = losses[row][column], bool(read.likeliest[row, column])
+                    pair = losses[row][column], bool(read.greedy[row, column])
                     for index in asked[key][answer]:
                         found[index] = _kept(pair)
                         self.cache_hook.add_partial("loglikelihood", requests[index].args, pair)
@@ -225,7 +226,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         """Let go of the model, if it was loaded here; lmms-eval does so once everything is answered.
 
         Raises:
-            RuntimeError: a method did nothing for all questions of all processes.
+            RuntimeError: an intervention did nothing for all questions of all processes.
         """
         idle = self._idle()
         if self._own:
@@ -235,7 +236,8 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         if idle and not self.allow_inactive:
             raise RuntimeError(
                 f"{idle}, so the answers are the baseline's, and no numbers are given under another name. Look at the "
-                "method's layers and thresholds, and whether the tasks have images; allow_inactive=true accepts it"
+                "intervention's layers and thresholds, and whether the tasks have images; allow_inactive=true accepts "
+                "it"
             )
 
     def _answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
@@ -250,7 +252,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
                 answers = self.lvlm.answer(
                     images,
                     self._marked([questions[index].text for index in batch], images),
-                    methods=self.methods,
+                    interventions=self.interventions,
                     max_new_tokens=options.max_new_tokens,
                     temperature=options.temperature,
                     top_p=options.top_p,
@@ -260,7 +262,9 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
                     template=self.template,
                     allow_inactive=True,
                 )
-                self._count(len(batch), {one.method for answer in answers for one in answer.activity if one.active})
+                self._count(
+                    len(batch), {one.intervention for answer in answers for one in answer.activity if one.active}
+                )
                 yield from zip(batch, answers, strict=True)
                 bar.update(len(batch))
 
@@ -278,7 +282,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
 
     def _marked(self, texts: Sequence[str], images: Sequence[Sequence[Any]]) -> list[str]:
         """Questions as the model takes them."""
-        from .prompts import placeholder
+        from .processor_inputs import placeholder
 
         own, marked = placeholder(self.lvlm.processor), []
         for text, some in zip(texts, images, strict=True):
@@ -290,12 +294,12 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
     def _count(self, asked: int, active: Iterable[str]) -> None:
         first, self._asked, self._batches = not self._asked, self._asked + asked, self._batches + 1
         self._active.update(active)
-        idle = [method.name for method in self.methods if method.name not in self._active]
+        idle = [intervention.name for intervention in self.interventions if intervention.name not in self._active]
         if first and idle:
             self._say(f"{', '.join(idle)} did nothing for the first {asked} questions")
 
     def _idle(self) -> str:
-        """Which methods did nothing, and for how many questions; all processes agree."""
+        """Which interventions did nothing, and for how many questions; all processes agree."""
         from torch import distributed
 
         asked, active = self._asked, self._active
@@ -303,7 +307,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             counts: list[Any] = [None] * distributed.get_world_size()
             distributed.all_gather_object(counts, (asked, active))
             asked, active = sum(one[0] for one in counts), set().union(*(one[1] for one in counts))
-        idle = [method.name for method in self.methods if method.name not in active]
+        idle = [intervention.name for intervention in self.interventions if intervention.name not in active]
         text = f"{', '.join(idle)} did nothing for any of {asked} questions" if idle and asked else ""
         if text:
             _LOG.error(text)
@@ -316,8 +320,8 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         self._said.add(text)
 
 
-def _methods(fix: str | Sequence[Intervention]) -> tuple[Intervention, ...]:
-    """Methods from their text form, which lmms-eval hands on with its quotes."""
+def _interventions(fix: str | Sequence[Intervention]) -> tuple[Intervention, ...]:
+    """Interventions from their text form, which lmms-eval hands on with its quotes."""
     if not isinstance(fix, str):
         return tuple(fix)
     text = fix.strip()

@@ -1,4 +1,4 @@
-"""Prompts as they were asked, and methods at work on one batch of them after the other."""
+"""Batches of prompts before tokenization, and interventions that are bound to one batch after another."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .prompts import prompt_texts, tokenised
-from .session.edit import Intervention
+from .processor_inputs import prompt_texts, tokenised
+from .session.contract import Intervention
 from .session.session import Session, intervene
 
-__all__ = ["Asked", "AtWork", "seeded"]
+__all__ = ["BoundInterventions", "PromptBatch", "seeded"]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked, before it became the model's inputs; what methods with `bind` are given.
+class PromptBatch:
+    """Questions and images before tokenization; `regard.mllm.session.contract.Prompts` of interventions with `bind`.
 
     Attributes:
         processor: of the model.
-        questions: one for each sample.
+        questions: one per sample.
         images: of each sample.
         template: whether the processor's chat template is used.
-        place: puts inputs where the model is.
+        to_device: moves inputs to the model's device and dtype.
     """
 
     processor: Any
     questions: Sequence[str]
     images: Sequence[Sequence[Image.Image]]
     template: bool
-    place: Callable[[dict[str, Tensor]], dict[str, Tensor]]
+    to_device: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
     @property
     def texts(self) -> list[str]:
-        """The prompts in words, with placeholders for images."""
+        """The prompts as text, with placeholders for images."""
         return prompt_texts(self.processor, self.questions, list(map(len, self.images)), template=self.template)
 
-    def part(self, rows: Sequence[int]) -> Asked:
-        """Some of the samples."""
+    def part(self, rows: Sequence[int]) -> PromptBatch:
+        """A selection of the samples."""
         questions, images = [self.questions[row] for row in rows], [self.images[row] for row in rows]
-        return Asked(self.processor, questions, images, self.template, self.place)
+        return PromptBatch(self.processor, questions, images, self.template, self.to_device)
 
     def inputs(self) -> dict[str, Tensor]:
         """The model's inputs."""
@@ -53,10 +53,10 @@ class Asked:
 
     def inputs_with(self, images: Sequence[Sequence[Image.Image]]) -> dict[str, Tensor]:
         """The model's inputs for the same questions about other images."""
-        return self.place(tokenised(self.processor, self.texts, images))
+        return self.to_device(tokenised(self.processor, self.texts, images))
 
     def first_tokens(self, word: str) -> list[int]:
-        """Tokens with which the usual spellings of a word begin: with and without a blank, in small and large letters.
+        """First tokens of the usual spellings of a word: with and without a space, in lower and upper case.
 
         Raises:
             ValueError: the tokenizer has no token for any of them.
@@ -65,7 +65,7 @@ class Asked:
         for spelling in (word, word.lower(), word.capitalize(), word.upper()):
             for text in (spelling, f" {spelling}"):
                 ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-                # Some tokenizers have a token for the blank alone.
+                # Some tokenizers have a separate token for the space.
                 ids = [token for token in ids if tokenizer.decode([token]).strip()][:1]
                 found.update(dict.fromkeys(token for token in ids if token not in tokenizer.all_special_ids))
         if not found:
@@ -73,48 +73,50 @@ class Asked:
         return list(found)
 
 
-class AtWork:
-    """Methods that are bound to one batch of prompts after the other, and an account of those that did something.
+class BoundInterventions:
+    """Interventions that are bound to one batch of prompts after another.
 
     Args:
         model: the model.
-        methods: one or several.
+        interventions: one or several.
         watch: as in `intervene`.
+
+    Attributes:
+        active: names of those that have changed something.
     """
 
     def __init__(
-        self, model: PreTrainedModel, methods: Intervention | Sequence[Intervention], *, watch: bool = False
+        self, model: PreTrainedModel, interventions: Intervention | Sequence[Intervention], *, watch: bool = False
     ) -> None:
         self.model, self.watch = model, watch
-        self.methods = (methods,) if isinstance(methods, Intervention) else tuple(methods)
-        self.fired: set[str] = set()
+        self.interventions = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
+        self.active: set[str] = set()
 
     @contextmanager
-    def on(self, asked: Asked) -> Iterator[Session]:
-        """A session for some prompts."""
-        bound = [method.bind(asked) if hasattr(method, "bind") else method for method in self.methods]
+    def session(self, batch: PromptBatch) -> Iterator[Session]:
+        """A session for one batch."""
+        bound = [one.bind(batch) if hasattr(one, "bind") else one for one in self.interventions]
         with intervene(self.model, bound, allow_inactive=True, watch=self.watch) as session:
             yield session
-        self.fired |= session.fired
+        self.active |= session.active
 
-    def check(self) -> None:
-        """Complain of methods that did nothing.
+    def check_active(self) -> None:
+        """Check that every intervention has changed something.
 
         Raises:
-            RuntimeError: there are some.
+            RuntimeError: one has not.
         """
-        idle = [method.name for method in self.methods if method.name not in self.fired]
-        if idle:
+        inactive = [one.name for one in self.interventions if one.name not in self.active]
+        if inactive:
             raise RuntimeError(
-                f"{', '.join(idle)} did nothing for any of these prompts, so the answers are the baseline's. Look at "
-                "the method's layers and thresholds, and whether the prompts have images; allow_inactive=True accepts "
-                "it"
+                f"{', '.join(inactive)} changed nothing for any of these prompts, so the answers are the baseline's. "
+                "Check the layers and thresholds, and that the prompts have images; allow_inactive=True accepts this"
             )
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's draws for as long as the block lasts; afterwards its generators go on where they were."""
+    """Seed torch for the duration of the block; afterwards its generators have their previous state."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         yield

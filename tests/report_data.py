@@ -1,4 +1,4 @@
-"""An example of what `regard.tools.evaluate.report.build.build_report` takes: three arms, questions and captions."""
+"""Realistic data for `regard.tools.evaluate.report.build.build_report`: three arms, questions and captions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from regard.tools.evaluate.report.build import data_uri
 
 __all__ = ["ARMS", "HOSTILE", "caption_samples", "example", "question_samples"]
 
-ARMS = ("none", "vdd:alpha=0.5", "rebalance:alpha=0.4,beta=0.2,gamma=1,layers=all")
+ARMS = ("none", "vdd(alpha=0.5)", 'rebalance(alpha=0.4, beta=0.2, gamma=1.0, layers="all")')
 HOSTILE = (
     "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\"> & <b>bold</b>"
 )
@@ -64,13 +64,13 @@ def question_samples(rng: random.Random, number: int, images: dict[str, str], si
         answers = {}
         for place, arm in enumerate(ARMS):
             right = rng.random() < (0.8, 0.86, 0.84)[place] and index < number - 2
-            said = truth if right else {"yes": "no", "no": "yes"}[truth]
-            text = f"{said.capitalize()}, there is {'a' if said == 'yes' else 'no'} {thing} in the image."
+            parsed = truth if right else {"yes": "no", "no": "yes"}[truth]
+            text = f"{parsed.capitalize()}, there is {'a' if parsed == 'yes' else 'no'} {thing} in the image."
             plots = [f"{image} {arm}"] if index < 12 else []
             for key in plots:
                 images[key] = _heat(rng, side_px)
-            wrong = [thing] if said == "yes" and truth == "no" else []
-            answers[arm] = {"text": text, "said": said, "correct": right, "invented": wrong, "attention": plots}
+            wrong = [thing] if parsed == "yes" and truth == "no" else []
+            answers[arm] = {"text": text, "parsed": parsed, "correct": right, "invented": wrong, "attention": plots}
         samples.append(
             {
                 "id": f"{part}-{index}",
@@ -104,7 +104,7 @@ def caption_samples(rng: random.Random, number: int, images: dict[str, str], sid
         for arm, own in zip(ARMS, kept, strict=True):
             more = told if own == invented else "".join(f" To the left, there might be a {thing}." for thing in own)
             named = ", ".join([*there, *own])
-            answers[arm] = {"text": first + more, "said": named, "correct": None, "invented": own, "attention": []}
+            answers[arm] = {"text": first + more, "parsed": named, "correct": None, "invented": own, "attention": []}
         samples.append(
             {
                 "id": f"COCO_val2014_{index:012d}",
@@ -115,7 +115,7 @@ def caption_samples(rng: random.Random, number: int, images: dict[str, str], sid
                 "answers": answers,
             }
         )
-    samples[1]["answers"][ARMS[2]] |= {"text": "", "said": "", "invented": []}
+    samples[1]["answers"][ARMS[2]] |= {"text": "", "parsed": "", "invented": []}
     return samples
 
 
@@ -196,8 +196,8 @@ def _question_scores(rng: random.Random) -> dict[str, Any]:
         }
 
     def parser(lift: float, whole: bool) -> dict[str, Any]:
-        said = {"yes": (58.1, 50.2, 56.4), "no": (41.9, 49.6, 43.6), "unknown": (0.0, 0.2, 0.0)}
-        rows = {word: _cells(rng, values, 1.4) for word, values in said.items()}
+        parsed = {"yes": (58.1, 50.2, 56.4), "no": (41.9, 49.6, 43.6), "unknown": (0.0, 0.2, 0.0)}
+        rows = {word: _cells(rng, values, 1.4) for word, values in parsed.items()}
         tests = [
             {"gained": 71, "lost": 18, "p": 1e-8, "holm": 2e-8},
             {"gained": 40, "lost": 31, "p": 0.34, "holm": 0.34},
@@ -205,7 +205,7 @@ def _question_scores(rng: random.Random) -> dict[str, Any]:
         return {
             "metrics": metrics(lift),
             "mcnemar": dict(zip(ARMS[1:], tests, strict=True)) if whole else None,
-            "said": {arm: {f"{word}_percent": rows[word][arm] for word in said} for arm in ARMS} if whole else None,
+            "parsed": {f"{word}_percent": rows[word] for word in parsed} if whole else None,
         }
 
     def part(name: str, kind: str, samples: int, lift: float) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def _question_scores(rng: random.Random) -> dict[str, Any]:
         ],
         objects={name: dict(zip(ARMS, lists, strict=True)) for name in ("official", "words")},
         activity=_activity(3000),
-        left_out=[
+        skipped_images=[
             {"image": "COCO_val2014_000000016631.jpg", "reason": "cannot be read: it is empty", "samples": 6},
             {"image": "<img src=x onerror=alert(1)>.jpg", "reason": "no such file", "samples": 6},
         ],
@@ -236,8 +236,8 @@ def _question_scores(rng: random.Random) -> dict[str, Any]:
             {
                 "arm": ARMS[1],
                 "part": "adversarial",
-                "text": "higher accuracy, f1, but yes is said in 50.2 % and not 58.1 % of the answers: a shift towards "
-                "one answer does that, too",
+                "text": "higher accuracy, f1, but 50.2 % of the answers are yes instead of 58.1 %; a shift towards one "
+                "answer has the same effect",
             }
         ],
     )
@@ -255,7 +255,7 @@ def _caption_scores(rng: random.Random, samples: Sequence[dict[str, Any]]) -> di
 
     def parser() -> dict[str, Any]:
         rows = {name: _cells(rng, row, width) for name, (row, width) in values.items()}
-        return {"metrics": rows, "mcnemar": None, "said": None}
+        return {"metrics": rows, "mcnemar": None, "parsed": None}
 
     def mentions(arm: str) -> list[dict[str, Any]]:
         named = Counter(thing for one in samples for thing in one["answers"][arm]["invented"])
@@ -273,7 +273,7 @@ def _caption_scores(rng: random.Random, samples: Sequence[dict[str, Any]]) -> di
         parts=[_part("all", "part", number, number, parsers, _text(rng, (98.4, 71.9, 97.2), (None, 93.3, 41.0)))],
         objects={"official": {arm: mentions(arm) for arm in ARMS}, "fixed": {arm: [] for arm in ARMS}},
         activity=_activity(number),
-        left_out=[],
+        skipped_images=[],
         warnings=[
             {"arm": None, "part": "all", "text": "24 images only: intervals are rough, and rather too narrow"},
             {
@@ -298,11 +298,11 @@ def _object(rng: random.Random, name: str, mentions: int, answers: int) -> dict[
 
 def _activity(answers: int) -> dict[str, list[dict[str, Any]]]:
     nothing = {"rows": 0, "heads": 0, "moved": 0.0, "to_image": 0.0, "change": 0.0}
-    edits = {"rows": 212.4, "heads": 3398.0, "moved": 411.7, "to_image": 388.2, "change": 4.31, "word_change": 0.0}
+    edits = {"rows": 212.4, "heads": 3398.0, "moved": 411.7, "to_image": 388.2, "change": 4.31, "token_change": 0.0}
     return {
         ARMS[0]: [],
-        ARMS[1]: [{"method": "vdd", "answers": answers, "active": answers, **nothing, "word_change": None}],
-        ARMS[2]: [{"method": "rebalance", "answers": answers, "active": answers - 2, **edits}],
+        ARMS[1]: [{"intervention": "vdd", "answers": answers, "active": answers, **nothing, "token_change": None}],
+        ARMS[2]: [{"intervention": "rebalance", "answers": answers, "active": answers - 2, **edits}],
     }
 
 

@@ -23,7 +23,7 @@ from regard.heads.trained_head import TrainedHead, save_trained_head
 GOOD = ("one", "two", "näme with späces")
 #: Bad slide -> what its reason says.
 BAD = {
-    "cut off": "cut off",
+    "truncated": "truncated",
     "text": "text",
     "white": "no tissue",
     "unscaled": "microns per pixel",
@@ -52,7 +52,7 @@ def write_slides(folder: Path, *, bad: bool = True) -> Path:
     if not bad:
         return folder
     content = (folder / "one.svs").read_bytes()
-    (folder / "cut off.svs").write_bytes(content[: len(content) // 3])
+    (folder / "truncated.svs").write_bytes(content[: len(content) // 3])
     (folder / "text.svs").write_text("This is a text file that was renamed.\n" * 40)
     write_slide(folder / "white.svs", np.full((640, 640, 3), 244, np.uint8), **own)
     write_slide(folder / "unscaled.tif", tissue(1), levels=(1, 4), kind="generic", tile=64)

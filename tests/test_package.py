@@ -12,6 +12,8 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -126,23 +128,57 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(arguments: str) -> None:
     assert loaded.splitlines()[-1] == "[]"
 
 
+@cache
+def imported(path: Path) -> frozenset[Path]:
+    """Modules and packages of ours that a module imports at run time, wherever in it."""
+    return frozenset(found for node in _imports(ast.parse(path.read_text())) for found in _found(path, node))
+
+
+def _imports(node: ast.AST) -> Iterator[ast.ImportFrom | ast.Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        if isinstance(child, ast.ImportFrom | ast.Import):
+            yield child
+        yield from _imports(child)
+
+
+def _found(path: Path, node: ast.ImportFrom | ast.Import) -> Iterator[Path]:
+    if isinstance(node, ast.ImportFrom) and node.level:
+        base = path.parents[node.level - 1].joinpath(*filter(None, (node.module or "").split(".")))
+        bases = [base / alias.name for alias in node.names] if base.is_dir() else [base]
+    else:
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        bases = [ROOT.joinpath(*name.split(".")[1:]) for name in names if name.split(".")[0] == "regard"]
+    for one in bases:
+        options = (one.with_suffix(".py"), one / "__init__.py", one.parent / "__init__.py")
+        yield from [option for option in options if option.is_file()][:1]
+
+
+def product() -> list[Path]:
+    return [*ROOT.glob("*.py"), *(path for room in (*ROOMS, "tools") for path in (ROOT / room).rglob("*.py"))]
+
+
 def test_rooms_do_not_import_each_other_and_nothing_imports_tools() -> None:
+    allowed = {"__init__.py": {"vision"}, "__main__.py": {"tools"}}  # of the root files, which no room may need
     wrong = []
-    for room in ROOMS:
-        for path in (ROOT / room).rglob("*.py"):
-            inside = path.relative_to(ROOT).parts
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.ImportFrom) and node.level:
-                    target = [*inside[: len(inside) - node.level], *(node.module or "").split(".")]
-                    names = [target[0] or alias.name for alias in node.names]
-                elif isinstance(node, ast.ImportFrom):
-                    names = [node.module.removeprefix("regard.").split(".")[0]] if "regard" in node.module else []
-                elif isinstance(node, ast.Import):
-                    names = [alias.name.split(".")[1] for alias in node.names if alias.name.startswith("regard.")]
-                else:
-                    continue
-                wrong += [f"{path}:{node.lineno}" for name in names if name in {*ROOMS, "tools"} - {room}]
+    for path in product():
+        room = path.relative_to(ROOT).parts[0]
+        for other in {found.relative_to(ROOT).parts[0] for found in imported(path)} & {*ROOMS, "tools"}:
+            if room not in (other, "tools") and other not in allowed.get(room, set()):
+                wrong.append(f"{path.relative_to(ROOT)} imports {other}")
     assert not wrong
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    left = {path: set(imported(path)) - {path} for path in product()}
+    while free := [path for path, needed in left.items() if not needed & left.keys()]:
+        left = {path: needed for path, needed in left.items() if path not in free}
+    assert not sorted(str(path.relative_to(ROOT)) for path in left)
+
+
+def test_tools_has_its_modules_in_folders_but_the_command() -> None:
+    assert {path.name for path in (ROOT / "tools").glob("*.py")} == {"__init__.py", "cli.py"}
 
 
 @pytest.mark.parametrize("name", MODULES)

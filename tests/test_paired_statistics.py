@@ -184,12 +184,12 @@ def test_one_image_gives_a_value_and_no_interval() -> None:
 @pytest.mark.parametrize(
     ("clusters", "arms", "baseline", "resamples", "message"),
     [
-        ([], {"a": {}}, None, 10, "no answers"),
-        ([0], {}, None, 10, "no answers"),
+        ([], {"a": {}}, None, 10, "nothing to score"),
+        ([0], {}, None, 10, "nothing to score"),
         ([0], {"a": {"n": np.ones(1)}}, "b", 10, "baseline 'b'"),
-        ([0], {"a": {"n": np.ones(1)}}, "a", 0, "0 resamples"),
-        ([0], {"a": {"n": np.ones(1)}, "b": {"m": np.ones(1)}}, "a", 10, "names must agree"),
-        ([0, 1], {"a": {"n": np.ones(3)}}, "a", 10, "one number a sample"),
+        ([0], {"a": {"n": np.ones(1)}}, "a", 0, "resamples must be at least 1; got 0"),
+        ([0], {"a": {"n": np.ones(1)}, "b": {"m": np.ones(1)}}, "a", 10, "another one"),
+        ([0, 1], {"a": {"n": np.ones(3)}}, "a", 10, "one number per sample"),
     ],
 )
 def test_what_cannot_be_scored_is_named(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_lvlms import FAMILIES, IMAGE, NO_IMAGES, ONE_IMAGE_A_SAMPLE, SINK, TinyLVLM, plant_sinks, tiny_lvlm
+from tiny_lvlms import FAMILIES, IMAGE, NO_IMAGES, ONE_IMAGE_A_SAMPLE, SINK, TinyLVLM, by_kind, plant_sinks, tiny_lvlm
 from torch import Tensor
 
 TEXTS = [[5, 6, IMAGE, 9, 8], [3, 4, 5, 6, SINK, IMAGE, 10, 20, 30, 40]]
@@ -15,9 +15,9 @@ TWO = [[5, IMAGE, 9, 6, IMAGE, 9, 8], [3, IMAGE, 5, 7, 11]]
 READING = [name for name in FAMILIES if name not in NO_IMAGES]
 SEVERAL = [name for name in READING if name not in ONE_IMAGE_A_SAMPLE]
 
-every = pytest.mark.parametrize("family", FAMILIES)
-reading = pytest.mark.parametrize("family", READING)
-several = pytest.mark.parametrize("family", SEVERAL)
+every = pytest.mark.parametrize("family", by_kind(FAMILIES))
+reading = pytest.mark.parametrize("family", by_kind(READING))
+several = pytest.mark.parametrize("family", by_kind(SEVERAL))
 
 
 # hybrid layers work through a padded prompt in other chunks; before their first image, mllama's words see a sample's
@@ -99,7 +99,7 @@ def test_both_images_of_a_sample_are_read(family: str) -> None:
         assert (last_logits(family, given(family, TWO, images))[0] - base).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in ONE_IMAGE_A_SAMPLE])
+@pytest.mark.parametrize("family", by_kind(name for name in FAMILIES if name not in ONE_IMAGE_A_SAMPLE))
 def test_text_alone_is_answered_too(family: str) -> None:
     texts = [[5, 6, 9, 8], [3, 4, 5, 6, 10, 20, 30, 40]]
     inputs = built(family).inputs(texts)

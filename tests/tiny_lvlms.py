@@ -15,10 +15,11 @@ gemma3 and qwen3_vl have heads wider than `hidden / 4`. Sizes other than `hidden
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 import transformers as hf
 from torch import Tensor, nn
@@ -399,3 +400,12 @@ FAMILIES: dict[str, Callable[[int, int], Parts]] = {
     "llama": _llama,
     "qwen3_5": _qwen3_5,
 }
+
+#: One family of each kind: plain causal; sliding windows and bidirectional images; multimodal rotary positions;
+#: Q-Former.
+REPRESENTATIVES = ("llava", "gemma3", "qwen2_vl", "instructblip")
+
+
+def by_kind(families: Iterable[str], representatives: Collection[str] = REPRESENTATIVES) -> list[Any]:
+    """Families as test parameters; the ones that a representative stands for run in `make test-full`."""
+    return [one if one in representatives else pytest.param(one, marks=pytest.mark.full) for one in families]

@@ -39,10 +39,10 @@ class BagBatch(NamedTuple):
 class BagDataset(Dataset[tuple[Tensor, Target, int]]):
     """Bags as `(features, target, index)`.
 
-    The target is the label, `(time, event)` for survival, or None if neither is known. The index is the place in
+    The target is the label, `(time, event)` for survival, or None if neither is known. The index is the position in
     `bags`, for coordinates and names.
 
-    Which instances are drawn depends on the seed, the epoch and the bag alone. The epoch is told with `set_epoch`; or
+    Which instances are drawn depends on the seed, the epoch and the bag alone. The epoch is set by `set_epoch`; or
     the sampler is `regard.datasets.loader.EpochOrder`, whose draws carry a seed that the dataset follows, as workers
     that outlive an epoch need it.
 
@@ -79,11 +79,11 @@ class BagDataset(Dataset[tuple[Tensor, Target, int]]):
     def __len__(self) -> int:
         return len(self.bags)
 
-    def __getitem__(self, place: Draw | int) -> tuple[Float[Tensor, "instances width"], Target, int]:
-        index = place.image if isinstance(place, Draw) else int(place)
+    def __getitem__(self, draw: Draw | int) -> tuple[Float[Tensor, "instances width"], Target, int]:
+        index = draw.image if isinstance(draw, Draw) else int(draw)
         if not 0 <= index < len(self):
             raise IndexError(f"there are {len(self)} bags, none has the number {index}")
-        seed = [self.seed, self.epoch, index] if not isinstance(place, Draw) else [self.seed, place.seed]
+        seed = [self.seed, self.epoch, index] if not isinstance(draw, Draw) else [self.seed, draw.seed]
         bag = self.bags.bags[index]
         target: Target = bag.label
         if bag.time is not None and bag.event is not None:

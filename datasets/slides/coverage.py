@@ -1,8 +1,8 @@
-"""How much of each cell of a lattice lies inside regions, exactly.
+"""The exact area of regions in each cell of a grid of lines.
 
-By Green's theorem a region's area in a cell follows from the pieces of its outline alone: every outline is cut where it
-crosses a line of the lattice, each piece adds to its cell and to all cells right of it. No image is rasterised, so
-the answer does not depend on a resolution, and the work grows with the outline and the number of cells only.
+By Green's theorem a region's area in a cell follows from its outline alone: every outline is cut where it crosses a
+line of the grid, and each segment adds to its cell and to all cells right of it. Nothing is rasterised, so the result
+does not depend on a resolution, and the work grows with the outline and the number of cells only.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ __all__ = ["covered_area"]
 def covered_area(
     regions: Any, columns: Float[np.ndarray, " columns"], rows: Float[np.ndarray, " rows"]
 ) -> Float[np.ndarray, "rows-1 columns-1"]:
-    """Area of regions in each cell of a lattice of rectangles.
+    """Area of regions in each cell of a grid of rectangles.
 
     Args:
         regions: a valid shapely Polygon or MultiPolygon.
-        columns: x of the vertical lines, ascending; they need not be evenly spaced.
+        columns: x of the vertical lines, ascending; the spacing may be uneven.
         rows: y of the horizontal lines, ascending.
 
     Example:
@@ -50,7 +50,7 @@ def covered_area(
 
 
 def _edges(regions: Any) -> tuple[Float[np.ndarray, "edges 2"], Float[np.ndarray, "edges 2"]]:
-    """Both ends of every edge of every ring: such a way round that what is right of a falling edge counts."""
+    """Both ends of every edge of every ring, oriented so that what is right of a falling edge counts."""
     rings = [ring for polygon in shapely.get_parts(regions) for ring in _rings(polygon)]
     if not rings:
         return np.zeros((0, 2)), np.zeros((0, 2))
@@ -67,8 +67,8 @@ def _cut(
     end: Float[np.ndarray, "edges 2"],
     columns: Float[np.ndarray, " columns"],
     rows: Float[np.ndarray, " rows"],
-) -> tuple[Float[np.ndarray, "pieces 2"], Float[np.ndarray, "pieces 2"]]:
-    """Edges in pieces that lie in one cell each."""
+) -> tuple[Float[np.ndarray, "segments 2"], Float[np.ndarray, "segments 2"]]:
+    """Edges, cut into segments that lie in one cell each."""
     count = len(start)
     edges, parts = [np.arange(count), np.arange(count)], [np.zeros(count), np.ones(count)]
     for axis, lines in enumerate((columns, rows)):

@@ -1,4 +1,4 @@
-"""Which slides there are in folders."""
+"""Finds slide files in folders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["SUFFIXES", "find_slides"]
 
-#: Suffixes of files that are taken for slides in a folder.
+#: Suffixes of the files in a folder that are slides.
 SUFFIXES = frozenset(
     f".{name}"
     for name in (
@@ -19,17 +19,17 @@ SUFFIXES = frozenset(
 
 
 def find_slides(paths: Sequence[str | Path]) -> list[Path]:
-    """The slides in files and folders.
+    """Find the slides in files and folders.
 
-    A file that is named is taken whatever it is; what opens it says what is wrong with it. Folders are searched
-    wholly, and only for the suffixes of slides. The files of a DICOM series are one slide: the folder that holds
+    A file that is given is kept whatever it is; `open_slide` reports what is wrong with it. Folders are searched
+    recursively, for the suffixes of slides only. The files of a DICOM series are one slide: the folder that holds
     them, or of several series in one folder the first file of each. Images that belong to a .vms file are not slides.
 
     Args:
         paths: files and folders.
 
     Returns:
-        In the order of `paths`, within a folder sorted; each once.
+        Paths in the order of `paths`, sorted within a folder, without duplicates.
 
     Raises:
         ValueError: there is no such file or folder.
@@ -68,7 +68,7 @@ def _series(files: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def _series_number(file: Path) -> bytes:
-    """DICOM's SeriesInstanceUID, which follows the StudyInstanceUID; nothing if it is not found."""
+    """DICOM's SeriesInstanceUID, which follows the StudyInstanceUID; empty if it is not found."""
     with file.open("rb") as opened:
         start = opened.read(1 << 18)
     at = start.find(b"\x20\x00\x0d\x00UI")
@@ -79,7 +79,7 @@ def _series_number(file: Path) -> bytes:
 
 
 def _named_in(file: Path) -> set[str]:
-    """Files that a Hamamatsu .vms file names."""
+    """Names of the files that belong to a Hamamatsu .vms file."""
     with file.open("rb") as opened:
         lines = opened.read(1 << 16).decode("latin-1").splitlines()
     return {line.split("=", 1)[1].strip() for line in lines if "=" in line}

@@ -1,8 +1,8 @@
 """Regions of slides in GeoJSON, as QuPath and TRIDENT write and read them.
 
 Coordinates are pixels of full resolution, x before y. QuPath's class of an object is `classification.name` of its
-properties (a plain text in some versions), its kind `objectType` (`object_type` before 0.3); TRIDENT numbers pieces by
-`tissue_id`.
+properties (a plain string in some versions), its kind `objectType` (`object_type` before 0.3); TRIDENT numbers pieces
+of tissue by `tissue_id`.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from .shapes import merge, polygons, shapely
 
 __all__ = ["Region", "read_regions", "split_regions", "write_regions"]
 
-#: Files above are refused: parsed, they need several times as much memory.
-MOST_BYTES = 512 << 20
-_MOST_POINTS = 20_000_000
-_MOST_DEPTH = 16
-_LARGEST = 1e8
+#: Larger files are refused: parsed, they need several times as much memory.
+MAX_BYTES = 512 << 20
+_MAX_POINTS = 20_000_000
+_MAX_DEPTH = 16
+_MAX_PIXEL = 1e8
 _COLOURS = {"Tissue": (20, 160, 60)}
 _OTHER_COLOUR = (180, 180, 180)
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """One object of a file.
+    """One annotated object.
 
     Attributes:
         geometry: shapely MultiPolygon or Polygon in pixels of full resolution.
-        name: its class, or its own name if it has no class.
+        name: its class, or its name if it has no class.
         tissue_id: number of a piece of tissue.
     """
 
@@ -46,24 +46,24 @@ class Region:
 
 
 def read_regions(path: str | Path) -> list[Region]:
-    """Read the areas of a file; points and lines are passed over, rings that cross themselves are repaired.
+    """Read the areas of a file; points and lines are skipped, self-intersecting rings are repaired.
 
     Args:
         path: a FeatureCollection, a list of features, a single feature, or a bare geometry.
 
     Raises:
-        ValueError: the file is missing, too large or no GeoJSON, or has numbers that cannot be pixels.
+        ValueError: the file is missing, too large or not GeoJSON, or has coordinates that cannot be pixels.
     """
     path = Path(path)
     try:
         size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise ValueError(f"{path} has {size >> 20} MiB; regions of tissue have at most {MOST_BYTES >> 20}")
+        if size > MAX_BYTES:
+            raise ValueError(f"{path} has {size >> 20} MiB; regions of tissue have at most {MAX_BYTES >> 20}")
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise ValueError(f"cannot read the regions {path}: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is no GeoJSON ({error}); export the objects again, as GeoJSON") from error
+        raise ValueError(f"{path} is not GeoJSON ({error}); export the objects again, as GeoJSON") from error
     regions: list[Region] = []
     points = [0]
     for properties, geometry in _features(content, f"{path}"):
@@ -77,31 +77,31 @@ def read_regions(path: str | Path) -> list[Region]:
 def split_regions(
     regions: Sequence[Region], *, include: Sequence[str] = (), exclude: Sequence[str] = ("Ignore*", "Exclude*")
 ) -> tuple[Any, Any]:
-    """Regions by their names: those to look into and those to leave out, as two MultiPolygons.
+    """Split regions by their names into those to include and those to exclude, as two MultiPolygons.
 
     Args:
-        regions: as they were read.
-        include: names, with * and ?, whatever their case; all but the excluded if none is given.
-        exclude: names likewise, which come first.
+        regions: as read from a file.
+        include: patterns of names with * and ?, case-insensitive; without any, all that are not excluded.
+        exclude: patterns likewise, which take precedence.
 
     Example:
         >>> tissue, ink = Region(shapely.box(0, 0, 9, 9), "Tissue"), Region(shapely.box(0, 0, 3, 3), "Ignore*")
         >>> [area.area for area in split_regions([tissue, ink])]
         [81.0, 9.0]
     """
-    without = [region for region in regions if _called(region, exclude)]
-    rest = [region for region in regions if not _called(region, exclude)]
-    within = [region for region in rest if not include or _called(region, include)]
+    without = [region for region in regions if _matches(region, exclude)]
+    rest = [region for region in regions if not _matches(region, exclude)]
+    within = [region for region in rest if not include or _matches(region, include)]
     return merge([one.geometry for one in within]), merge([one.geometry for one in without])
 
 
 def write_regions(path: str | Path, regions: Sequence[Region], *, namespace: str = "") -> None:
-    """Write annotations that QuPath 0.2 and later and TRIDENT read, whole or not at all.
+    """Write annotations for QuPath 0.2 and later and for TRIDENT, whole or not at all.
 
     Args:
         path: of the file.
-        regions: what to write.
-        namespace: such as the slide's name; the same regions of the same slide get the same ids.
+        regions: to write.
+        namespace: such as the slide's name; the same regions of the same namespace get the same ids.
 
     Raises:
         OSError: the file cannot be written.
@@ -119,22 +119,22 @@ def write_regions(path: str | Path, regions: Sequence[Region], *, namespace: str
             }
             if region.tissue_id is not None:
                 properties["tissue_id"] = region.tissue_id
-            told = json.dumps([namespace, number, name, shape], sort_keys=True)
+            identity = json.dumps([namespace, number, name, shape], sort_keys=True)
             features.append(
                 {
                     "type": "Feature",
-                    "id": str(uuid.uuid5(uuid.NAMESPACE_URL, told)),
+                    "id": str(uuid.uuid5(uuid.NAMESPACE_URL, identity)),
                     "geometry": shape,
                     "properties": properties,
                 }
             )
-    with whole_file(Path(path)) as place:
-        place.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    with whole_file(Path(path)) as partial:
+        partial.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
 
 
 def _features(content: Any, where: str, depth: int = 0) -> Iterator[tuple[dict[str, Any], Any]]:
     """Properties and geometry of each object."""
-    if depth > _MOST_DEPTH:
+    if depth > _MAX_DEPTH:
         raise ValueError(f"{where} is nested too deeply")
     if isinstance(content, list):
         for one in content:
@@ -158,20 +158,20 @@ def _features(content: Any, where: str, depth: int = 0) -> Iterator[tuple[dict[s
         yield {}, content
     else:
         raise ValueError(
-            f"{where} is no GeoJSON: an object has the type {str(kind)[:40]!r}; export the objects as GeoJSON"
+            f"{where} is not GeoJSON: an object has the type {str(kind)[:40]!r}; export the objects as GeoJSON"
         )
 
 
 def _areas(geometry: Any, where: str, points: list[int], depth: int = 0) -> Iterator[Any]:
     if geometry is None:
         return
-    if not isinstance(geometry, dict) or depth > _MOST_DEPTH:
-        raise ValueError(f"{where} has no geometry as GeoJSON has them")
+    if not isinstance(geometry, dict) or depth > _MAX_DEPTH:
+        raise ValueError(f"{where} has a geometry that is not GeoJSON")
     kind = geometry.get("type")
     if kind == "GeometryCollection":
         geometries = geometry.get("geometries")
         if not isinstance(geometries, list):
-            raise ValueError(f"{where} is no GeoJSON: a collection without geometries")
+            raise ValueError(f"{where} is not GeoJSON: a collection without geometries")
         for one in geometries:
             yield from _areas(one, where, points, depth + 1)
     elif kind in ("Polygon", "MultiPolygon"):
@@ -188,10 +188,10 @@ def _areas(geometry: Any, where: str, points: list[int], depth: int = 0) -> Iter
 
 def _ring(ring: Any, where: str, points: list[int]) -> list[tuple[float, float]]:
     if not isinstance(ring, list):
-        raise ValueError(f"{where} has a ring that is no list of points")
+        raise ValueError(f"{where} has a ring that is not a list of points")
     points[0] += len(ring)
-    if points[0] > _MOST_POINTS:
-        raise ValueError(f"{where}: the file has more than {_MOST_POINTS:,} points; simplify its outlines")
+    if points[0] > _MAX_POINTS:
+        raise ValueError(f"{where}: the file has more than {_MAX_POINTS:,} points; simplify its outlines")
     found = []
     for point in ring:
         if not isinstance(point, list) or len(point) < 2 or not all(_is_pixel(value) for value in point[:2]):
@@ -207,7 +207,7 @@ def _is_pixel(value: Any) -> bool:
         isinstance(value, int | float)
         and not isinstance(value, bool)
         and math.isfinite(value)
-        and abs(value) < _LARGEST
+        and abs(value) < _MAX_PIXEL
     )
 
 
@@ -225,6 +225,6 @@ def _tissue_id(properties: dict[str, Any]) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _called(region: Region, patterns: Sequence[str]) -> bool:
+def _matches(region: Region, patterns: Sequence[str]) -> bool:
     # QuPath's own class is called "Ignore*", with a star.
     return any(fnmatch((region.name or "").casefold(), pattern.casefold()) for pattern in patterns)

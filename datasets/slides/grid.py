@@ -1,4 +1,4 @@
-"""Where the patches of a slide lie."""
+"""Grids of square patches on the tissue of a slide."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["Grid", "build_grid", "patch_side"]
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Places of square patches of one physical size.
+    """Coordinates of square patches of one physical size.
 
-    A patch spans `side` pixels of full resolution, whole pixels, and is resampled to `patch` pixels, so that it has
-    `mpp` microns a pixel whatever the slide has.
+    A patch spans `side` whole pixels of full resolution, and is resampled to `patch` pixels, so that it has `mpp`
+    microns per pixel whatever the slide has.
 
     Attributes:
-        coordinates: x and y of the upper left corners in pixels of full resolution, by rows from the top.
+        coordinates: x and y of the upper left corners in pixels of full resolution, row by row from the top.
         tissue: share of each patch that is tissue, 0-1.
         patch: side of a patch in pixels, as an encoder takes it.
         side: side of a patch in pixels of full resolution.
-        step: from one patch to the next in pixels of full resolution.
+        step: distance between neighbouring patches in pixels of full resolution.
         mpp: microns per pixel of the patches, `slide_mpp * side / patch`.
         slide_mpp: microns per pixel of the slide at full resolution.
         width: of the slide at full resolution.
@@ -60,32 +60,32 @@ def build_grid(
     exclude: Any = None,
     align: bool = False,
 ) -> Grid:
-    """Lay patches of an exact physical size over the regions of a slide.
+    """Lay a grid of patches of an exact physical size over the regions of a slide.
 
-    There is one lattice for the whole slide, so that no two pieces of tissue get the same patch twice. It starts at the
-    corner of what was scanned. Patches may reach over the edge of the slide, where they are white. The share of tissue
-    is exact, whatever the size of the patches.
+    The whole slide has one grid, so no patch belongs to two pieces of tissue. It starts at the corner of the scanned
+    area. Patches may extend beyond the slide, where they are white. The share of tissue is computed exactly, from the
+    outlines.
 
-    Unlike CLAM and TRIDENT, which know magnifications only, a patch has the wanted microns on every scanner: its side
-    at full resolution is `patch * mpp / slide.mpp`, rounded to whole pixels.
+    Unlike CLAM and TRIDENT, which know magnifications only, a patch has the requested size in microns on every
+    scanner: its side at full resolution is `patch * mpp / slide.mpp`, rounded to whole pixels.
 
     Args:
-        slide: gives its size, its bounds and its microns per pixel.
+        slide: an open slide, whose size, bounds and microns per pixel are used.
         regions: a `Tissue`, or a shapely geometry in pixels of full resolution.
-        patch: side in pixels, as the encoder takes it, from 1.
-        mpp: microns per pixel of the patches, over 0.
-        overlap: share of its side that a patch shares with the next one, from 0 and below 1.
-        min_tissue: share of a patch that must be tissue, 0-1; 0 keeps all that touch any.
+        patch: side in pixels, as the encoder takes it, at least 1.
+        mpp: microns per pixel of the patches, above 0.
+        overlap: of neighbouring patches, as a share of their side, 0 <= overlap < 1.
+        min_tissue: share of a patch that must be tissue, 0-1; 0 keeps every patch that touches tissue.
         exclude: a geometry whose area does not count as tissue.
-        align: start the lattice at a corner of the slide's own tiles, which reads faster where the scanned part starts
+        align: start the grid at a corner of the file's tiles, which reads faster where the scanned area starts
             elsewhere (MIRAX).
 
     Raises:
-        ValueError: a value is outside its range, the slide does not tell its microns per pixel, or the patches would be
-            too many for the memory.
+        ValueError: a value is out of range, the slide's microns per pixel are unknown, or there would be too many
+            patches for the memory.
 
     Returns:
-        A grid without patches where there is no tissue.
+        The grid, which is empty where there is no tissue.
 
     Example:
         >>> import tempfile
@@ -98,9 +98,9 @@ def build_grid(
         (512, [[512, 0], [1024, 0], [512, 512], [1024, 512]], [1.0, 1.0, 0.76, 0.76])
     """
     if not (math.isfinite(overlap) and 0 <= overlap < 1):
-        raise ValueError(f"overlap is a share of the side from 0 and below 1, not {overlap}")
+        raise ValueError(f"overlap is {overlap}; give a share of the side, 0 <= overlap < 1")
     if not 0 <= min_tissue <= 1:
-        raise ValueError(f"min_tissue is a share of a patch, 0-1, not {min_tissue}")
+        raise ValueError(f"min_tissue is {min_tissue}; give a share of a patch, 0-1")
     side = patch_side(slide, patch=patch, mpp=mpp)
     assert slide.mpp is not None
     step = max(1, round(side * (1 - overlap)))
@@ -112,7 +112,7 @@ def build_grid(
     inside = shapely.box(*origin, full.width, full.height)
     if not regions.is_empty and not shapely.box(*regions.bounds).within(inside):
         regions = merge([shapely.intersection(regions, inside)])
-    coordinates, tissue = _covered_places(regions, origin, side, step, min_tissue)
+    coordinates, tissue = _covered_corners(regions, origin, side, step, min_tissue)
     return Grid(
         coordinates=coordinates,
         tissue=tissue,
@@ -130,21 +130,21 @@ def patch_side(slide: Slide, *, patch: int, mpp: float) -> int:
     """Side of a patch in pixels of the slide's full resolution.
 
     Args:
-        slide: gives its microns per pixel.
-        patch: side in pixels of the patch, from 1.
-        mpp: microns per pixel of the patch, over 0.
+        slide: an open slide, whose microns per pixel are used.
+        patch: side of the patch in pixels, at least 1.
+        mpp: microns per pixel of the patch, above 0.
 
     Raises:
-        ValueError: the slide does not tell its microns per pixel, or a value is outside its range.
+        ValueError: the slide's microns per pixel are unknown, or a value is out of range.
     """
     if patch < 1:
-        raise ValueError(f"patch is the side of a patch in pixels, from 1, not {patch}")
+        raise ValueError(f"patch is {patch}; give the side of a patch in pixels, at least 1")
     if not (math.isfinite(mpp) and mpp > 0):
-        raise ValueError(f"mpp is in microns per pixel, over 0, as 0.5 is for 20x; not {mpp}")
+        raise ValueError(f"mpp is {mpp}; give microns per pixel above 0, such as 0.5 for 20x")
     if slide.mpp is None:
         raise ValueError(
-            f"{slide.path} does not tell its microns per pixel; give them, for all slides or in a table (column mpp); "
-            "a scan at 20x has about 0.5, at 40x about 0.25"
+            f"{slide.path} does not hold its microns per pixel; give --slide_mpp, or a --table with the column mpp; a "
+            "scan at 20x has about 0.5, at 40x about 0.25"
         )
     side = round(patch * mpp / slide.mpp)
     if side < 1:
@@ -155,17 +155,17 @@ def patch_side(slide: Slide, *, patch: int, mpp: float) -> int:
 
 
 def _origin(slide: Slide) -> tuple[int, int]:
-    """The corner of the tile in which the scanned part starts."""
+    """Corner of the tile in which the scanned area starts."""
     tile = slide.levels[0].tile or (1, 1)
     return slide.bounds[0] // tile[0] * tile[0], slide.bounds[1] // tile[1] * tile[1]
 
 
-def _covered_places(
+def _covered_corners(
     regions: Any, origin: tuple[int, int], side: int, step: int, min_tissue: float
 ) -> tuple[Int[np.ndarray, "patches 2"], Float[np.ndarray, " patches"]]:
-    """Corners of the patches with enough tissue, and how much they have.
+    """Corners of the patches with enough tissue, and their shares of it.
 
-    The lattice that is measured has a line at every edge of any patch, so that sums of its cells are exact.
+    The areas are measured between lines at all edges of all patches, so that sums of their cells are exact.
     """
     if not polygons(regions):
         return np.zeros((0, 2), np.int64), np.zeros(0)
@@ -178,10 +178,10 @@ def _covered_places(
         lines = np.union1d(corners, corners + side)
         axes.append((corners, lines, np.searchsorted(lines, corners), np.searchsorted(lines, corners + side)))
     (xs, columns, left, right), (ys, rows, top, bottom) = axes
-    if len(columns) * len(rows) > _MOST_CELLS:
+    if len(columns) * len(rows) > _MAX_CELLS:
         raise ValueError(
-            f"a patch of {side} px every {step} px gives {len(xs) * len(ys):,} places; "
-            "take larger patches or less overlap"
+            f"a patch of {side} px every {step} px gives {len(xs) * len(ys):,} patches, which is "
+            "too many; use larger patches or less overlap"
         )
     area = np.zeros((len(rows), len(columns)))
     np.cumsum(np.cumsum(covered_area(regions, columns.astype(float), rows.astype(float)), 0), 1, out=area[1:, 1:])
@@ -192,5 +192,5 @@ def _covered_places(
     return np.stack([xs[column], ys[row]], 1), share[row, column]
 
 
-#: Of the lattice, 8 bytes each; a few arrays of this size are held.
-_MOST_CELLS = 40_000_000
+#: Cells between the lines, 8 bytes each; a few arrays of this size are held in memory.
+_MAX_CELLS = 40_000_000

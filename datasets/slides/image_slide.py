@@ -15,24 +15,24 @@ from .slide import Level, UnreadableSlideError, UnreadableTileError
 
 __all__ = ["ImageSlide"]
 
-#: Pixels of an image that is decoded whole, 560 MB while it is.
-_LARGEST = 80_000_000
+#: Pixels of an image that is decoded at once, which takes 560 MB.
+_MAX_PIXELS = 80_000_000
 
-#: Pillow's modes whose conversion to RGB keeps what is to be seen.
+#: Pillow's modes that convert to RGB without loss of what is visible.
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
 
 
 class ImageSlide:
-    """An image that Pillow reads; see `Slide` for its attributes.
+    """A plain image, read by Pillow; see `Slide` for the attributes.
 
-    It is decoded whole at the first read, and that stays in memory until `close`.
+    It is decoded at the first read and stays in memory until `close`.
 
     Args:
         path: the file.
-        mpp: microns per pixel at full resolution; without it what the file says.
+        mpp: microns per pixel at full resolution; by default from the file.
 
     Raises:
-        UnreadableSlideError: no image, or one of more than 80 million pixels or more than 8 bits a channel.
+        UnreadableSlideError: not an image, or one of more than 80 million pixels or 8 bits per channel.
     """
 
     reader = "image"
@@ -41,7 +41,7 @@ class ImageSlide:
         self.path = str(path)
         self._pixels: np.ndarray | None = None
         too_large = (
-            f"plain images are read up to {_LARGEST // 10**6} million pixels; make it a tiled pyramid: "
+            f"plain images may have up to {_MAX_PIXELS // 10**6} million pixels; convert it to a tiled pyramid: "
             "vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg"
         )
         try:
@@ -55,7 +55,7 @@ class ImageSlide:
             raise UnreadableSlideError(self.path, "Pillow does not know its format") from error
         except (OSError, ValueError, SyntaxError) as error:
             raise UnreadableSlideError(self.path, str(error)) from error
-        if width * height > _LARGEST:
+        if width * height > _MAX_PIXELS:
             raise UnreadableSlideError(self.path, f"it has {width} x {height} pixels; {too_large}")
         if mode not in _MODES:
             raise UnreadableSlideError(self.path, f"its pixels are of Pillow's mode {mode!r}; convert it to 8-bit RGB")
@@ -65,7 +65,7 @@ class ImageSlide:
         self.bounds = (0, 0, width, height)
 
     def read(self, x: int, y: int, width: int, height: int, level: int = 0) -> UInt8[np.ndarray, "height width 3"]:
-        """A rectangle in RGB; see `Slide.read`."""
+        """Read a rectangle in RGB; see `Slide.read`."""
         whole = self._whole()
         pixels = np.full((height, width, 3), 255, dtype=np.uint8)
         part = whole[max(y, 0) : max(y + height, 0), max(x, 0) : max(x + width, 0)]
@@ -73,11 +73,11 @@ class ImageSlide:
         return pixels
 
     def associated(self) -> dict[str, Image.Image]:
-        """None."""
+        """An empty dictionary; plain images have none."""
         return {}
 
     def close(self) -> None:
-        """Forget the pixels; the next read decodes the file again."""
+        """Release the pixels; the next read decodes the file again."""
         self._pixels = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Masks opened, closed and widened by round discs, by distances: the work does not grow with the disc."""
+"""Binary morphology with disks, by distance transforms: the cost does not grow with the disk."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ __all__ = ["close_disk", "dilate_disk", "open_disk"]
 
 
 def open_disk(mask: Bool[np.ndarray, "height width"], diameter: float) -> Bool[np.ndarray, "height width"]:
-    """What discs of a diameter in pixels fit into; the image goes on beyond its border."""
+    """Morphological opening: what disks of a diameter in pixels fit into; the mask continues beyond the border."""
     if diameter < 2 or not mask.any():
         return mask
-    radius = _radius(diameter)
+    radius = max(0.0, (diameter - 1) / 2)
     return dilate_disk(_distance(mask) > radius, radius)
 
 
 def close_disk(mask: Bool[np.ndarray, "height width"], diameter: float) -> Bool[np.ndarray, "height width"]:
-    """What discs of a diameter in pixels, outside of the mask, do not reach."""
+    """Morphological closing: what disks of a diameter in pixels outside of the mask do not reach."""
     return ~open_disk(~mask, diameter)
 
 
 def dilate_disk(mask: Bool[np.ndarray, "height width"], radius: float) -> Bool[np.ndarray, "height width"]:
-    """All within a radius in pixels.
+    """Morphological dilation: all pixels within a radius in pixels.
 
     Example:
         >>> point = np.zeros((7, 7), bool)
@@ -35,9 +35,5 @@ def dilate_disk(mask: Bool[np.ndarray, "height width"], radius: float) -> Bool[n
 
 
 def _distance(mask: Bool[np.ndarray, "height width"]) -> np.ndarray:
-    """To the next pixel outside of the mask."""
-    return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)  # to 2 %
-
-
-def _radius(diameter: float) -> float:
-    return max(0.0, (diameter - 1) / 2)
+    """Distance to the nearest pixel outside of the mask, to 2 %."""
+    return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5)

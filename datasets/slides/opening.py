@@ -1,4 +1,4 @@
-"""Opens a slide with the reader that suits it."""
+"""Opens a slide with the reader that fits its format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from .image_slide import ImageSlide
 from .openslide_slide import OpenSlideSlide
 from .slide import Slide, UnreadableSlideError, UnreadableTileError
-from .tiff_slide import CUT_OFF, TiffSlide
+from .tiff_slide import TRUNCATED, TiffSlide
 
 __all__ = ["open_slide"]
 
@@ -28,13 +28,13 @@ def open_slide(
 
     Args:
         path: the file; of MIRAX the .mrxs file, of DICOM a file of the series, or its folder.
-        reader: auto takes tiff where it sees the levels and pixels that OpenSlide sees, or more of them (OME-TIFF),
-            openslide for all else that OpenSlide knows, and image for plain images.
-        mpp: microns per pixel at full resolution, in place of what the file says.
+        reader: auto uses tiff where it finds the levels and pixels that OpenSlide finds, or more of them (OME-TIFF),
+            openslide for all other formats of OpenSlide, and image for plain images.
+        mpp: microns per pixel at full resolution, instead of those in the file.
 
     Raises:
         ValueError: an unknown reader, or `mpp` is not positive.
-        UnreadableSlideError: with what is wrong with the file.
+        UnreadableSlideError: the file cannot be read; says why.
 
     Example:
         >>> import tempfile
@@ -48,7 +48,7 @@ def open_slide(
     if mpp is not None and not 0 < mpp < np.inf:
         raise ValueError(f"mpp must be above 0 microns per pixel, not {mpp}")
     if reader not in ("auto", *_READERS):
-        raise ValueError(f"no reader is called {reader!r}; there are auto, {', '.join(_READERS)}")
+        raise ValueError(f"unknown reader {reader!r}; give auto, {', '.join(_READERS)}")
     file = Path(path)
     if not file.exists():
         raise UnreadableSlideError(str(path), "there is no such file")
@@ -63,25 +63,25 @@ def open_slide(
     reasons = []
     if _is_tiff(file):
         try:
-            return _the_better(TiffSlide(path, mpp=mpp), path, mpp)
+            return _prefer_matching(TiffSlide(path, mpp=mpp), path, mpp)
         except UnreadableSlideError as error:
-            if error.reason.startswith(CUT_OFF):  # OpenSlide may open what is left of it
+            if error.reason.startswith(TRUNCATED):  # OpenSlide might open what is left
                 raise
             reasons.append(error.reason)
     for other in ("openslide", "image"):
         try:
             slide = _READERS[other](path, mpp=mpp)
             if _is_tiff(file):
-                _try(slide)
+                _test_read(slide)
             return slide
         except (UnreadableSlideError, UnreadableTileError) as error:
             reasons.append(error.reason)
-    telling = [reason for reason in reasons if not reason.endswith("does not know its format")]
-    raise UnreadableSlideError(str(path), _what_it_is(file) or "; ".join(telling or reasons))
+    specific = [reason for reason in reasons if not reason.endswith("does not know its format")]
+    raise UnreadableSlideError(str(path), _other_kind(file) or "; ".join(specific or reasons))
 
 
-def _try(slide: Slide) -> None:
-    """Read from the middle and from a corner: TIFF opens that holds floating point numbers or is cut off.
+def _test_read(slide: Slide) -> None:
+    """Read from the middle or a corner: a TIFF of floating point numbers, or a truncated one, opens without an error.
 
     Raises:
         UnreadableTileError: neither can be read.
@@ -92,8 +92,8 @@ def _try(slide: Slide) -> None:
         slide.read(0, 0, 1, 1)
 
 
-def _the_better(slide: TiffSlide, path: str | Path, mpp: float | None) -> Slide:
-    """OpenSlide's view of a file instead of ours if it shows another image."""
+def _prefer_matching(slide: TiffSlide, path: str | Path, mpp: float | None) -> Slide:
+    """OpenSlide's reader instead of ours where it finds another image."""
     try:
         other = OpenSlideSlide(path, mpp=mpp)
     except UnreadableSlideError:
@@ -102,7 +102,7 @@ def _the_better(slide: TiffSlide, path: str | Path, mpp: float | None) -> Slide:
     if ours[: len(theirs)] != theirs:
         slide.close()
         return other
-    x, y = slide.inside_a_tile()
+    x, y = slide.corner_of_a_tile()
     try:
         theirs_read = other.read(x, y, 16, 16)
     except UnreadableTileError:
@@ -120,8 +120,8 @@ def _is_tiff(file: Path) -> bool:
         return opened.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def _what_it_is(file: Path) -> str:
-    """What a file is instead of a slide, or nothing."""
+def _other_kind(file: Path) -> str:
+    """What a file is instead of a slide, or an empty text."""
     with file.open("rb") as opened:
         start = opened.read(4096)
     if _is_tiff(file):
@@ -130,11 +130,11 @@ def _what_it_is(file: Path) -> str:
     if file.suffix.lower() == ".mrxs" and not folder.is_dir():
         return f"the folder {folder.name} with its data is missing beside it"
     if not start.strip(b"\0"):
-        return "it begins with zeros only, as a download that was broken off"
+        return "it begins with zeros only, like an interrupted download"
     if start.startswith(b"version https://git-lfs"):
-        return "it is a pointer of Git LFS; fetch the file itself: git lfs pull"
+        return "it is a Git LFS pointer; fetch the file itself: git lfs pull"
     try:
         text = start[:4000].decode().strip()
     except UnicodeDecodeError:
         return ""
-    return f"it is a text file, which begins with {text[:40]!r}" if text.isprintable() or "\n" in text else ""
+    return f"it is a text file that begins with {text[:40]!r}" if text.isprintable() or "\n" in text else ""

@@ -1,4 +1,4 @@
-"""Slides of every format that OpenSlide knows: Aperio, DICOM, Hamamatsu, Leica, MIRAX, Philips, Ventana, Zeiss ...
+"""Slides of every format that OpenSlide reads: Aperio, DICOM, Hamamatsu, Leica, MIRAX, Philips, Ventana, Zeiss ...
 
 Source: openslide.org/api/python, OpenSlide 4. Colour profiles are not applied.
 """
@@ -27,12 +27,12 @@ __all__ = ["OpenSlideSlide"]
 
 
 class OpenSlideSlide:
-    """A slide that OpenSlide reads; see `Slide` for its attributes.
+    """A slide, read by OpenSlide; see `Slide` for the attributes.
 
     Args:
         path: the file; of DICOM any file of the series, or its folder.
-        mpp: microns per pixel at full resolution; without it what the file says.
-        cache_bytes: decoded tiles that OpenSlide keeps.
+        mpp: microns per pixel at full resolution; by default from the file.
+        cache_bytes: size of OpenSlide's cache of decoded tiles.
 
     Raises:
         UnreadableSlideError: OpenSlide does not read it.
@@ -65,7 +65,7 @@ class OpenSlideSlide:
         self.bounds = (x, y, width, height)
 
     def read(self, x: int, y: int, width: int, height: int, level: int = 0) -> UInt8[np.ndarray, "height width 3"]:
-        """A rectangle in RGB; see `Slide.read`."""
+        """Read a rectangle in RGB; see `Slide.read`."""
         if not width or not height:
             return np.empty((height, width, 3), dtype=np.uint8)
         try:
@@ -75,7 +75,7 @@ class OpenSlideSlide:
                 x, y = round(x * own), round(y * own)
             region = np.asarray(handle.read_region((x, y), level, (width, height)))
         except (openslide.OpenSlideError, UnreadableSlideError) as error:
-            self.close()  # after an error a handle is dead for good
+            self.close()  # after an error a handle stays unusable
             raise UnreadableTileError(self.path, f"{width} x {height} at {x}, {y}, level {level}: {error}") from error
         if (region.view("<u4") >= 0xFF000000).all():
             return cv2.cvtColor(region, cv2.COLOR_RGBA2RGB)
@@ -83,7 +83,7 @@ class OpenSlideSlide:
         return ((region[..., :3] * opaque + 255 * (255 - opaque) + 127) // 255).astype(np.uint8)
 
     def associated(self) -> dict[str, Image.Image]:
-        """Images beside the pyramid; see `Slide.associated`."""
+        """Associated images; see `Slide.associated`."""
         images = {}
         for name in list(self._open().associated_images):
             try:
@@ -96,7 +96,7 @@ class OpenSlideSlide:
         return images
 
     def close(self) -> None:
-        """Let go of the file and the cache; the next read opens it again."""
+        """Close the file and drop the cache; the next read opens it again."""
         if self._handle is not None and self._process == os.getpid():
             self._handle.close()
         self._handle = None
@@ -127,11 +127,11 @@ def _mpp(properties: Any) -> float | None:
 
 
 def _file_of_series(folder: Path) -> str:
-    """A file of the DICOM series in a folder that OpenSlide opens; large files first, which hold the pyramid."""
+    """A file of the DICOM series in a folder that OpenSlide opens; larger files, which hold the pyramid, first."""
     files = sorted(folder.glob("*.dcm"), key=lambda file: (-file.stat().st_size, file.name))
     if not files:
         raise UnreadableSlideError(str(folder), "it is a folder without a DICOM series; give its files")
     for file in files:
         if openslide.OpenSlide.detect_format(file) is not None:
             return str(file)
-    raise UnreadableSlideError(str(folder), f"OpenSlide knows none of its {len(files)} DICOM files")
+    raise UnreadableSlideError(str(folder), f"OpenSlide reads none of its {len(files)} DICOM files")

@@ -1,4 +1,4 @@
-"""From a mask to polygons."""
+"""Converts a mask to polygons."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["outlines"]
 
 
 def outlines(mask: Bool[np.ndarray, "rows columns"], downsample: float, width: int, height: int) -> Any:
-    """The regions of a mask as a valid MultiPolygon in pixels of full resolution, with holes.
+    """Convert a mask to a valid MultiPolygon in pixels of full resolution, with holes.
 
-    Lines run midway between pixels inside and outside, so that areas are right, and are simplified by less than a pixel
-    of the mask.
+    Outlines run midway between pixels inside and outside, so that areas are unbiased, and are simplified by less than a
+    pixel of the mask.
 
     Args:
         mask: of the whole slide.
         downsample: pixels of full resolution that one of its pixels spans.
-        width: of the slide, which no polygon leaves.
-        height: of the slide.
+        width: of the slide in pixels of full resolution, to which polygons are clipped.
+        height: of the slide likewise.
 
     Example:
         >>> mask = np.zeros((8, 8), bool)
@@ -31,7 +31,7 @@ def outlines(mask: Bool[np.ndarray, "rows columns"], downsample: float, width: i
         >>> outlines(mask, 10.0, 80, 80).bounds
         (20.0, 20.0, 60.0, 60.0)
     """
-    # Each region by itself would be slow; rings are nested by shapely. The frame of zeros closes them at the border.
+    # Shapely nests the rings, which is faster than one region at a time. The frame of zeros closes them at the border.
     rings = find_contours(np.pad(mask, 1).astype(np.uint8), 0.5)
     if not rings:
         return merge([])

@@ -1,10 +1,10 @@
-"""Coordinates of a slide's patches in HDF5, as CLAM and TRIDENT keep them.
+"""Coordinates of a slide's patches in HDF5, as CLAM and TRIDENT store them.
 
-Both have `coords` (patches, 2), x and y at full resolution, and tell the patches' size by attributes of this dataset.
-They mean two things by `patch_size`: CLAM the pixels that it reads at `patch_level`, TRIDENT those that the encoder
-takes, which span `patch_size_level0` at full resolution. Where the slide has a level of just the patches' scale, one
-file is right for both. Elsewhere it follows TRIDENT and has no `patch_level`: CLAM stops at it and does not silently
-read another field; `layout="clam"` writes what CLAM then needs.
+Both have `coords` (patches, 2), x and y at full resolution, and give the patches' size in attributes of this dataset.
+They differ in the meaning of `patch_size`: for CLAM it is the pixels read at `patch_level`, for TRIDENT those that the
+encoder takes, which span `patch_size_level0` at full resolution. Where the slide has a level of exactly the patches'
+scale, one file fits both. Elsewhere it follows TRIDENT and has no `patch_level`, so that CLAM stops with an error
+instead of reading another field; `layout="clam"` writes what CLAM then needs.
 
 Source: mahmoodlab/CLAM@53e2409, mahmoodlab/TRIDENT@a91fa84.
 """
@@ -22,7 +22,7 @@ import numpy as np
 from ...whole_files import whole_file
 from ..bags.h5_features import open_h5
 from .grid import Grid
-from .preallocated_h5 import reserve
+from .preallocated_h5 import preallocate
 from .slide import Slide
 
 __all__ = ["coordinate_attributes", "grid_fingerprint", "grid_of_attributes", "read_grid", "write_grid"]
@@ -40,10 +40,10 @@ def write_grid(
 
     Args:
         path: of the file, such as `patches/ID.h5` (CLAM) or `patches/ID_patches.h5` (TRIDENT).
-        grid: its coordinates may be none.
-        slide: on which it lies.
-        name: of the slide; that of its file if not given.
-        layout: whose meaning of `patch_size` rules, see above.
+        grid: may be empty.
+        slide: that the grid lies on.
+        name: of the slide; by default that of its file.
+        layout: whose meaning of `patch_size` is used, see above.
 
     Raises:
         OSError: the file cannot be written.
@@ -52,15 +52,15 @@ def write_grid(
     if layout == "clam":
         attributes |= {"patch_size": grid.side, "patch_level": 0, "downsample": (1.0, 1.0)}
         attributes |= {"level_dim": (grid.width, grid.height), "downsampled_level_dim": (grid.width, grid.height)}
-    with whole_file(Path(path)) as place:
-        reserve(place, len(grid) * 20 + (1 << 16))
-        with h5py.File(place, "w") as file:
+    with whole_file(Path(path)) as partial:
+        preallocate(partial, len(grid) * 20 + (1 << 16))
+        with h5py.File(partial, "w") as file:
             write_coordinates(file, grid, attributes)
             file.attrs["complete"] = True
 
 
 def write_coordinates(file: h5py.File, grid: Grid, attributes: Mapping[str, Any]) -> None:
-    """Put the coordinates of a grid, their attributes and shares of tissue into an open file."""
+    """Write the coordinates of a grid, their attributes and tissue shares to an open file."""
     count = len(grid)
     rows = max(1, min(count, 1024))
     coordinates = file.create_dataset("coords", data=grid.coordinates, maxshape=(None, 2), chunks=(rows, 2))
@@ -74,21 +74,21 @@ def read_grid(path: str | Path, *, slide_mpp: float | None = None) -> Grid:
 
     Args:
         path: of the file.
-        slide_mpp: microns per pixel of the slide, which CLAM's files do not have and TRIDENT's tell by a magnification
-            only; what the file knows exactly comes first.
+        slide_mpp: microns per pixel of the slide, which CLAM's files do not have and TRIDENT's give as a magnification
+            only; an exact value in the file takes precedence.
 
     Raises:
-        ValueError: the file is missing, damaged, or does not tell the patches' size.
+        ValueError: the file is missing, damaged, or lacks the patches' size.
 
     Returns:
-        With a share of tissue of 1 everywhere if the file has none.
+        The grid; tissue shares are 1 where the file has none.
     """
     with open_h5(str(path)) as file:
         if "coords" not in file:
             raise ValueError(f"{path} has no dataset 'coords', it has {', '.join(sorted(file)[:8]) or 'nothing'}")
         coordinates = file["coords"]
         if coordinates.ndim != 2 or coordinates.shape[1] != 2 or coordinates.dtype.kind not in "iu":
-            raise ValueError(f"'coords' in {path} are no whole numbers (patches, 2)")
+            raise ValueError(f"'coords' in {path} are not integers of shape (patches, 2)")
         tissue = file["tissue"][:] if "tissue" in file else np.ones(len(coordinates))
         return grid_of_attributes(
             coordinates[:].astype(np.int64), tissue, dict(coordinates.attrs), path=str(path), slide_mpp=slide_mpp
@@ -98,10 +98,10 @@ def read_grid(path: str | Path, *, slide_mpp: float | None = None) -> Grid:
 def grid_of_attributes(
     coordinates: np.ndarray, tissue: np.ndarray, attributes: Mapping[str, Any], *, path: str, slide_mpp: float | None
 ) -> Grid:
-    """The grid that the attributes of coordinates tell.
+    """Build the grid that the attributes of coordinates describe.
 
     Raises:
-        ValueError: the patches' size or scale is not among them.
+        ValueError: the patches' size or scale is missing.
     """
     try:
         patch = int(attributes["patch_size"])
@@ -124,7 +124,7 @@ def grid_of_attributes(
             raise ValueError("sizes below 1")
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise ValueError(
-            f"the attributes of 'coords' in {path} do not tell the size of its patches ({error}); they have "
+            f"the attributes of 'coords' in {path} do not give the size of its patches ({error}); they have "
             f"{', '.join(sorted(attributes)) or 'none'}; CLAM's need the slide's microns per pixel"
         ) from error
     return Grid(
@@ -141,7 +141,7 @@ def grid_of_attributes(
 
 
 def coordinate_attributes(grid: Grid, slide: Slide, name: str, folder: Path) -> dict[str, Any]:
-    """What CLAM, TRIDENT and this package tell about the patches; None is what cannot be told."""
+    """The attributes of CLAM, TRIDENT and this package; None is not known."""
     attributes: dict[str, Any] = {
         "patch_size": grid.patch,
         "patch_size_level0": grid.side,
@@ -168,7 +168,7 @@ def coordinate_attributes(grid: Grid, slide: Slide, name: str, folder: Path) -> 
 
 
 def grid_fingerprint(grid: Grid) -> str:
-    """The same for two grids just if their patches are the same.
+    """A hash that is equal for two grids exactly if their patches are.
 
     Example:
         >>> corner = np.zeros((1, 2), np.int64)
@@ -182,7 +182,7 @@ def grid_fingerprint(grid: Grid) -> str:
 
 
 def _magnification(value: float) -> float | int:
-    """A whole number where it nearly is one, as both tools compute with it."""
+    """Rounded to an integer where it nearly is one, since both tools compute with it."""
     return round(value) if abs(value - round(value)) < 0.05 * value else round(value, 4)
 
 

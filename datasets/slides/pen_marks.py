@@ -1,8 +1,9 @@
-"""Ink of pens and dark edges on a small image of a slide.
+"""Detects pen marks and dark edges on a thumbnail of a slide.
 
-Pens differ from stained tissue in hue or saturation, and their strokes are wide and even: what an opening of 40 microns
-leaves of such colours is ink, nuclei and blood cells do not survive it. From there a mark grows into paler ink of its
-hue beside it. The border of a scan is grey without texture and reaches the image's edge.
+Pen ink differs from stained tissue in hue or saturation, and its strokes are wide and even: colours of ink that remain
+after a morphological opening of 40 microns are pen marks, which nuclei and blood cells do not survive. From there a
+mark grows into paler ink of the same hue beside it. The border of a scan is grey without texture and touches the
+image's border.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ _HALO_UM = 40.0
 
 @dataclass(frozen=True, eq=False)
 class Marks:
-    """What is no tissue although it is not white.
+    """Masks of what is not tissue although it is not white.
 
     Attributes:
-        pen: ink of a pen.
-        edge: black, or the grey border of a scan.
+        pen: pen marks.
+        edge: black areas, or the grey border of a scan.
     """
 
     pen: Bool[np.ndarray, "height width"]
@@ -36,24 +37,24 @@ class Marks:
 
 @dataclass(frozen=True)
 class _Ink:
-    """Hues in degrees, from one to another clockwise; least saturation (0-255) of ink and of its pale border."""
+    """Range of hues in degrees, clockwise; lowest saturation (0-255) of ink and of its pale border."""
 
     hues: tuple[int, int]
     saturation: int
     border: int
-    least_value: int = 40
+    min_value: int = 40
 
 
 # Haematoxylin is 230-280 degrees and paler, DAB 15-40, eosin 320-350, blood to 355 below a saturation of 180.
 _INKS = {
     "blue": _Ink((195, 246), 115, 30),
     "green": _Ink((75, 180), 70, 15),
-    "red": _Ink((352, 12), 185, 20, least_value=110),
+    "red": _Ink((352, 12), 185, 20, min_value=110),
 }
 
 
 def find_marks(image: UInt8[np.ndarray, "height width 3"], spacing_um: float) -> Marks:
-    """Find ink and dark edges.
+    """Find pen marks and dark edges.
 
     Args:
         image: of the whole slide, RGB.
@@ -74,27 +75,27 @@ def find_marks(image: UInt8[np.ndarray, "height width 3"], spacing_um: float) ->
     for ink in _INKS.values():
         first, last = ink.hues
         hues = (degrees >= first) & (degrees <= last) if first < last else (degrees >= first) | (degrees <= last)
-        seed = hues & (saturation >= ink.saturation) & (value >= ink.least_value)
+        seed = hues & (saturation >= ink.saturation) & (value >= ink.min_value)
         pen |= _grow(seed, hues & (saturation >= ink.border), stroke, halo)
     black = (value < 75) & (chroma < 35)
     dark = _grow(black, (value < 200) & (chroma < 25), stroke, halo)
     grey = _grow(_even_grey(value, chroma, stroke), (value < 232) & (chroma < 12), stroke, halo)
     edge = _touches_border(dark | grey)
-    pure = open_disk(value < 8, stroke)  # what was never scanned, wherever it is
+    pure = open_disk(value < 8, stroke)  # areas that were not scanned, anywhere
     return Marks(pen=pen | (dark & ~edge & ~pure), edge=edge | pure)
 
 
 def _even_grey(
     value: UInt8[np.ndarray, "height width"], chroma: UInt8[np.ndarray, "height width"], stroke: float
 ) -> Bool[np.ndarray, "height width"]:
-    """Grey without any texture, as no tissue is; it may fade."""
+    """Grey without texture, unlike any tissue; may be a gradient."""
     texture = np.abs(cv2.Laplacian(cv2.blur(value, (3, 3)), cv2.CV_16S, borderType=cv2.BORDER_REPLICATE))
     near = np.ones((max(1, round(stroke)) | 1,) * 2, np.uint8)
     return (value < 225) & (chroma < 12) & (cv2.dilate(texture, near) < 8)
 
 
 def _touches_border(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
-    """The parts that reach the image's border."""
+    """The components that touch the image's border."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
     outer = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     return mask & np.isin(labels, outer[outer > 0])
@@ -103,17 +104,17 @@ def _touches_border(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, 
 def _grow(
     seed: Bool[np.ndarray, "height width"], into: Bool[np.ndarray, "height width"], stroke: float, halo: float
 ) -> Bool[np.ndarray, "height width"]:
-    """Wide parts of a seed, and what is like them and near."""
+    """Wide parts of a seed, grown into similar pixels nearby."""
     core = open_disk(seed, stroke)
     if not core.any():
         return core
-    # No speckles of the tissue beside it, which has the hue of ink here and there.
+    # Without speckles of neighbouring tissue, some of which has the hue of ink.
     grown = open_disk(core | (dilate_disk(core, halo) & (seed | into)), 3.0)
-    return core | _reached(close_disk(grown, stroke), core)
+    return core | _connected_to(close_disk(grown, stroke), core)
 
 
-def _reached(mask: Bool[np.ndarray, "height width"], core: Bool[np.ndarray, "height width"]) -> np.ndarray:
-    """The parts of a mask that hold some of the core."""
+def _connected_to(mask: Bool[np.ndarray, "height width"], core: Bool[np.ndarray, "height width"]) -> np.ndarray:
+    """The components of a mask that contain pixels of the core."""
     _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     found = np.unique(labels[core])
     return mask & np.isin(labels, found[found > 0])

@@ -1,8 +1,8 @@
-"""Rows of an HDF5 dataset, written past HDF5 to where it keeps them.
+"""HDF5 datasets whose space is allocated first, and whose rows are then written straight to the file.
 
-HDF5 cannot go on after a failed write: closing fails, too, and the process may crash as it ends. So all room is taken
-before the first row comes, which fails cleanly, and a row then is a plain write to its place. Rows in any order cost
-no more than rows in order.
+HDF5 cannot recover from a failed write: closing fails, too, and the process may crash when it exits. So all space is
+allocated before the first row is written, which fails cleanly on a full disk, and a row is then a plain write at its
+offset. Rows may be written in any order at the same cost.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Int
 
-__all__ = ["ReservedRows", "create_reserved", "reserve"]
+__all__ = ["PreallocatedRows", "create_preallocated", "preallocate"]
 
 _BLOCK_ROWS = 8192
 
 
-def create_reserved(file: h5py.File, name: str, shape: tuple[int, int], dtype: Any, chunk_rows: int) -> h5py.Dataset:
-    """A dataset that can shrink and has its room in the file from the start; its values are undefined."""
+def create_preallocated(
+    file: h5py.File, name: str, shape: tuple[int, int], dtype: Any, chunk_rows: int
+) -> h5py.Dataset:
+    """Create a dataset that can shrink and whose space is in the file from the start; its values are undefined."""
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -32,15 +34,15 @@ def create_reserved(file: h5py.File, name: str, shape: tuple[int, int], dtype: A
     return file.create_dataset(name, shape, dtype, maxshape=(None, shape[1]), chunks=(rows, shape[1]), dcpl=settings)
 
 
-def reserve(path: Path, size: int) -> None:
-    """Take room on the disk for a file, as far as the file system can.
+def preallocate(path: Path, size: int) -> None:
+    """Allocate space on the disk for a file, where the file system can.
 
     Args:
-        path: the file; it keeps what it has.
+        path: the file; its content stays.
         size: in bytes.
 
     Raises:
-        OSError: there is no such room.
+        OSError: the disk is full.
     """
     if not hasattr(os, "posix_fallocate") or size < 1:
         return
@@ -52,8 +54,8 @@ def reserve(path: Path, size: int) -> None:
                 raise
 
 
-class ReservedRows:
-    """The rows of a dataset of `create_reserved`, in a file that HDF5 has closed.
+class PreallocatedRows:
+    """Writes rows of a dataset of `create_preallocated`, in a file that HDF5 has closed.
 
     Args:
         path: the file.
@@ -70,10 +72,10 @@ class ReservedRows:
                 dataset.id.chunk_iter(lambda chunk: found.append((chunk.chunk_offset[0], chunk.byte_offset)))
         self._offsets = [offset for _, offset in sorted(found)]
         assert len(self._offsets) == -(-self._count // self._chunk)
-        reserve(path, path.stat().st_size)
+        preallocate(path, path.stat().st_size)
         self._file = path.open("r+b", buffering=0)
 
-    def __enter__(self) -> ReservedRows:
+    def __enter__(self) -> PreallocatedRows:
         return self
 
     def __exit__(
@@ -81,34 +83,34 @@ class ReservedRows:
     ) -> None:
         self._file.close()
 
-    def write(self, places: Int[np.ndarray, " n"], values: Float[np.ndarray, "n width"]) -> None:
-        """Put rows into their places, in any order.
+    def write(self, indices: Int[np.ndarray, " n"], values: Float[np.ndarray, "n width"]) -> None:
+        """Write rows at their indices, in any order.
 
         Raises:
-            OSError: the disk does not take them.
+            OSError: they cannot be written.
         """
-        order = np.argsort(places)
-        places = places[order]
+        order = np.argsort(indices)
+        indices = indices[order]
         values = np.ascontiguousarray(values[order], self._dtype)
-        apart = np.flatnonzero((np.diff(places) != 1) | (places[1:] % self._chunk == 0)) + 1
-        for start, stop in itertools.pairwise([0, *apart.tolist(), len(places)]):
+        breaks = np.flatnonzero((np.diff(indices) != 1) | (indices[1:] % self._chunk == 0)) + 1
+        for start, stop in itertools.pairwise([0, *breaks.tolist(), len(indices)]):
             if stop > start:
-                self._file.seek(self._offset(int(places[start])))
+                self._file.seek(self._offset(int(indices[start])))
                 rest = memoryview(values[start:stop].data).cast("B")
                 while rest:
                     rest = rest[self._file.write(rest) or 0 :]
 
     def keep(self, kept: Int[np.ndarray, " kept"]) -> None:
-        """Move some rows, which ascend, to the front. No row moves back, so none is lost."""
+        """Move some rows, in ascending order, to the front; no row is overwritten before it is read."""
         for start in range(0, len(kept), _BLOCK_ROWS):
             rows = kept[start : start + _BLOCK_ROWS]
             self.write(np.arange(start, start + len(rows)), self._read(rows))
 
     def _read(self, rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, "rows width"]:
         out = np.empty((len(rows), self._width), self._dtype)
-        for place, row in enumerate(rows.tolist()):
+        for index, row in enumerate(rows.tolist()):
             self._file.seek(self._offset(row))
-            self._file.readinto(memoryview(out[place].data).cast("B"))
+            self._file.readinto(memoryview(out[index].data).cast("B"))
         return out
 
     def _offset(self, row: int) -> int:

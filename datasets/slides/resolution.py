@@ -1,4 +1,4 @@
-"""How many microns a pixel spans, as slides and images tell it.
+"""Microns per pixel and magnification from the metadata of slides and images.
 
 Sources: Aperio's ImageDescription and the tags of TIFF as OpenSlide reads them (openslide.org/formats); OME-XML
 2016-06, attributes PhysicalSizeX and NominalMagnification.
@@ -14,17 +14,17 @@ __all__ = ["aperio_values", "downsample", "from_resolution", "microscopic", "ome
 
 _UNITS_UM = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4}
 
-#: Microns of a unit of TIFF's tag ResolutionUnit: inch, centimetre.
+#: Microns per unit of TIFF's tag ResolutionUnit: inch, centimetre.
 _TIFF_UNITS_UM = {2: 25_400.0, 3: 10_000.0}
 
-#: Longest OME-XML that is read, in characters.
-_LONGEST_XML = 20_000_000
+#: Longest OME-XML that is parsed, in characters.
+_MAX_XML = 20_000_000
 
 
 def microscopic(mpp: float | None) -> float | None:
-    """The number if it can be that of a slide, from 0.01 to 50 microns a pixel.
+    """The value, if it is plausible for a slide: 0.01 to 50 microns per pixel.
 
-    Programs write a screen's or a printer's resolution into images: 72 dots an inch are 353 microns.
+    Programs write the resolution of screens or printers into images: 72 dots per inch are 353 microns.
 
     Example:
         >>> microscopic(0.25), microscopic(25400 / 72), microscopic(None)
@@ -34,10 +34,10 @@ def microscopic(mpp: float | None) -> float | None:
 
 
 def downsample(full: tuple[int, int], level: tuple[int, int]) -> float:
-    """Pixels of full resolution that a pixel of a level spans.
+    """Downsample factor of a level: pixels of full resolution that one of its pixels spans.
 
-    A level of a whole number's reduction has its last partial pixel left out or filled up, so that the ratio of the
-    sizes is a little off; OpenSlide takes that ratio, here it is the whole number.
+    Where a level is reduced by an integer, its last partial pixel is dropped or padded, so that the ratio of the sizes
+    is slightly off; OpenSlide uses that ratio, this function the integer.
 
     Args:
         full: width and height at full resolution.
@@ -57,9 +57,9 @@ def from_resolution(x: float, y: float, unit: int) -> float | None:
     """Microns per pixel from the resolution tags of a TIFF.
 
     Args:
-        x: pixels a unit.
-        y: pixels a unit.
-        unit: 2 is inch, 3 centimetre; others say nothing.
+        x: pixels per unit.
+        y: pixels per unit.
+        unit: 2 for inch, 3 for centimetre; other units give None.
     """
     if unit not in _TIFF_UNITS_UM or min(x, y) <= 0:
         return None
@@ -79,8 +79,8 @@ def aperio_values(description: str) -> tuple[float | None, float | None]:
 
 
 def ome_values(xml: str) -> tuple[float | None, float | None]:
-    """Microns per pixel and magnification of the first image of OME-XML; None where it does not say."""
-    if len(xml) > _LONGEST_XML or re.search(r"<!(DOCTYPE|ENTITY)", xml):  # entities can grow without end
+    """Microns per pixel and magnification of the first image of OME-XML; None where they are missing."""
+    if len(xml) > _MAX_XML or re.search(r"<!(DOCTYPE|ENTITY)", xml):  # entities can grow without end
         return None, None
     try:
         root = ElementTree.fromstring(xml.encode())
@@ -104,7 +104,7 @@ def ome_values(xml: str) -> tuple[float | None, float | None]:
 
 
 def positive(text: str | None) -> float | None:
-    """The number that a text holds, if it is above zero."""
+    """The number in a text, if it is above zero."""
     value = _number(text)
     return value if value is not None and value > 0 else None
 

@@ -1,9 +1,9 @@
-"""Tissue by a segmenter of one's own, such as a trained network.
+"""Tissue segmentation with your own segmenter, such as a trained network.
 
-A segmenter is a callable that takes an RGB image (height, width, 3) and its microns per pixel, and gives for each
-pixel whether it is tissue, or how probable that is. It sees the slide tile by tile. Three attributes are heeded if it
-has them: `mpp`, the microns per pixel that it wants (4), `tile`, the side of its tiles in pixels (1024), and `margin`,
-by which neighbouring tiles overlap (64).
+A segmenter is a callable that takes an RGB image (height, width, 3) and its microns per pixel, and returns for each
+pixel whether it is tissue, or the probability. It is called tile by tile. Three optional attributes are used: `mpp`,
+the microns per pixel of its input (4), `tile`, the side of its tiles in pixels (1024), and `margin`, by which
+neighbouring tiles overlap (64).
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _NEAR_WHITE = 254
 
 
 class TorchScriptSegmenter:
-    """A network that was exported as TorchScript: (1, 3, height, width) to logits (1, classes, height, width).
+    """A network exported as TorchScript: (1, 3, height, width) to logits (1, classes, height, width).
 
     Args:
-        path: of the file, which is a program: load only what you trust.
+        path: of the file, which is a program: load only files that you trust.
         mpp: microns per pixel that it was trained on.
         tile: side of its input in pixels.
         mean: of its input's channels.
@@ -57,7 +57,7 @@ class TorchScriptSegmenter:
                 warnings.simplefilter("ignore", FutureWarning)  # TorchScript is what published segmenters come in
                 self._network = torch.jit.load(str(path), map_location="cpu").eval()
         except (RuntimeError, ValueError, OSError) as error:
-            raise ValueError(f"{path} is no TorchScript file: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{path} is not a TorchScript file: {str(error).splitlines()[0]}") from error
 
     @torch.inference_mode()
     def __call__(self, image: UInt8[np.ndarray, "height width 3"], mpp: float) -> Float[np.ndarray, "height width"]:
@@ -69,25 +69,27 @@ class TorchScriptSegmenter:
 
 
 def load_segmenter(name: str, *, trust: bool = False, **options: Any) -> Segmenter:
-    """The segmenter of a name.
+    """Load a segmenter.
 
     Args:
         name: `package.module:function`, or the path of a TorchScript file (.pt, .ts, .torchscript).
-        trust: the file may run: TorchScript is a program.
+        trust: allow a TorchScript file to run: it is a program.
         options: of `TorchScriptSegmenter`.
 
     Raises:
-        ValueError: there is none of that name, or it is a file that is not trusted.
+        ValueError: it does not exist, or is a file that is not trusted.
     """
     if Path(name).suffix in (".pt", ".pth", ".ts", ".torchscript") or Path(name).is_file():
         if not Path(name).is_file():
-            raise ValueError(f"there is no segmenter {name}")
+            raise ValueError(f"the segmenter {name} does not exist")
         if not trust:
-            raise ValueError(f"the segmenter {name} is a TorchScript file, a program; say that you trust it to load it")
+            raise ValueError(
+                f"the segmenter {name} is a TorchScript file, which is a program; give --trust true to run it"
+            )
         return TorchScriptSegmenter(name, **options)
     module, colon, attribute = name.partition(":")
     if not colon:
-        raise ValueError(f"no segmenter is called {name!r}; give package.module:function or a TorchScript file")
+        raise ValueError(f"unknown segmenter {name!r}; give package.module:function or a TorchScript file")
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -106,13 +108,13 @@ def run_segmenter(
 
     Args:
         slide: an open slide.
-        segmenter: what it gives is tissue from 0.5.
+        segmenter: a pixel is tissue from 0.5.
         mpp: microns per pixel of the slide.
-        shape: of the mask that is wanted.
+        shape: of the mask.
         downsample: pixels of full resolution that one pixel of this mask spans.
 
     Raises:
-        ValueError: the segmenter gives something else than a mask of its image.
+        ValueError: the segmenter's mask has another size than its image.
     """
     scale = max(1.0, getattr(segmenter, "mpp", _MPP) / mpp)  # pixels of full resolution in one of the segmenter's
     tile, margin = int(getattr(segmenter, "tile", _TILE)), int(getattr(segmenter, "margin", _MARGIN))
@@ -132,7 +134,9 @@ def run_segmenter(
             pixels = cv2.resize(pixels, (tile, tile), interpolation=cv2.INTER_AREA)
             found = np.asarray(segmenter(pixels, mpp * scale))
             if found.shape != (tile, tile):
-                raise ValueError(f"the segmenter gave {found.shape} for an image {pixels.shape}; a mask has its size")
+                raise ValueError(
+                    f"the segmenter returned {found.shape} for an image {pixels.shape}; the mask must have its size"
+                )
             found = found[margin : margin + inner, margin : margin + inner].astype(np.float32)
             _add(total, weight, found, x / downsample, y / downsample, scale / downsample)
     return total >= 0.5 * np.maximum(weight, 1e-6)
@@ -146,13 +150,13 @@ def _add(
     y: float,
     scale: float,
 ) -> None:
-    """Put a tile in its place: `scale` pixels of the mask for one of the tile."""
+    """Add a tile to the mask: `scale` pixels of the mask for one of the tile."""
     left, top = int(x), int(y)
     right = min(total.shape[1], int(np.ceil(x + found.shape[1] * scale)))
     bottom = min(total.shape[0], int(np.ceil(y + found.shape[0] * scale)))
     if right <= left or bottom <= top:
         return
-    # Of a mask's pixel to a tile's pixel, centre to centre.
+    # Maps pixels of the mask to pixels of the tile, centre to centre.
     move = np.array([[1 / scale, 0, (left + 0.5 - x) / scale - 0.5], [0, 1 / scale, (top + 0.5 - y) / scale - 0.5]])
     blur = max(1, round(1 / scale))
     smooth = cv2.blur(found, (blur, blur), borderType=cv2.BORDER_REPLICATE)

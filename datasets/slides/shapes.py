@@ -1,4 +1,4 @@
-"""Regions of a slide as shapely keeps them: polygons with holes, in pixels of full resolution."""
+"""Regions of a slide as shapely geometries: polygons with holes, in pixels of full resolution."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["merge", "polygons", "shapely"]
 
 
 def polygons(geometry: Any) -> list[Any]:
-    """The polygons of a geometry, whatever it is; points, lines and empty ones are left out.
+    """The polygons of any geometry; points, lines and empty polygons are left out.
 
-    Rings that cross themselves are repaired.
+    Self-intersecting rings are repaired.
     """
     if geometry is None or geometry.is_empty:
         return []

@@ -1,4 +1,4 @@
-"""A whole slide: the one form in which every reader hands it on."""
+"""The interface of a whole slide, which every reader implements."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Level:
 
 @runtime_checkable
 class Slide(Protocol):
-    """A slide that is open.
+    """An open slide.
 
-    It can be pickled: the copy opens the file anew. One slide is used by one thread at a time.
+    It can be pickled; the copy opens the file again. Use one slide in one thread at a time.
 
     Attributes:
         path: the file.
-        reader: what reads it: tiff, openslide or image.
+        reader: tiff, openslide or image.
         levels: full resolution first.
-        mpp: microns per pixel at full resolution, if it is known.
-        objective: magnification of the scanner's objective, if it is known.
-        vendor: as OpenSlide names them, or the kind of file.
-        bounds: x, y, width and height in pixels of full resolution of the part that was scanned.
+        mpp: microns per pixel at full resolution, if known.
+        objective: magnification of the scanner's objective, if known.
+        vendor: as OpenSlide names it, or the kind of file.
+        bounds: x, y, width and height in pixels of full resolution of the scanned area.
     """
 
     path: str
@@ -55,7 +55,7 @@ class Slide(Protocol):
     bounds: tuple[int, int, int, int]
 
     def read(self, x: int, y: int, width: int, height: int, level: int = 0) -> UInt8[np.ndarray, "height width 3"]:
-        """A rectangle in RGB. What is transparent, or outside the slide, is white.
+        """Read a rectangle in RGB; transparent pixels, and those outside the slide, are white.
 
         Args:
             x: of the left edge, in pixels of full resolution; may be outside.
@@ -65,14 +65,14 @@ class Slide(Protocol):
             level: of the pyramid.
 
         Raises:
-            UnreadableTileError: data of the rectangle are damaged; the slide can be used further.
+            UnreadableTileError: data of the rectangle are damaged; other parts can still be read.
         """
 
     def associated(self) -> dict[str, Image.Image]:
-        """Images beside the pyramid, such as label, macro and thumbnail; those that can be read."""
+        """Associated images that can be read, such as label, macro and thumbnail, by name."""
 
     def close(self) -> None:
-        """Let go of the file; the next read opens it again."""
+        """Close the file; the next read opens it again."""
 
 
 class UnreadableSlideError(ValueError):
@@ -92,7 +92,7 @@ class UnreadableSlideError(ValueError):
 
 
 class UnreadableTileError(ValueError):
-    """A part of a slide that cannot be decoded; the rest can.
+    """A part of a slide that cannot be decoded; others may be.
 
     Args:
         path: the file.

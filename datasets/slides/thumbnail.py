@@ -1,4 +1,4 @@
-"""A small view of a whole slide, and reading around damage."""
+"""Thumbnails of whole slides, and reading around damaged data."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from .slide import Slide, UnreadableTileError
 
 __all__ = ["read_around_damage", "read_thumbnail"]
 
-#: Side of what is read of a level at once, in its pixels.
+#: Side of the blocks that are read of a level, in its pixels.
 _BLOCK = 1024
 
-#: Around damage nothing smaller than this is tried, in pixels of the level.
-_SMALLEST = 64
+#: Smallest block that is tried around damaged data, in pixels of the level.
+_MIN_BLOCK = 64
 
 
 def read_thumbnail(slide: Slide, max_px: int) -> tuple[UInt8[np.ndarray, "height width 3"], float]:
-    """The whole slide, reduced by averaging from the coarsest level that is fine enough.
+    """Read the whole slide, reduced by averaging from the coarsest level that is fine enough.
 
-    It is read block by block, so that a slide without lower levels does not fill the memory. What is damaged is white.
+    It is read block by block, so that a slide of one level does not fill the memory. Damaged parts are white.
 
     Args:
         slide: an open slide.
-        max_px: of the longer side, in pixels; a smaller slide is not enlarged.
+        max_px: largest length of the longer side in pixels; a smaller slide is not enlarged.
 
     Returns:
-        The image, and how many pixels of full resolution one of its pixels spans in x and in y. Its right and lower
-        edge may pass over the slide by less than a pixel.
+        The image, and its downsample: the pixels of full resolution that one of its pixels spans. Its right and lower
+        edges may extend beyond the slide by less than a pixel.
 
     Raises:
         ValueError: `max_px` is below 1.
@@ -43,14 +43,14 @@ def read_thumbnail(slide: Slide, max_px: int) -> tuple[UInt8[np.ndarray, "height
         ((100, 150, 3), 4.0)
     """
     if max_px < 1:
-        raise ValueError(f"a thumbnail has at least 1 pixel, not {max_px}")
+        raise ValueError(f"max_px is {max_px}; give 1 at least")
     full = slide.levels[0]
     downsample = max(1.0, max(full.width, full.height) / max_px)
     width, height = (max(1, int(np.ceil(side / downsample - 1e-6))) for side in (full.width, full.height))
     fine = [index for index, level in enumerate(slide.levels) if level.downsample <= downsample * 1.01]
     level = max(fine, key=lambda index: slide.levels[index].downsample)
     ratio, sizes = slide.levels[level].downsample, (slide.levels[level].width, slide.levels[level].height)
-    scale = downsample / ratio  # pixels of the level in one of ours
+    scale = downsample / ratio  # pixels of the level in one of the thumbnail
     side = max(1, int(_BLOCK / scale))
     canvas = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, side):
@@ -70,7 +70,7 @@ def read_thumbnail(slide: Slide, max_px: int) -> tuple[UInt8[np.ndarray, "height
 def read_around_damage(
     slide: Slide, x: int, y: int, width: int, height: int, level: int = 0
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """`Slide.read` that leaves white what is damaged, to within 64 pixels.
+    """Like `Slide.read`, but damaged parts are white, to within 64 pixels.
 
     Args:
         slide: an open slide.
@@ -84,10 +84,10 @@ def read_around_damage(
         return slide.read(x, y, width, height, level)
     except UnreadableTileError:
         pixels = np.full((height, width, 3), 255, dtype=np.uint8)
-    if max(width, height) <= _SMALLEST:
+    if max(width, height) <= _MIN_BLOCK:
         return pixels
     ratio = slide.levels[level].downsample
-    across, down = (max(_SMALLEST, -(-side // 2)) for side in (width, height))
+    across, down = (max(_MIN_BLOCK, -(-side // 2)) for side in (width, height))
     for top in range(0, height, down):
         for left in range(0, width, across):
             part = pixels[top : top + down, left : left + across]
@@ -99,7 +99,7 @@ def read_around_damage(
 def _reduce(
     pixels: UInt8[np.ndarray, "rows columns 3"], size: tuple[int, int], offset: tuple[float, float], scale: float
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Average the pixels under each pixel of the result, whose first begins at `offset`."""
+    """Average the pixels under each pixel of the result, the first of which begins at `offset`."""
     if pixels.shape[1::-1] == size:
         return pixels
     sides = pixels.shape[1::-1]

@@ -1,8 +1,8 @@
-"""Tiled TIFF read without OpenSlide: Aperio, generic pyramids, and OME-TIFF with its SubIFDs.
+"""Reads tiled TIFF without OpenSlide: Aperio, generic pyramids, and OME-TIFF with its SubIFDs.
 
-Native tiles are decoded straight from the file, several times faster than through OpenSlide and with the same pixels,
-and OME-TIFF keeps its pyramid, which OpenSlide does not see. Which image of a file is a level follows OpenSlide's
-readers of Aperio and generic tiled TIFF (openslide.org/formats), and the OME-TIFF specification 6.
+Tiles are decoded directly from the file, several times faster than through OpenSlide and with the same pixels, and the
+pyramid of OME-TIFF is used, which OpenSlide ignores. The images of a file that are levels are those of OpenSlide's
+readers of Aperio and generic tiled TIFF (openslide.org/formats), and of the OME-TIFF specification 6.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from .slide import Level, UnreadableSlideError, UnreadableTileError
 from .tiff_tiles import TiffTiles, read_tiles
 from .tile_cache import TileCache
 
-__all__ = ["CUT_OFF", "TiffSlide"]
+__all__ = ["TRUNCATED", "TiffSlide"]
 
-#: How the reason begins if a file ends too early.
-CUT_OFF = "it is cut off"
+#: Beginning of the reason for a truncated file.
+TRUNCATED = "it is truncated"
 
-#: Largest image beside the pyramid, in pixels.
-_LARGEST_ASSOCIATED = 64_000_000
+#: Largest associated image that is read, in pixels.
+_MAX_ASSOCIATED = 64_000_000
 
 
 class TiffSlide:
-    """A slide in a tiled TIFF; see `Slide` for its attributes.
+    """A slide in a tiled TIFF; see `Slide` for the attributes.
 
     Args:
         path: the file.
-        mpp: microns per pixel at full resolution; without it what the file says.
-        cache_bytes: decoded tiles that `read` keeps.
+        mpp: microns per pixel at full resolution; by default from the file.
+        cache_bytes: size of the cache of decoded tiles that `read` uses.
 
     Raises:
-        UnreadableSlideError: not a tiled TIFF, or one of a kind that this reader does not take.
+        UnreadableSlideError: not a tiled TIFF, or of a kind that this reader does not support.
     """
 
     reader = "tiff"
@@ -56,11 +56,11 @@ class TiffSlide:
             with tifffile.TiffFile(self.path) as tiff:
                 self.vendor, pages = _pyramid(tiff)
                 self._tiles = [read_tiles(page) for page in pages]
-                _refuse_cut_off(tiff, self._tiles)
+                _refuse_truncated(tiff, self._tiles)
                 found = _resolution(self.vendor, pages[0])
         except OSError as error:
             raise UnreadableSlideError(self.path, error.strerror or str(error)) from error
-        except Exception as error:  # tifffile ends in whatever a damaged directory leads it to
+        except Exception as error:  # a damaged directory makes tifffile raise errors of any kind
             reason = str(error) if isinstance(error, ValueError) else f"its directory is damaged ({error})"
             raise UnreadableSlideError(self.path, reason) from error
         self.mpp, self.objective = mpp if mpp is not None else found[0], found[1]
@@ -70,10 +70,10 @@ class TiffSlide:
         ]
         self.bounds = (0, 0, *sizes[0])
         self._cache = TileCache(cache_bytes)
-        self._refuse_filled_gaps()
+        self._refuse_omitted_tiles()
 
     def read(self, x: int, y: int, width: int, height: int, level: int = 0) -> UInt8[np.ndarray, "height width 3"]:
-        """A rectangle in RGB; the corner is rounded to whole pixels of the level. See `Slide.read`."""
+        """Read a rectangle in RGB; the corner is rounded to whole pixels of the level. See `Slide.read`."""
         tiles, scale = self._tiles[level], self.levels[level].downsample
         left, top = int(np.floor(x / scale + 0.5)), int(np.floor(y / scale + 0.5))
         pixels = np.full((height, width, 3), 255, dtype=np.uint8)
@@ -99,16 +99,16 @@ class TiffSlide:
     def decode(
         self, column: int, row: int, level: int = 0, out: UInt8[np.ndarray, "height width 3"] | None = None
     ) -> UInt8[np.ndarray, "height width 3"] | None:
-        """A whole tile of the file, also what lies beyond the edge of the slide; threads may call it at once.
+        """Decode a whole tile of the file, including what lies beyond the edge of the slide; thread-safe.
 
         Args:
             column: of the tile.
             row: of the tile.
             level: of the pyramid.
-            out: contiguous memory of a tile's shape that is filled and returned; else a new array is.
+            out: contiguous array of a tile's shape that is filled and returned; by default a new one.
 
         Returns:
-            None if the file leaves the tile out, which is white.
+            The pixels; None for a tile that the file omits, which is white.
 
         Raises:
             UnreadableTileError: its data are damaged.
@@ -119,25 +119,25 @@ class TiffSlide:
         if count == 0:
             return None
         where = f"tile {column}, {row} of level {level}"
-        if not 0 < count <= tiles.largest_count:
-            raise UnreadableTileError(self.path, f"{where} is said to have {count} bytes")
+        if not 0 < count <= tiles.max_count:
+            raise UnreadableTileError(self.path, f"{where} has an implausible size of {count} bytes")
         data = self._bytes(offset, count)
         if len(data) < count:
-            raise UnreadableTileError(self.path, f"{where} lies beyond the end of the file, which is cut off")
+            raise UnreadableTileError(self.path, f"{where} lies beyond the end of the file, which is truncated")
         try:
             return tiles.decode(data, out)
         except ValueError as error:
             raise UnreadableTileError(self.path, f"{where}: {error}") from error
 
-    def inside_a_tile(self) -> tuple[int, int]:
-        """Where some tile is that the file does not leave out: x and y in pixels of full resolution."""
+    def corner_of_a_tile(self) -> tuple[int, int]:
+        """Corner of a tile that the file does not omit: x and y in pixels of full resolution."""
         tiles = self._tiles[0]
         there = np.flatnonzero(tiles.counts)
         row, column = divmod(int(there[len(there) // 2]) if len(there) else 0, tiles.columns)
         return column * tiles.tile[0], row * tiles.tile[1]
 
     def associated(self) -> dict[str, Image.Image]:
-        """Thumbnail, label and macro of an Aperio file; other files have none. See `Slide.associated`."""
+        """Thumbnail, label and macro of an Aperio file; empty for other files. See `Slide.associated`."""
         images: dict[str, Image.Image] = {}
         if self.vendor != "aperio":
             return images
@@ -145,14 +145,14 @@ class TiffSlide:
             pages: list[Any] = list(tiff.pages)
             for index, page in enumerate(pages):
                 name = "thumbnail" if index == 1 else {1: "label", 9: "macro"}.get(page.subfiletype)
-                if page.is_tiled or name is None or page.imagewidth * page.imagelength > _LARGEST_ASSOCIATED:
+                if page.is_tiled or name is None or page.imagewidth * page.imagelength > _MAX_ASSOCIATED:
                     continue
-                with suppress(Exception):  # of strangers' data; a slide is as good without
+                with suppress(Exception):  # these images are optional
                     images[name] = Image.fromarray(page.asarray()).convert("RGB")
         return images
 
     def close(self) -> None:
-        """Let go of the file and the cache; the next read opens it again."""
+        """Close the file and drop the cache; the next read opens it again."""
         if self._file is not None:
             self._file.close()
         self._file = None
@@ -167,7 +167,7 @@ class TiffSlide:
 
     def _bytes(self, offset: int, count: int) -> bytes:
         try:
-            if not hasattr(os, "pread"):  # Windows; a shared position would not do for threads
+            if not hasattr(os, "pread"):  # Windows; threads cannot share a file position
                 with Path(self.path).open("rb") as file:
                     file.seek(offset)
                     return file.read(count)
@@ -177,8 +177,8 @@ class TiffSlide:
         except OSError as error:
             raise UnreadableTileError(self.path, error.strerror or str(error)) from error
 
-    def _refuse_filled_gaps(self) -> None:
-        """Aperio leaves out tiles of a lower level that viewers fill from the level above; OpenSlide does that."""
+    def _refuse_omitted_tiles(self) -> None:
+        """Refuse Aperio files that omit tiles of a lower level, which OpenSlide fills from the level above."""
         for upper, lower in zip(self._tiles, self._tiles[1:], strict=False):
             empty = np.flatnonzero(lower.counts == 0)
             if self.vendor != "aperio" or len(empty) == 0:
@@ -198,20 +198,20 @@ class TiffSlide:
             (top, bottom), (left, right) = spans
             inside = total[bottom, right] - total[top, right] - total[bottom, left] + total[top, left]
             if inside.any():
-                raise UnreadableSlideError(self.path, "its lower levels leave out tiles that the first level has")
+                raise UnreadableSlideError(self.path, "its lower levels omit tiles that the first level has")
 
 
 def _pyramid(tiff: Any) -> tuple[str, list[Any]]:
     """The vendor, and the pages that are levels, largest first.
 
     Raises:
-        ValueError: another reader's file.
+        ValueError: a kind of file that this reader does not support.
     """
     first = tiff.pages[0]
     description = first.description
     for kind in ("ndpi", "scn", "philips", "bif"):
         if getattr(first, f"is_{kind}"):
-            raise ValueError(f"it is of the kind {kind}")
+            raise ValueError(f"it is a file of the kind {kind}")
     if description.startswith("Aperio"):
         return "aperio", [page for page in tiff.pages if page.is_tiled]
     if first.is_ome:
@@ -220,23 +220,23 @@ def _pyramid(tiff: Any) -> tuple[str, list[Any]]:
     return "generic-tiff", _by_size([*pages, *(first.pages or [])])
 
 
-def _refuse_cut_off(tiff: Any, levels: list[TiffTiles]) -> None:
-    """Refuse a file that ends before its tiles or before its last directory.
+def _refuse_truncated(tiff: Any, levels: list[TiffTiles]) -> None:
+    """Refuse a truncated file.
 
     Raises:
-        ValueError: it does.
+        ValueError: it ends before its tiles or its last directory.
     """
     size, form = tiff.filehandle.size, tiff.tiff
     beyond = sum(int(((each.counts > 0) & (each.offsets + each.counts > size)).sum()) for each in levels)
     if beyond:
-        raise ValueError(f"{CUT_OFF}: {beyond} of its {sum(len(each.counts) for each in levels)} tiles are missing")
+        raise ValueError(f"{TRUNCATED}: {beyond} of its {sum(len(each.counts) for each in levels)} tiles are missing")
     last = tiff.pages[-1]
     tiff.filehandle.seek(last.offset)
     (tags,) = struct.unpack(form.tagnoformat, tiff.filehandle.read(form.tagnosize))
     tiff.filehandle.seek(last.offset + form.tagnosize + tags * form.tagsize)
     (following,) = struct.unpack(form.offsetformat, tiff.filehandle.read(form.offsetsize))
     if following >= size or len(last.tags) < tags:
-        raise ValueError(f"{CUT_OFF}: its last images are missing")
+        raise ValueError(f"{TRUNCATED}: its last images are missing")
 
 
 def _by_size(pages: list[Any]) -> list[Any]:

@@ -1,7 +1,7 @@
-"""The tiles of one image of a tiled TIFF, decoded straight from the file.
+"""Decodes the tiles of one image of a tiled TIFF.
 
-Compressions: none, LZW, Deflate and Zstandard with or without differences, JPEG with shared tables (TIFF Technical
-Note 2), JPEG 2000 as Aperio writes it. The pixels are those that libtiff and OpenSlide give.
+Compressions: none, LZW, Deflate and Zstandard with or without a predictor, JPEG with shared tables (TIFF Technical
+Note 2), JPEG 2000 as Aperio writes it. The pixels equal those of libtiff and OpenSlide.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _APERIO_YCBCR, _APERIO_RGB = 33003, 33005
 _RGB, _YCBCR = 2, 6
 
 #: Largest tile that is decoded, in pixels.
-_LARGEST = 8192 * 8192
+_MAX_TILE = 8192 * 8192
 
 
 @dataclass(frozen=True, eq=False)
 class TiffTiles:
-    """Where the tiles of an image lie in the file, and how they are coded.
+    """Positions and encoding of the tiles of an image.
 
     Attributes:
         width: of the image in pixels.
         height: of the image in pixels.
         tile: width and height of a tile in pixels.
-        offsets: in the file, a row after the other.
-        counts: bytes of each tile; 0 is a tile that is not there.
-        compression: number of TIFF.
-        photometric: number of TIFF.
-        predictor: 2 if neighbours' differences are stored.
-        tables: JPEG tables that all tiles share.
+        offsets: of the tiles in the file, row by row.
+        counts: bytes of each tile; 0 for an omitted tile.
+        compression: its number in TIFF.
+        photometric: its number in TIFF.
+        predictor: 2 if differences of neighbours are stored.
+        tables: JPEG tables shared by all tiles.
     """
 
     width: int
@@ -64,27 +64,27 @@ class TiffTiles:
         return -(-self.height // self.tile[1])
 
     @property
-    def largest_count(self) -> int:
-        """Bytes that no honest tile exceeds."""
+    def max_count(self) -> int:
+        """Bytes that no valid tile exceeds."""
         return 2 * 3 * self.tile[0] * self.tile[1] + 65_536
 
     def decode(
         self, data: bytes, out: UInt8[np.ndarray, "height width 3"] | None = None
     ) -> UInt8[np.ndarray, "height width 3"]:
-        """The pixels of a tile, also those beyond the edge of the image.
+        """Decode the pixels of a tile, including those beyond the edge of the image.
 
         Args:
             data: the tile as it is in the file.
-            out: contiguous memory of a tile's shape that is filled and returned; else a new array is.
+            out: contiguous array of a tile's shape that is filled and returned; by default a new one.
 
         Raises:
             ValueError: the data are damaged.
         """
         shape = (self.tile[1], self.tile[0], 3)
         if self.compression == _JPEG:
-            # libjpeg fills what is missing at the end with grey, without an error
+            # libjpeg fills a missing end with grey, without an error
             if b"\xff\xd9" not in data[-64:]:
-                raise ValueError("a JPEG tile that is cut off")
+                raise ValueError("a truncated JPEG tile")
             space = "YCBCR" if self.photometric == _YCBCR else "RGB"
             out = np.empty(shape, np.uint8) if out is None else out
             try:
@@ -122,7 +122,7 @@ class TiffTiles:
 
 
 def read_tiles(page: Any) -> TiffTiles:
-    """What tifffile found of a page.
+    """Read the tile directory of a page of tifffile.
 
     Raises:
         ValueError: the page is not tiled 8-bit RGB of a known compression, or its directory is damaged.
@@ -131,7 +131,7 @@ def read_tiles(page: Any) -> TiffTiles:
     if not page.is_tiled:
         raise ValueError(f"{name} is not tiled")
     width, height, tile = int(page.imagewidth), int(page.imagelength), (int(page.tilewidth), int(page.tilelength))
-    if min(width, height, *tile) < 1 or tile[0] * tile[1] > _LARGEST:
+    if min(width, height, *tile) < 1 or tile[0] * tile[1] > _MAX_TILE:
         raise ValueError(f"{name} has {width} x {height} pixels in tiles of {tile[0]} x {tile[1]}")
     depth, samples = page.bitspersample, page.samplesperpixel
     if depth != 8 or samples != 3 or page.sampleformat != 1 or page.planarconfig != 1 or page.imagedepth != 1:
@@ -152,7 +152,7 @@ def read_tiles(page: Any) -> TiffTiles:
 
 
 def _to_rgb(pixels: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
-    """RGB of ITU-R BT.601 YCbCr; what is added to each channel is rounded once, as OpenSlide's tables have it."""
+    """RGB from ITU-R BT.601 YCbCr; the offsets of each channel are rounded once, as in OpenSlide's tables."""
     centred = np.arange(256) - 128
     red, blue = (np.rint(factor * centred).astype(np.int16) for factor in (1.402, 1.772))
     green = np.floor(-0.34414 * centred[:, None] - 0.71414 * centred + 0.5).astype(np.int16)  # Cb Cr

@@ -1,4 +1,4 @@
-"""Decoded tiles that were used last, up to a number of bytes."""
+"""A cache of recently used tiles, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["TileCache"]
 
 
 class TileCache:
-    """Keeps what was used last and forgets the rest.
+    """A least-recently-used cache of arrays.
 
     Args:
-        limit: bytes of pixels that are kept at most; 0 keeps nothing.
+        limit: largest total size of the arrays in bytes; 0 keeps nothing.
 
     Raises:
         ValueError: the limit is negative.
@@ -30,20 +30,20 @@ class TileCache:
 
     def __init__(self, limit: int) -> None:
         if limit < 0:
-            raise ValueError(f"a cache keeps at least 0 bytes, not {limit}")
+            raise ValueError(f"limit is {limit}; give 0 bytes or more")
         self.limit = limit
         self.held = 0
         self._tiles: OrderedDict[Hashable, np.ndarray] = OrderedDict()
 
     def get(self, key: Hashable) -> UInt8[np.ndarray, "height width 3"] | None:
-        """The tile of this key, if it is still there."""
+        """The tile of a key, if it is cached."""
         tile = self._tiles.get(key)
         if tile is not None:
             self._tiles.move_to_end(key)
         return tile
 
     def keep(self, key: Hashable, tile: UInt8[np.ndarray, "height width 3"]) -> None:
-        """Add a tile; the oldest go as far as needed."""
+        """Add a tile, and drop the oldest while the limit is exceeded."""
         if tile.nbytes > self.limit or key in self._tiles:
             return
         self._tiles[key] = tile
@@ -52,6 +52,6 @@ class TileCache:
             self.held -= self._tiles.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
-        """Forget all tiles."""
+        """Drop all tiles."""
         self._tiles.clear()
         self.held = 0

@@ -1,7 +1,7 @@
-"""Where a slide has tissue.
+"""Segments the tissue of a slide.
 
-A small image of the whole slide tells it: coloured or dark pixels without ink of pens and without dark edges, or what
-a segmenter of one's own finds. Areas are in square microns, so that a small biopsy is found on every scanner.
+It is found on a thumbnail: coloured or dark pixels without pen marks and dark edges, or the result of your own
+segmenter. Areas are in square microns, so that a small biopsy is found on every scanner.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from .tissue_mask import PRESETS, TissueOptions, clean_mask, tissue_mask
 
 __all__ = ["Tissue", "find_tissue"]
 
-#: Of the image that is looked at, whatever the preset wants; and at least, for small slides.
-_MOST_PX, _LEAST_PX = 4096, 512
-#: Microns per pixel of a slide that does not tell them: of 20x, the coarser of the two usual scans.
-_USUAL_MPP = 0.5
+#: Longer side of the thumbnail, whatever the preset: at most, and at least for small slides.
+_MAX_PX, _MIN_PX = 4096, 512
+#: Microns per pixel of a slide without them: those of 20x, the coarser of the two common scans.
+_DEFAULT_MPP = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +36,14 @@ class Tissue:
     """The tissue of a slide.
 
     Attributes:
-        regions: shapely MultiPolygon in pixels of full resolution; may be empty. Each polygon is a piece.
-        marks: MultiPolygon of the ink and dark edges that were taken out.
+        regions: shapely MultiPolygon in pixels of full resolution; may be empty. Each polygon is one piece of tissue.
+        marks: MultiPolygon of the pen marks and dark edges that were removed.
         width: of the slide at full resolution.
         height: of the slide at full resolution.
         mpp: microns per pixel of the slide, if known.
-        pen: share of the scanned part that is ink, 0-1.
-        edge: share of the scanned part that is black, or a grey border, 0-1.
-        scanned: area of the scanned part in pixels of full resolution.
+        pen: share of the scanned area that is pen marks, 0-1.
+        edge: share of the scanned area that is black, or a grey border, 0-1.
+        scanned: scanned area in pixels of full resolution.
     """
 
     regions: Any
@@ -57,33 +57,33 @@ class Tissue:
 
     @property
     def pieces(self) -> list[Any]:
-        """Polygons from left to right by rows; their places are the numbers in GeoJSON."""
+        """Polygons from top to bottom; their indices are the numbers in GeoJSON."""
         return sorted(polygons(self.regions), key=lambda piece: (piece.bounds[1], piece.bounds[0]))
 
     @property
     def share(self) -> float:
-        """Share of the scanned part that is tissue, 0-1."""
+        """Share of the scanned area that is tissue, 0-1."""
         return min(1.0, self.regions.area / max(1, self.scanned))
 
     @property
     def area_mm2(self) -> float | None:
-        """Area in square millimetres, if the microns per pixel are known."""
+        """Area of the tissue in square millimetres, if the microns per pixel are known."""
         return None if self.mpp is None else self.regions.area * self.mpp**2 / 1e6
 
     def to_geojson(self) -> list[Region]:
-        """Pieces and marks as regions for `write_regions`; marks are called "Ignore* ink"."""
+        """Pieces and marks as regions for `write_regions`; the class of marks is "Ignore* ink"."""
         pieces = [Region(piece, name="Tissue", tissue_id=number) for number, piece in enumerate(self.pieces)]
         return pieces + [Region(mark, name="Ignore* ink") for mark in polygons(self.marks)]
 
-    def image(self, preview: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
-        """A thumbnail with the outlines of pieces in green and of marks in red.
+    def image(self, thumbnail: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "height width 3"]:
+        """Draw the outlines of tissue in green and of marks in red.
 
         Args:
-            preview: the whole slide, of any size.
+            thumbnail: of the whole slide, of any size.
         """
-        drawn = preview.copy()
-        scale = max(preview.shape[1] / self.width, preview.shape[0] / self.height)
-        line = max(1, round(max(preview.shape) / 700))
+        drawn = thumbnail.copy()
+        scale = max(thumbnail.shape[1] / self.width, thumbnail.shape[0] / self.height)
+        line = max(1, round(max(thumbnail.shape) / 700))
         for shapes, colour in ((self.marks, (220, 30, 30)), (self.regions, (20, 160, 60))):
             rings = [ring for shape in polygons(shapes) for ring in (shape.exterior, *shape.interiors)]
             points = [np.round(shapely.get_coordinates(ring) * scale * 16 - 8).astype(np.int32) for ring in rings]
@@ -104,22 +104,22 @@ def find_tissue(
     """Find the tissue of a slide.
 
     Args:
-        slide: an open slide; it need not tell its microns per pixel.
-        preset: a name of `PRESETS`, or options of one's own.
-        segmenter: finds tissue instead of the colours; see `segmenter.py`. Ink and small pieces are still taken out.
-        regions: the tissue, if it is known: a shapely geometry or a GeoJSON file, such as contours that TRIDENT wrote
-            and somebody edited. Nothing is looked for then.
+        slide: an open slide; its microns per pixel may be unknown.
+        preset: a name of `PRESETS`, or custom options.
+        segmenter: used instead of colours; see `segmenter.py`. Pen marks and small pieces are still removed.
+        regions: the tissue, if it is known: a shapely geometry or a GeoJSON file, such as edited contours of TRIDENT.
+            Nothing is segmented then.
         include: a geometry or a GeoJSON file; tissue outside is left out.
         exclude: a geometry or a GeoJSON file; tissue inside is left out.
-        pens: take ink of pens out.
+        pens: remove pen marks.
 
     Regions of files whose class or name is "Ignore*" or "Exclude*" are left out of the tissue.
 
     Raises:
-        ValueError: no preset has the name, or a GeoJSON file cannot be read.
+        ValueError: an unknown preset, or a GeoJSON file that cannot be read.
 
     Returns:
-        Without regions where there is no tissue.
+        The tissue; its regions are empty where there is none.
 
     Example:
         >>> import tempfile
@@ -139,17 +139,17 @@ def find_tissue(
     marks: Any = merge([])
     given, left_out = _geometry(regions)
     if given is None:
-        mask, marked, shares, downsample = _look(slide, options, segmenter, pens)
+        mask, mark_mask, shares, downsample = _segment(slide, options, segmenter, pens)
         pen_share, edge_share = shares
         given = outlines(mask, downsample, full.width, full.height)
-        marks = outlines(marked, downsample, full.width, full.height)
+        marks = outlines(mark_mask, downsample, full.width, full.height)
     inside, also_left_out = _geometry(include)
     without, _ = _geometry(exclude)
     if inside is not None:
         given = merge([shapely.intersection(given, inside)])
-    away = merge([left_out, also_left_out, without])
-    if not away.is_empty:
-        given = merge([shapely.difference(given, away)])
+    excluded = merge([left_out, also_left_out, without])
+    if not excluded.is_empty:
+        given = merge([shapely.difference(given, excluded)])
     return Tissue(
         regions=given,
         marks=marks,
@@ -162,15 +162,15 @@ def find_tissue(
     )
 
 
-def _look(
+def _segment(
     slide: Slide, options: TissueOptions, segmenter: Segmenter | None, pens: bool
 ) -> tuple[Bool[np.ndarray, "height width"], Bool[np.ndarray, "height width"], tuple[float, float], float]:
-    """Masks of tissue and of marks, the shares of ink and of dark edges, and the masks' downsample."""
+    """Masks of tissue and of marks, the shares of pen marks and dark edges, and the masks' downsample."""
     full = slide.levels[0]
-    mpp = slide.mpp or (10 / slide.objective if slide.objective else _USUAL_MPP)
-    longest = max(full.width, full.height)
+    mpp = slide.mpp or (10 / slide.objective if slide.objective else _DEFAULT_MPP)
+    longer_side = max(full.width, full.height)
     image, downsample = read_thumbnail(
-        slide, max(1, min(_MOST_PX, longest, max(_LEAST_PX, round(longest * mpp / options.mpp))))
+        slide, max(1, min(_MAX_PX, longer_side, max(_MIN_PX, round(longer_side * mpp / options.mpp))))
     )
     spacing_um = mpp * downsample
     scanned = np.zeros(image.shape[:2], bool)
@@ -188,10 +188,10 @@ def _look(
         mask = run_segmenter(slide, segmenter, mpp, image.shape[:2], downsample) & scanned & ~pen & ~edge
     if slide.mpp is None:
         area = slide.bounds[2] * slide.bounds[3] / downsample**2
-        least_piece, least_hole = options.least_piece_share * area, options.least_hole_share * area
+        min_piece, min_hole = options.min_piece_share * area, options.min_hole_share * area
     else:
-        least_piece, least_hole = options.least_piece_um2 / spacing_um**2, options.least_hole_um2 / spacing_um**2
-    mask = clean_mask(mask, least_piece=least_piece, least_hole=least_hole) & scanned
+        min_piece, min_hole = options.min_piece_um2 / spacing_um**2, options.min_hole_um2 / spacing_um**2
+    mask = clean_mask(mask, min_piece=min_piece, min_hole=min_hole) & scanned
     mask &= ~(pen | edge)
     count = max(1, int(scanned.sum()))
     return mask, pen | edge, (float(pen.sum() / count), float(edge.sum() / count)), downsample
@@ -201,12 +201,12 @@ def _options(preset: str | TissueOptions) -> TissueOptions:
     if isinstance(preset, TissueOptions):
         return preset
     if preset not in PRESETS:
-        raise ValueError(f"no preset of tissue is called {preset!r}; known: {', '.join(PRESETS)}")
+        raise ValueError(f"unknown tissue preset {preset!r}; give {', '.join(PRESETS)}")
     return PRESETS[preset]
 
 
 def _geometry(given: Any) -> tuple[Any, Any]:
-    """What is given as a geometry or a file: its regions and those that are to be left out."""
+    """Regions of a geometry or a file, and those to leave out."""
     if given is None:
         return None, None
     if isinstance(given, str | Path):

@@ -1,11 +1,10 @@
-"""Which pixels of a small image of a slide are tissue.
+"""Segments tissue on a thumbnail by hysteresis thresholding.
 
-Tissue is coloured or darker than the glass. A weak threshold finds how far it reaches, a strong one which pieces are
-any: pale tissue keeps its borders, and the noise of the glass and faint smears are no pieces. The glass is first made
-white, so that its tint does not count. There is no split of a histogram in two, which fails where a slide is all
-tissue or all glass.
+Tissue is coloured or darker than the glass. Components of a weak threshold are kept where they reach a strong one: pale
+tissue keeps its borders, and noise of the glass and faint smears are dropped. The glass is first balanced to white, so
+that its tint does not count. No histogram is split in two, which fails where a slide is all tissue or all glass.
 
-Differs from CLAM, which takes one threshold of saturation, 8 or 15, or Otsu's; areas here are in square microns.
+Differs from CLAM, which uses one threshold of saturation, 8 or 15, or Otsu's; areas here are in square microns.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ from .morphology import close_disk
 __all__ = ["PRESETS", "TissueOptions", "clean_mask", "tissue_mask"]
 
 
-#: Of the glass; above this it is rather pale tissue.
-_MOST_NOISE = 16.0
+#: Noise of the glass; what is above is more likely pale tissue.
+_MAX_NOISE = 16.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class TissueOptions:
-    """What counts as tissue.
+    """Options of tissue segmentation.
 
     Attributes:
-        mpp: microns per pixel of the image that is looked at.
-        weak: colour and darkness, 0-255, that tissue has at its border; raised where the glass is noisier.
-        strong: colour and darkness that each piece has somewhere.
-        darkness: weight of darkness beside colour, 0-1.
-        median_um: width of the median filter; dust below half of it vanishes.
+        mpp: microns per pixel of the thumbnail.
+        weak: colour and darkness, 0-255, above which a pixel may be tissue; raised on noisy glass.
+        strong: colour and darkness that some pixel of each piece must have.
+        darkness: weight of darkness relative to colour, 0-1.
+        median_um: width of the median filter; dust below half of it is removed.
         close_um: gaps up to this width are closed.
-        least_piece_um2: smaller pieces are left out.
-        least_hole_um2: smaller holes are filled.
-        least_piece_share: as `least_piece_um2`, as a share of the slide, where its microns per pixel are unknown.
-        least_hole_share: as `least_hole_um2`, likewise.
+        min_piece_um2: smaller pieces are removed.
+        min_hole_um2: smaller holes are filled.
+        min_piece_share: as `min_piece_um2`, as a share of the slide, where its microns per pixel are unknown.
+        min_hole_share: as `min_hole_um2`, likewise.
     """
 
     mpp: float = 4.0
@@ -50,10 +49,10 @@ class TissueOptions:
     darkness: float = 0.5
     median_um: float = 20.0
     close_um: float = 30.0
-    least_piece_um2: float = 4_000.0
-    least_hole_um2: float = 20_000.0
-    least_piece_share: float = 1e-5
-    least_hole_share: float = 5e-5
+    min_piece_um2: float = 4_000.0
+    min_hole_um2: float = 20_000.0
+    min_piece_share: float = 1e-5
+    min_hole_share: float = 5e-5
 
 
 #: Name -> options.
@@ -64,10 +63,10 @@ PRESETS: Mapping[str, TissueOptions] = MappingProxyType(
             mpp=8.0,
             median_um=40.0,
             close_um=60.0,
-            least_piece_um2=100_000.0,
-            least_hole_um2=100_000.0,
-            least_piece_share=1e-4,
-            least_hole_share=1e-4,
+            min_piece_um2=100_000.0,
+            min_hole_um2=100_000.0,
+            min_piece_share=1e-4,
+            min_hole_share=1e-4,
         ),
         "faint": TissueOptions(weak=4.0, strong=8.0, darkness=1.0),
     }
@@ -80,27 +79,27 @@ def tissue_mask(
     options: TissueOptions,
     ignore: Bool[np.ndarray, "height width"] | None = None,
 ) -> Bool[np.ndarray, "height width"]:
-    """Coloured or dark pixels; pieces and holes of any size.
+    """Segment coloured or dark pixels, with pieces and holes of any size.
 
     Args:
         image: of the whole slide, RGB.
         spacing_um: microns per pixel of the image.
         options: thresholds and widths.
-        ignore: what is no tissue, such as ink; it joins no pieces.
+        ignore: what is not tissue, such as pen marks; it does not join pieces.
     """
     if ignore is not None and ignore.any():
         image = np.where(ignore[..., None], np.uint8(255), image)
     glass, empty = _glass(image)
     gain = glass.max() / glass
     balanced = np.minimum(image * gain.astype(np.float32), 255)
-    bright, least = _extremes(balanced)
-    signal = bright - least + options.darkness * np.maximum(glass.max() - bright, 0)
+    brightest, darkest = _extremes(balanced)
+    signal = brightest - darkest + options.darkness * np.maximum(glass.max() - brightest, 0)
     signal = signal.clip(0, 255).astype(np.uint8)
     width = _odd(options.median_um / spacing_um)
     if width > 1:
         signal = cv2.medianBlur(signal, width)
-    # Where the glass itself strays further than the weak threshold, both thresholds are raised.
-    raised = max(0.0, min(_noise(signal[empty]), _MOST_NOISE) - options.weak)
+    # Where the noise of the glass exceeds the weak threshold, both thresholds are raised.
+    raised = max(0.0, min(_noise(signal[empty]), _MAX_NOISE) - options.weak)
     weak, strong = signal >= options.weak + raised, signal >= options.strong + raised
     if ignore is not None:
         weak &= ~ignore
@@ -113,24 +112,24 @@ def tissue_mask(
 
 
 def clean_mask(
-    mask: Bool[np.ndarray, "height width"], *, least_piece: float, least_hole: float
+    mask: Bool[np.ndarray, "height width"], *, min_piece: float, min_hole: float
 ) -> Bool[np.ndarray, "height width"]:
-    """Leave out small pieces and fill small holes.
+    """Remove small pieces and fill small holes.
 
     Args:
-        mask: what is tissue.
-        least_piece: area in pixels.
-        least_hole: area in pixels; what is open to the border is no hole.
+        mask: of the tissue.
+        min_piece: area in pixels.
+        min_hole: area in pixels; what touches the border is not a hole.
     """
-    filled = mask | _small(~mask, least_hole, at_border=False, connectivity=4)
-    return filled & ~_small(filled, least_piece, at_border=True, connectivity=8)
+    filled = mask | _small(~mask, min_hole, at_border=False, connectivity=4)
+    return filled & ~_small(filled, min_piece, at_border=True, connectivity=8)
 
 
 def _small(
-    mask: Bool[np.ndarray, "height width"], least: float, *, at_border: bool, connectivity: int
+    mask: Bool[np.ndarray, "height width"], min_area: float, *, at_border: bool, connectivity: int
 ) -> Bool[np.ndarray, "height width"]:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=connectivity)
-    small = stats[:, cv2.CC_STAT_AREA] < least
+    small = stats[:, cv2.CC_STAT_AREA] < min_area
     small[0] = False
     if not at_border:
         small[np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))] = False
@@ -140,20 +139,20 @@ def _small(
 def _glass(
     image: UInt8[np.ndarray, "height width 3"],
 ) -> tuple[Float[np.ndarray, "3"], Bool[np.ndarray, "height width"]]:
-    """Colour of the empty glass, and where it is; a usual white where there is none."""
-    bright, least = _extremes(image)
-    chroma = bright - least
+    """Colour of the empty glass, and its mask; a typical white where there is none."""
+    brightest, darkest = _extremes(image)
+    chroma = brightest - darkest
     kernel = np.ones((3, 3), np.uint8)
-    even = cv2.dilate(bright, kernel) - cv2.erode(bright, kernel) < 8
-    found = (bright >= 200) & (chroma < 45) & even & (least < 254)  # 254 and up: never scanned
-    if found.sum() < 0.002 * bright.size:
+    even = cv2.dilate(brightest, kernel) - cv2.erode(brightest, kernel) < 8
+    found = (brightest >= 200) & (chroma < 45) & even & (darkest < 254)  # 254 and above: not scanned
+    if found.sum() < 0.002 * brightest.size:
         return np.full(3, 245.0), np.zeros_like(found)
-    found &= bright >= np.percentile(bright[found], 75) - 8
+    found &= brightest >= np.percentile(brightest[found], 75) - 8
     return np.maximum(np.median(image[found], axis=0), 1.0).astype(np.float64), found
 
 
 def _noise(signal: UInt8[np.ndarray, " pixels"]) -> float:
-    """How far the signal of empty glass reaches."""
+    """Upper bound of the signal of empty glass."""
     if not signal.size:
         return 0.0
     middle = np.median(signal)
@@ -161,7 +160,7 @@ def _noise(signal: UInt8[np.ndarray, " pixels"]) -> float:
 
 
 def _extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The greatest and the least channel; NumPy is slow along so short an axis."""
+    """The largest and the smallest channel; NumPy is slow along such a short axis."""
     red, green, blue = cv2.split(image)
     return cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue)
 

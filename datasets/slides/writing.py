@@ -1,7 +1,7 @@
-"""Writes a slide: a tiled pyramid in TIFF, as Aperio, generic TIFF or OME-TIFF have it.
+"""Writes slides as tiled TIFF pyramids: Aperio, generic TIFF or OME-TIFF.
 
-What makes OpenSlide see the levels, microns per pixel and objective: openslide.org/formats/aperio and
-formats/generic-tiff; the SubIFDs of OME-TIFF: docs.openmicroscopy.org/ome-model, specification 6.
+Sources: openslide.org/formats/aperio and formats/generic-tiff, for the levels, microns per pixel and objective that
+OpenSlide finds; docs.openmicroscopy.org/ome-model, specification 6, for the SubIFDs of OME-TIFF.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def write_slide(
     tile: int = 256,
     quality: int | None = 85,
 ) -> None:
-    """Write a slide whole or not at all.
+    """Write a slide, whole or not at all.
 
     Args:
-        path: the file.
-        image: the image, or a function that gives the rectangle at x, y of width and height in pixels of full
-            resolution, or None for a tile that the file leaves out, which is white. It is asked once for each tile,
-            by rows, so that the image need not fit in memory; the lower levels do (but not what is left out).
+        path: of the file.
+        image: the image, or a function that returns the rectangle at x, y of width and height in pixels of full
+            resolution, or None for a tile that the file omits, which is white. It is called once for each tile, row
+            by row, so that only the lower levels need to fit in memory.
         size: width and height, for a function.
         mpp: microns per pixel.
-        objective: magnification; generic TIFF cannot hold it.
+        objective: magnification; generic TIFF cannot store it.
         levels: downsamples of the levels, 1 first, each a power of two times the one before.
-        kind: `aperio` has a thumbnail and a label beside the pyramid, `ome` keeps its levels in SubIFDs.
+        kind: `aperio` also has a thumbnail and a label, `ome` stores its levels in SubIFDs.
         tile: side of a tile in pixels, a multiple of 16.
         quality: of JPEG, 1-100; None compresses without loss.
 
@@ -61,15 +61,17 @@ def write_slide(
         height, width = image.shape[:2]
         source: Source = lambda x, y, across, down: image[y : y + down, x : x + across]  # noqa: E731
     elif size is None:
-        raise ValueError("a function that gives tiles needs the size of the slide: size=(width, height)")
+        raise ValueError("an image that is a function needs the size of the slide: size=(width, height)")
     else:
         (width, height), source = size, image
     if tile < 16 or tile % 16 or min(width, height) < 1:
-        raise ValueError(f"a slide has pixels and a tile a multiple of 16 of them, not {width} x {height} and {tile}")
+        raise ValueError(
+            f"the slide is {width} x {height} pixels and tile is {tile}; give at least 1 pixel, and a multiple of 16"
+        )
     steps = [lower // upper for upper, lower in pairwise(levels)]
     whole = [upper * step for upper, step in zip(levels, steps, strict=False)] == list(levels[1:])
     if not levels or levels[0] != 1 or not whole or any(step < 2 or tile % step or step & step - 1 for step in steps):
-        raise ValueError(f"levels must be 1 first and then powers of two that divide the tile, not {list(levels)}")
+        raise ValueError(f"levels are {list(levels)}; give 1 first, and then powers of two that divide the tile")
     if min(width, height) < levels[-1]:
         raise ValueError(f"a slide of {width} x {height} pixels has no level of 1/{levels[-1]}; leave it out")
     with whole_file(path) as partial, tifffile.TiffWriter(partial, bigtiff=3 * width * height > 1 << 32) as writer:
@@ -77,7 +79,7 @@ def write_slide(
 
 
 class _Pyramid:
-    """The tiles of all levels, the lower ones made while those above are written."""
+    """The tiles of all levels; the lower ones are computed while those above are written."""
 
     def __init__(
         self, source: Source, width: int, height: int, levels: Sequence[int], steps: Sequence[int], tile: int
@@ -87,7 +89,7 @@ class _Pyramid:
         self.lower: list[dict[tuple[int, int], np.ndarray]] = [{} for _ in levels]
 
     def tiles(self, level: int, quality: int | None) -> Iterator[bytes]:
-        """The coded tiles of a level by rows, empty where there is none; what is beyond the edge repeats the edge."""
+        """Encoded tiles of a level, row by row, empty where omitted; padding repeats the edge."""
         width, height = self.sizes[level]
         for row in range(-(-height // self.tile)):
             for column in range(-(-width // self.tile)):
@@ -102,8 +104,8 @@ class _Pyramid:
                     beyond = ((0, self.tile - down), (0, self.tile - across), (0, 0))
                     pixels = np.pad(pixels, beyond, mode="edge") if down < self.tile or across < self.tile else pixels
                     pixels = np.ascontiguousarray(pixels)
-                    self._keep_smaller(pixels, level, column, row)
-                yield b"" if pixels is None else _coded(pixels, quality)
+                    self._reduce_tile(pixels, level, column, row)
+                yield b"" if pixels is None else _encode_tile(pixels, quality)
 
     def write(self, writer: Any, kind: str, mpp: float | None, objective: float | None, quality: int | None) -> None:
         options: dict[str, Any] = {"photometric": "rgb", "metadata": None, "dtype": np.uint8}
@@ -117,22 +119,22 @@ class _Pyramid:
             elif kind == "ome" and level == 0:
                 own |= {"description": _ome_xml(width, height, mpp, objective), "subifds": len(self.sizes) - 1}
             if level and kind != "aperio":
-                own["subfiletype"] = 1  # a smaller view of the first
+                own["subfiletype"] = 1  # a reduced version of the first
             writer.write(self.tiles(level, quality), **own, **options)
             if kind == "aperio" and level == 0:
-                self._beside(writer, "thumbnail", self._small())
+                self._write_associated(writer, "thumbnail", self._thumbnail())
         if kind == "aperio":
-            self._beside(writer, "label", np.full((200, 200, 3), 255, dtype=np.uint8))
+            self._write_associated(writer, "label", np.full((200, 200, 3), 255, dtype=np.uint8))
 
-    def _keep_smaller(self, pixels: np.ndarray, level: int, column: int, row: int) -> None:
+    def _reduce_tile(self, pixels: np.ndarray, level: int, column: int, row: int) -> None:
         if level == len(self.steps):
             return
         step = self.steps[level]
         part = self.tile // step
         small = pixels.reshape(part, step, part, step, 3).mean((1, 3), dtype=np.float32)
-        place = (column // step, row // step)
+        key = (column // step, row // step)
         white = np.full((self.tile, self.tile, 3), 255, dtype=np.uint8)
-        below = self.lower[level + 1].setdefault(place, white)
+        below = self.lower[level + 1].setdefault(key, white)
         x, y = column % step * part, row % step * part
         below[y : y + part, x : x + part] = small.round()
 
@@ -145,8 +147,8 @@ class _Pyramid:
         known = "".join(f"|{name} = {value:g}" for name, value in fields.items() if value is not None)
         return f"{lines} JPEG/RGB Q=85{known}"
 
-    def _small(self) -> UInt8[np.ndarray, "height width 3"]:
-        """A thumbnail from what is already there of the second level."""
+    def _thumbnail(self) -> UInt8[np.ndarray, "height width 3"]:
+        """A thumbnail from the tiles of the second level so far."""
         width, height = (max(1, side * 256 // max(self.sizes[0])) for side in self.sizes[0])
         if len(self.sizes) == 1:
             return np.full((height, width, 3), 255, dtype=np.uint8)
@@ -158,7 +160,7 @@ class _Pyramid:
             image.paste(Image.fromarray(pixels).resize((side, side)), corner)
         return np.asarray(image)
 
-    def _beside(self, writer: Any, name: str, pixels: np.ndarray) -> None:
+    def _write_associated(self, writer: Any, name: str, pixels: np.ndarray) -> None:
         height, width = pixels.shape[:2]
         writer.write(
             pixels,
@@ -171,7 +173,7 @@ class _Pyramid:
         )
 
 
-def _coded(pixels: UInt8[np.ndarray, "height width 3"], quality: int | None) -> bytes:
+def _encode_tile(pixels: UInt8[np.ndarray, "height width 3"], quality: int | None) -> bytes:
     if quality is None:
         return bytes(imagecodecs.zlib_encode(pixels.tobytes()))
     return bytes(imagecodecs.jpeg8_encode(pixels, level=quality, outcolorspace="YCBCR", subsampling="420"))

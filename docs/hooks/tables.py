@@ -63,21 +63,30 @@ def table(kind: str) -> str:
 
 
 def help_of(task: str) -> str:
-    """What `regard TASK --help` prints, as a block of text."""
-    return f"```text\n{_printed(*([] if task == 'regard' else task.split()), '--help').strip()}\n```"
+    """What `regard TASK --help` prints, as a block of text; of `all`, under a heading for each task."""
+    if task != "all":
+        return f"```text\n{_printed('-m', 'regard', *task.split(), '--help').strip()}\n```"
+    return "\n\n".join(f"## regard {name}\n\n{help_of(name)}" for name in tasks())
+
+
+@cache
+def tasks() -> list[str]:
+    """Every `VERB TASK` of the command line."""
+    names = "(f'{verb} {task}'.strip() for verb, tasks in TASKS.items() for task in tasks)"
+    return _printed("-c", f"from regard.tools.cli import TASKS; print(*{names}, sep='\\n')").splitlines()
 
 
 @cache
 def listed() -> dict[str, list[dict[str, Any]]]:
     """What `regard list --json true` prints."""
-    return json.loads(_printed("list", "--json", "true"))
+    return json.loads(_printed("-m", "regard", "list", "--json", "true"))
 
 
 @cache
 def _printed(*words: str) -> str:
     path = os.pathsep.join([str(ROOT / ".typing"), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "100", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "regard", *words]
+    command = [sys.executable, *words]
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
 

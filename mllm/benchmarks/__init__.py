@@ -1,6 +1,6 @@
-"""Benchmarks of hallucination: one a file, and the table of their names.
+"""Benchmarks of hallucination, one per file, and the table of their names.
 
-Every benchmark keeps the contract in `regard.mllm.benchmarks.contract`. A benchmark of your own is named
+Every benchmark follows the contract in `regard.mllm.benchmarks.contract`. A benchmark of your own is named
 `package.module:Class`.
 """
 
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...class_names import class_named
-from ..named_options import with_options
+from ..option_grammar import build
 from .contract import Benchmark, Counted, Sample
 
 __all__ = ["BENCHMARKS", "Benchmark", "Counted", "Sample", "benchmark_class", "build_benchmark"]
 
-#: Name of a benchmark (the same in YAML, command line, code and documents) -> file and class in this folder.
+#: Name (the same in YAML, command line, code and documentation) -> file and class in this folder.
 BENCHMARKS: dict[str, str] = {
     "pope": "pope:POPE",
     "chair": "chair:CHAIR",
@@ -48,7 +48,7 @@ def build_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Benc
 
     Args:
         name: as in `benchmark_class`.
-        options: those that are left out have its defaults.
+        options: name -> value; the others have their defaults.
 
     Raises:
         ValueError: no such benchmark or option, or a value of the wrong type or out of range.
@@ -57,4 +57,4 @@ def build_benchmark(name: str, options: Mapping[str, Any] | None = None) -> Benc
         >>> build_benchmark("pope", {"parser": "words"}).parser
         'words'
     """
-    return with_options(benchmark_class(name), f"the benchmark {name}", options or {})
+    return build(benchmark_class(name), f"benchmark {name}", options or {})

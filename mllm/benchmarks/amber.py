@@ -24,7 +24,7 @@ from .contract import Counted, Sample
 from .reading import field_of, read_json, read_json_lines, read_text
 from .singular import fixed_singular
 from .tokens import words
-from .yes_no import PARSERS, Said, check_parser
+from .yes_no import PARSERS, Verdict, check_parser
 from .yes_no_counts import count_yes_no, yes_no_metrics
 
 __all__ = ["AMBER", "amber_rounded"]
@@ -134,10 +134,10 @@ class AMBER:
             return dict.fromkeys(names, _count_description(sample.truth, answer, self.spacy_model))
         counted = {}
         for name in names:
-            said = _exact(answer) if name == "amber" else PARSERS[name](answer, sample.truth)
-            one = count_yes_no(said, sample.truth, positive="no")
+            parsed = _exact(answer) if name == "amber" else PARSERS[name](answer, sample.truth)
+            one = count_yes_no(parsed, sample.truth, positive="no")
             numbers = {**one.numbers, **dict.fromkeys(_DESCRIBED, 0.0)}
-            counted[name] = Counted(numbers=numbers, correct=one.correct, said=said)
+            counted[name] = Counted(numbers=numbers, correct=one.correct, parsed=parsed)
         return counted
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
@@ -185,7 +185,7 @@ def amber_rounded(sums: Mapping[str, float], part: str = "all") -> dict[str, flo
     }
 
 
-def _exact(answer: str) -> Said:
+def _exact(answer: str) -> Verdict:
     return "yes" if answer == "Yes" else "no" if answer == "No" else "unknown"
 
 
@@ -246,7 +246,7 @@ def _count_description(truth: Mapping[str, Any], answer: str, spacy_model: str) 
     return Counted(
         numbers=asked | {name: float(number) for name, number in numbers.items()},
         correct=not invented,
-        said=tuple(nouns),
+        parsed=tuple(nouns),
         invented=tuple(invented),
         true=tuple(words_of[0] for words_of in truth["truth"]),
     )

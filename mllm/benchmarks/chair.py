@@ -94,19 +94,21 @@ class CHAIR:
                 if "val" in path.name or not of_val:
                     drawable.append(image.id)
         chosen = self._chosen(known, drawable)
-        said: dict[int, list[str]] = {}
+        references: dict[int, list[str]] = {}
         for path in captions:
             for key, texts in read_captions(path, set(chosen)).items():
-                said.setdefault(key, []).extend(texts)
-        silent = [key for key in chosen if key not in said]
-        if silent:
-            raise ValueError(f"no captions of {len(silent)} images, e.g. {silent[0]}; expected {_EXPECTED}")
+                references.setdefault(key, []).extend(texts)
+        missing = [key for key in chosen if key not in references]
+        if missing:
+            raise ValueError(f"no captions of {len(missing)} images, e.g. {missing[0]}; expected {_EXPECTED}")
         return [
             Sample(
                 id=str(key),
                 image=known[key].file,
                 question=self.prompt,
-                truth={mode: objects_of_image(known[key].objects, said[key], mode, self.synonyms) for mode in MODES},
+                truth={
+                    mode: objects_of_image(known[key].objects, references[key], mode, self.synonyms) for mode in MODES
+                },
             )
             for key in chosen
         ]
@@ -200,7 +202,7 @@ def count_caption(reading: Reading, objects: Sequence[str]) -> Counted:
             "words": float(len(reading.words)),
         },
         correct=not invented,
-        said=tuple(names),
+        parsed=tuple(names),
         invented=tuple(invented),
         true=tuple(sorted(there)),
     )

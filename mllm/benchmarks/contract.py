@@ -50,14 +50,14 @@ class Counted:
     Attributes:
         numbers: name -> number, summed over answers; the same names for every answer of a benchmark.
         correct: whether the answer is right, for paired tests; `None` where that is no question.
-        said: what the parser made of it: yes, no, unknown; or the objects that it names.
+        parsed: what the parser made of it: yes, no, unknown; or the objects that it names.
         invented: objects that it names and that are not there.
         true: objects that are there; by default those of the sample.
     """
 
     numbers: Mapping[str, float]
     correct: bool | None = None
-    said: str | Sequence[str] = ""
+    parsed: str | Sequence[str] = ""
     invented: Sequence[str] = ()
     true: Sequence[str] = ()
 

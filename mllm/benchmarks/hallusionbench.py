@@ -91,11 +91,11 @@ class HallusionBench:
         """What an answer says, and whether that is so, under every parser."""
         counted = {}
         for name in (self.parser, *(other for other in PARSERS if other != self.parser)):
-            said = PARSERS[name](answer, sample.truth)
-            right = said == sample.truth or (said == "unknown" and not sample.image and sample.part == "VS")
-            flags = {"right": right, "yes": said == "yes", "unknown": said == "unknown"}
+            parsed = PARSERS[name](answer, sample.truth)
+            right = parsed == sample.truth or (parsed == "unknown" and not sample.image and sample.part == "VS")
+            flags = {"right": right, "yes": parsed == "yes", "unknown": parsed == "unknown"}
             numbers = {"answers": 1.0, **{key: float(flag) for key, flag in flags.items()}}
-            counted[name] = Counted(numbers=numbers, correct=right, said=said)
+            counted[name] = Counted(numbers=numbers, correct=right, parsed=parsed)
         return counted
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

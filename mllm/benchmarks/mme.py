@@ -111,12 +111,12 @@ class MME:
         """What an answer says, and whether that is so, under every parser."""
         counted = {}
         for name in (self.parser, *(other for other in PARSERS if other != self.parser)):
-            said = PARSERS[name](answer, sample.truth)
+            parsed = PARSERS[name](answer, sample.truth)
             numbers = {f"{part}_{what}": 0.0 for part in SUBTASKS for what in ("answers", "right")}
-            numbers |= {"yes": float(said == "yes"), "unknown": float(said == "unknown")}
+            numbers |= {"yes": float(parsed == "yes"), "unknown": float(parsed == "unknown")}
             numbers[f"{sample.part}_answers"] = 1.0
-            numbers[f"{sample.part}_right"] = float(said == sample.truth)
-            counted[name] = Counted(numbers=numbers, correct=said == sample.truth, said=said)
+            numbers[f"{sample.part}_right"] = float(parsed == sample.truth)
+            counted[name] = Counted(numbers=numbers, correct=parsed == sample.truth, parsed=parsed)
         return counted
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:

@@ -47,7 +47,7 @@ class POPE:
     Example:
         >>> sample = Sample(id="random-1", image="1.jpg", question="Is there a dog?", truth="no")
         >>> counted = POPE().count(sample, "I cannot see it. No.")
-        >>> counted["official"].said, counted["words"].said
+        >>> counted["official"].parsed, counted["words"].parsed
         ('yes', 'no')
     """
 
@@ -108,9 +108,9 @@ class POPE:
         """What an answer says, and whether that is so, under every parser; a wrong yes invents what was asked about."""
         counted = {}
         for name in (self.parser, *(other for other in PARSERS if other != self.parser)):
-            said = PARSERS[name](answer, sample.truth)
-            one = count_yes_no(said, sample.truth, dropped=name == "lmms_eval")
-            wrong_yes = said == "yes" and sample.truth == "no"
+            parsed = PARSERS[name](answer, sample.truth)
+            one = count_yes_no(parsed, sample.truth, dropped=name == "lmms_eval")
+            wrong_yes = parsed == "yes" and sample.truth == "no"
             counted[name] = replace(one, invented=(_object(sample.question) or "?",)) if wrong_yes else one
         return counted
 
@@ -154,17 +154,17 @@ def score_in_order(labels: Sequence[str], answers: Sequence[str], parser: str = 
     wrong = sorted(set(labels) - {"yes", "no"})
     if wrong:
         raise ValueError(f"a label is {wrong[0]!r}; labels are yes or no")
-    said = [PARSERS[parser](answer, label) for answer, label in zip(answers, labels, strict=True)]
+    parsed = [PARSERS[parser](answer, label) for answer, label in zip(answers, labels, strict=True)]
     dropped = parser == "lmms_eval"
-    counted = [count_yes_no(one, label, dropped=dropped) for one, label in zip(said, labels, strict=True)]
+    counted = [count_yes_no(one, label, dropped=dropped) for one, label in zip(parsed, labels, strict=True)]
     sums = {name: np.array(sum(one.numbers[name] for one in counted)) for name in counted[0].numbers}
     metrics = yes_no_metrics(sums)
-    pairs = Counter(zip(said, labels, strict=True))
+    pairs = Counter(zip(parsed, labels, strict=True))
     return {
         "TP": float(pairs["yes", "yes"]),
         "FP": float(pairs["yes", "no"]),
         "TN": float(pairs["no", "no"]),
         "FN": float(pairs["no", "yes"]),
         **{name: float(metrics[name]) for name in ("accuracy", "precision", "recall", "f1")},
-        "yes_ratio": (list(labels) if dropped else said).count("yes") / len(said),
+        "yes_ratio": (list(labels) if dropped else parsed).count("yes") / len(parsed),
     }

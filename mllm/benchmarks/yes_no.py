@@ -20,36 +20,36 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-__all__ = ["PARSERS", "Said", "check_parser"]
+__all__ = ["PARSERS", "Verdict", "check_parser"]
 
 #: What an answer can say.
-Said = Literal["yes", "no", "unknown"]
+Verdict = Literal["yes", "no", "unknown"]
 
 
-def official(text: str, label: str) -> Said:
+def official(text: str, label: str) -> Verdict:
     """The POPE repository's: no if one of No, not, no is among the words before the first full stop, otherwise yes."""
     words = text.split(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "not", "no"} & set(words) else "yes"
 
 
-def vcd(text: str, label: str) -> Said:
+def vcd(text: str, label: str) -> Verdict:
     """VCD's: the label if it is anywhere in the text, even inside a word, otherwise the opposite of the label."""
-    opposite: Said = "no" if label == "yes" else "yes"
+    opposite: Verdict = "no" if label == "yes" else "yes"
     return _said(label) if label in text.lower() else opposite
 
 
-def pai(text: str, label: str) -> Said:
+def pai(text: str, label: str) -> Verdict:
     """PAI's: no if any word of the whole text is No, not, no, NO or ends in n't, otherwise yes."""
     words = text.replace(".", "").replace(",", "").split(" ")
     return "no" if {"No", "not", "no", "NO"} & set(words) or any(word.endswith("n't") for word in words) else "yes"
 
 
-def lmms_eval(text: str, label: str) -> Said:
+def lmms_eval(text: str, label: str) -> Verdict:
     """Of lmms-eval: the whole text is yes or no, apart from case and blanks around it."""
     return _said(text.lower().strip())
 
 
-def vlmevalkit(text: str, label: str) -> Said:
+def vlmevalkit(text: str, label: str) -> Verdict:
     """Of VLMEvalKit without its judge: one of the two words, and not the other, once punctuation is taken away."""
     lower = text.lower()
     cleaned = lower
@@ -61,7 +61,7 @@ def vlmevalkit(text: str, label: str) -> Said:
     return _one_of("yes" in words, "no" in words)
 
 
-def mme(text: str, label: str) -> Said:
+def mme(text: str, label: str) -> Verdict:
     """Of MME: the text without full stops is yes, no, y or n; or else its first four characters have yes, or no."""
     cleaned = text.lower().strip().replace(".", "")
     if cleaned in ("y", "n"):
@@ -83,12 +83,12 @@ _UNSURE = re.compile(
 )
 _DENIES = re.compile(r"\b(?:not|n't|cannot|never|none|nothing|nobody|neither|without|absent|lacks?|false)\b")
 _AFFIRMS = re.compile(
-    r"\bthere(?: (?:is|are|was|were)|'s|'re)\b|\b(?:image|image|photo|it) (?:\w+ )?(?:shows?|contains?|has|does|is|"
+    r"\bthere(?: (?:is|are|was|were)|'s|'re)\b|\b(?:image|picture|photo|it) (?:\w+ )?(?:shows?|contains?|has|does|is|"
     r"features?|includes?|depicts?)\b|\bi (?:can |do )?(?:also )?see\b|\b(?:visible|present|correct|true|indeed|sure)\b"
 )
 
 
-def words(text: str, label: str) -> Said:
+def words(text: str, label: str) -> Verdict:
     """Ours: a leading yes or no decides; then one of them anywhere; then what the sentences deny, doubt or affirm.
 
     Both words, or doubt ("I am not sure", "it is hard to tell") without either word, is unknown; so is an empty answer
@@ -114,16 +114,16 @@ def words(text: str, label: str) -> Said:
     return "yes" if _AFFIRMS.search(plain) else "unknown"
 
 
-def _said(word: str) -> Said:
+def _said(word: str) -> Verdict:
     return "yes" if word == "yes" else "no" if word == "no" else "unknown"
 
 
-def _one_of(yes: bool, no: bool) -> Said:
+def _one_of(yes: bool, no: bool) -> Verdict:
     return "unknown" if yes == no else "yes" if yes else "no"
 
 
 #: Name -> parser of an answer and the label of its question, "yes" or "no"; only VCD's looks at the label.
-PARSERS: Mapping[str, Callable[[str, str], Said]] = {
+PARSERS: Mapping[str, Callable[[str, str], Verdict]] = {
     "official": official,
     "vcd": vcd,
     "pai": pai,

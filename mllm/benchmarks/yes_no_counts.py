@@ -8,34 +8,34 @@ import numpy as np
 from scipy.special import ndtri
 
 from .contract import Counted
-from .yes_no import Said
+from .yes_no import Verdict
 
 __all__ = ["count_yes_no", "yes_no_metrics"]
 
 
-def count_yes_no(said: Said, label: str, *, positive: str = "yes", dropped: bool = False) -> Counted:
+def count_yes_no(parsed: Verdict, label: str, *, positive: str = "yes", dropped: bool = False) -> Counted:
     """What one answer to a yes-or-no question contributes.
 
     Args:
-        said: what the parser made of it.
+        parsed: what the parser made of it.
         label: yes or no.
         positive: the class that precision and recall are about.
         dropped: whether recall leaves unknown answers out, as lmms-eval's does; otherwise they count as misses.
     """
-    hit, wanted = said == positive, label == positive
+    hit, wanted = parsed == positive, label == positive
     return Counted(
         numbers={
             "answers": 1.0,
-            "right": float(said == label),
-            "yes": float(said == "yes"),
-            "unknown": float(said == "unknown"),
+            "right": float(parsed == label),
+            "yes": float(parsed == "yes"),
+            "unknown": float(parsed == "unknown"),
             "positives": float(wanted),
             "true_positives": float(hit and wanted),
             "false_positives": float(hit and not wanted),
-            "false_negatives": float(wanted and not hit and not (dropped and said == "unknown")),
+            "false_negatives": float(wanted and not hit and not (dropped and parsed == "unknown")),
         },
-        correct=said == label,
-        said=said,
+        correct=parsed == label,
+        parsed=parsed,
     )
 
 

@@ -1,7 +1,7 @@
-"""Answers of several arms, read one by one, as sums by image: all that scores, intervals and tests are made of.
+"""Per-image statistics of the answers of several arms, from which scores, intervals and tests are computed.
 
-No text is kept. What grows with the number of samples is a place in an index and a few bytes a sample; what grows with
-the number of images is a row of sums for each arm and parser.
+Answers are read one by one and no text is kept. Memory per sample is an index entry and a few bytes; memory per image
+is one row of sums for each arm and parser.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from ..benchmarks.clusters import clusters
 from ..benchmarks.contract import Benchmark, Counted, Sample
 from .answer_files import StoredAnswer
 
-__all__ = ["TEXT", "Invented", "Sums", "Tally", "tally"]
+__all__ = ["TEXT", "Aggregate", "Invented", "Sums", "aggregate_answers"]
 
-#: What the text of an answer contributes.
-TEXT = ("answers", "words", "tokens", "runs", "repeated", "empty", "at_limit", "changed", "active", "told")
-#: Words of the runs that repetition is counted in.
-RUN = 4
-_SAID = ("yes", "no", "unknown")
-_ACTIVITY = ("active", "rows", "heads", "moved", "to_image", "change", "word_change")
+#: Numbers that the text and the activity of an answer contribute.
+TEXT = ("answers", "words", "tokens", "ngrams", "repeated", "empty", "at_limit", "changed", "active", "recorded")
+#: Length, in words, of the n-grams in which repetition is counted.
+NGRAM = 4
+_PARSED = ("yes", "no", "unknown")
+_ACTIVITY = ("active", "rows", "heads", "moved", "to_image", "change", "token_change")
 _BLOCK = 4096
 
 
@@ -35,18 +35,18 @@ class Sums:
     """Sums of one part under one parser.
 
     Attributes:
-        names: of the numbers.
+        names: of the columns.
         by_arm: arm -> sums of each cluster of the part.
-        said: arm -> how often yes, no and unknown were said in each cluster; `None` where that is no question.
-        gained: arm -> questions that it gets right and the baseline does not.
-        lost: arm -> the other way round.
-        judged: whether every answer is right or wrong.
-        answers: counted, of all arms.
+        parsed: arm -> number of answers yes, no and unknown in each cluster; `None` if not applicable.
+        gained: arm -> number of samples that only it answers correctly, and not the baseline.
+        lost: arm -> number of samples that only the baseline answers correctly.
+        judged: whether every answer is correct or wrong.
+        answers: number of answers of all arms.
     """
 
     names: list[str]
     by_arm: dict[str, Float[np.ndarray, "clusters names"]]
-    said: dict[str, Float[np.ndarray, "clusters 3"]] | None
+    parsed: dict[str, Float[np.ndarray, "clusters 3"]] | None
     gained: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
     judged: bool = True
@@ -55,12 +55,12 @@ class Sums:
 
 @dataclass
 class Invented:
-    """An object that answers name and that is not there.
+    """An object that answers mention although it is not in the image.
 
     Attributes:
-        mentions: of it.
-        rows: places of the samples.
-        beside: true object -> answers that invent this one where it is.
+        mentions: number of them.
+        rows: indices of the samples.
+        beside: object in the image -> number of answers that invent this one.
     """
 
     mentions: int = 0
@@ -69,23 +69,23 @@ class Invented:
 
 
 @dataclass
-class Tally:
-    """What answers come to.
+class Aggregate:
+    """The per-image statistics of all arms.
 
     Attributes:
         arms: their names, the baseline first.
-        samples: how many there are.
-        paired: which of them every arm has answered.
-        missing: arm -> samples without an answer.
-        unknown: arm -> answers to no sample.
-        parts: part -> places of its clusters among all clusters.
-        sizes: part -> its paired samples.
-        images: part -> its images.
+        samples: number of samples.
+        paired: samples that every arm has answered.
+        missing: arm -> number of samples without an answer.
+        unknown: arm -> number of answers whose id is not a sample.
+        parts: part -> indices of its clusters among all clusters.
+        sizes: part -> number of its paired samples.
+        images: part -> number of its images.
         sums: part -> parser -> sums.
         text: part -> arm -> sums of `TEXT` of each cluster.
-        objects: parser -> arm -> object -> where it was invented.
-        activity: arm -> method -> `_ACTIVITY` of every answer, by the place of its sample; nan where it had none.
-        telling: for each sample, how much arms disagree about it or go wrong, under the first parser.
+        objects: parser -> arm -> object -> its inventions.
+        activity: arm -> intervention -> `_ACTIVITY` of every answer, by index of its sample; nan if not recorded.
+        discordance: per sample, how much arms disagree or are wrong under the first parser.
     """
 
     arms: list[str]
@@ -100,12 +100,12 @@ class Tally:
     text: dict[str, dict[str, Float[np.ndarray, "clusters numbers"]]]
     objects: dict[str, dict[str, dict[str, Invented]]]
     activity: dict[str, dict[str, dict[str, array[float]]]]
-    telling: Int[np.ndarray, " samples"]
+    discordance: Int[np.ndarray, " samples"]
 
 
 @dataclass
 class _Index:
-    """Where samples are: their parts, clusters and groups, by place."""
+    """Parts, clusters and groups of the samples, by index."""
 
     rows: dict[str, int]
     part: Int[np.ndarray, " samples"]
@@ -115,20 +115,20 @@ class _Index:
     kinds: list[str]
 
 
-def tally(
+def aggregate_answers(
     samples: Sequence[Sample], benchmark: Benchmark, answers: Mapping[str, Iterable[StoredAnswer]], baseline: str
-) -> Tally:
-    """Read all answers and sum up what they contribute.
+) -> Aggregate:
+    """Read all answers and sum up their contributions.
 
     Args:
-        samples: of the benchmark; read by place, so that they may stay on disk.
+        samples: of the benchmark; accessed by index, so that they can stay on disk.
         benchmark: its rules.
-        answers: of each arm by name, iterated over twice; the first one for an id counts.
-        baseline: the arm that others are compared to.
+        answers: arm -> answers, iterated over twice; the first one per id counts.
+        baseline: the arm that others are compared with.
 
     Raises:
-        ValueError: ids that occur twice, no sample that all have answered, a group whose answers are neither right nor
-            wrong, or a benchmark that does not count every answer alike.
+        ValueError: duplicate ids, no sample that all arms have answered, a group whose answers are neither correct nor
+            wrong, or a benchmark whose numbers differ between answers.
     """
     index = _index(samples, benchmark.name)
     arms = [baseline, *(arm for arm in answers if arm != baseline)]
@@ -144,12 +144,12 @@ def tally(
     if not paired.any():
         counts = ", ".join(f"{arm} {own.sum()}" for arm, own in have.items())
         raise ValueError(
-            f"no sample of {benchmark.name} is answered by every arm (answered: {counts}, of {len(samples)}); let the "
-            "runs go on, or leave an arm out"
+            f"no sample of {benchmark.name} is answered by every arm (answered: {counts}, of {len(samples)}); resume "
+            "the runs, or leave an arm out"
         )
-    places = [np.unique(index.cluster[paired & (index.part == part)]) for part in range(len(index.parts))]
-    parts = {name: place for name, place in zip(index.parts, places, strict=True) if len(place)}
-    found = Tally(
+    cluster_indices = [np.unique(index.cluster[paired & (index.part == part)]) for part in range(len(index.parts))]
+    parts = {name: own for name, own in zip(index.parts, cluster_indices, strict=True) if len(own)}
+    found = Aggregate(
         arms=arms,
         samples=len(samples),
         paired=paired,
@@ -162,7 +162,7 @@ def tally(
         text={name: {arm: np.zeros((len(own), len(TEXT))) for arm in arms} for name, own in parts.items()},
         objects={},
         activity={arm: {} for arm in arms},
-        telling=np.zeros(len(samples), np.int32),
+        discordance=np.zeros(len(samples), np.int32),
     )
     image_names: dict[str, set[str]] = {name: set() for name in parts}
     base = _Baseline(len(samples))
@@ -174,15 +174,15 @@ def tally(
 
 
 class _Baseline:
-    """What the others are compared to, a few bytes a sample: hashes of texts, and what was right under each parser."""
+    """Hashes of the baseline's texts and whether they are correct under each parser, a few bytes per sample."""
 
     def __init__(self, samples: int) -> None:
         self.texts, self.verdicts = np.zeros(samples, np.int64), np.zeros(samples, np.int64)
-        self.right: dict[str, bytearray] = {}
+        self.correct: dict[str, bytearray] = {}
         self.samples = samples
 
     def mark(self, parser: str, row: int, correct: bool) -> None:
-        self.right.setdefault(parser, bytearray(self.samples))[row] = correct
+        self.correct.setdefault(parser, bytearray(self.samples))[row] = correct
 
 
 def _index(samples: Sequence[Sample], name: str) -> _Index:
@@ -202,7 +202,7 @@ def _index(samples: Sequence[Sample], name: str) -> _Index:
 
 
 def _count_arm(
-    found: Tally,
+    found: Aggregate,
     index: _Index,
     samples: Sequence[Sample],
     benchmark: Benchmark,
@@ -211,7 +211,7 @@ def _count_arm(
     base: _Baseline,
     image_names: dict[str, set[str]] | None,
 ) -> None:
-    """Add one arm. The baseline comes first, and leaves in `base` what the others are compared to."""
+    """Add one arm. The baseline comes first, and fills `base`."""
     left = found.paired.copy()
     blocks: dict[tuple[str, str | None], tuple[list[int], list[list[float]], list[list[float]]]] = {}
     together: dict[tuple[str, str, int], list[int]] = {}
@@ -229,7 +229,7 @@ def _count_arm(
         _note_activity(found.activity[arm], answer, row, len(samples))
         for number, (parser, counted) in enumerate(benchmark.count(sample, answer.text).items()):
             if number == 0:
-                found.telling[row] += _telling(base, row, counted, first=image_names is not None)
+                found.discordance[row] += _discordance_of(base, row, counted, first=image_names is not None)
             sums = _sums_of(found, sample.part, parser, counted, index.kinds)
             try:
                 own = [counted.numbers[name] for name in sums.names[: len(counted.numbers)]]
@@ -238,28 +238,26 @@ def _count_arm(
             if len(own) + 2 * len(index.kinds) != len(sums.names):
                 lacking = sorted(set(sums.names) ^ set(counted.numbers))[0]
                 raise ValueError(f"the parser {parser!r} does not count {lacking!r} for every answer of {arm!r}")
-            said = _said(sums, counted)
-            _add(found, blocks, index, (sample.part, parser), row, arm, [*own, *[0.0] * (2 * len(index.kinds))], said)
+            parsed = _parsed(sums, counted)
+            _add(found, blocks, index, (sample.part, parser), row, arm, [*own, *[0.0] * (2 * len(index.kinds))], parsed)
             _compare(sums, base, parser, row, arm, counted.correct, first=image_names is not None)
             for kind, group in index.groups.get(row, ()):
                 if counted.correct is None:
-                    raise ValueError(
-                        f"the group of {sample.id!r} has answers that are neither right nor wrong; it cannot be counted"
-                    )
-                seen = together.setdefault((parser, kind, group), [row, 1])
-                seen[0], seen[1] = min(seen[0], row), seen[1] & counted.correct
+                    raise ValueError(f"the group of {sample.id!r} has answers that are neither correct nor wrong")
+                state = together.setdefault((parser, kind, group), [row, 1])
+                state[:] = min(state[0], row), state[1] & counted.correct
             _note_invented(found.objects.setdefault(parser, {}).setdefault(arm, {}), counted, sample, row)
     for key in list(blocks):
         _flush(found, blocks, key, arm)
-    for (parser, kind, _), (row, right) in together.items():  # a group belongs to its first answer
+    for (parser, kind, _), (row, correct) in together.items():  # a group belongs to its first answer
         name = index.parts[index.part[row]]
         sums = found.sums[name][parser]
-        place = np.searchsorted(found.parts[name], index.cluster[row])
-        sums.by_arm[arm][place, sums.names.index(f"{kind}_groups")] += 1
-        sums.by_arm[arm][place, sums.names.index(f"{kind}_groups_right")] += right
+        cluster = np.searchsorted(found.parts[name], index.cluster[row])
+        sums.by_arm[arm][cluster, sums.names.index(f"{kind}_groups")] += 1
+        sums.by_arm[arm][cluster, sums.names.index(f"{kind}_groups_right")] += correct
 
 
-def _telling(base: _Baseline, row: int, counted: Counted, *, first: bool) -> int:
+def _discordance_of(base: _Baseline, row: int, counted: Counted, *, first: bool) -> int:
     verdict = hash((counted.correct, tuple(counted.invented)))
     if first:
         base.verdicts[row] = verdict
@@ -267,7 +265,7 @@ def _telling(base: _Baseline, row: int, counted: Counted, *, first: bool) -> int
     return 2 * bool(base.verdicts[row] != verdict) + wrong
 
 
-def _sums_of(found: Tally, part: str, parser: str, counted: Counted, kinds: Sequence[str]) -> Sums:
+def _sums_of(found: Aggregate, part: str, parser: str, counted: Counted, kinds: Sequence[str]) -> Sums:
     sums = found.sums[part].get(parser)
     if sums is None:
         names = [*counted.numbers, *(f"{kind}_groups{end}" for kind in kinds for end in ("", "_right"))]
@@ -275,17 +273,17 @@ def _sums_of(found: Tally, part: str, parser: str, counted: Counted, kinds: Sequ
         sums = found.sums[part][parser] = Sums(
             names=names,
             by_arm={arm: np.zeros((size, len(names))) for arm in found.arms},
-            said={arm: np.zeros((size, len(_SAID))) for arm in found.arms},
+            parsed={arm: np.zeros((size, len(_PARSED))) for arm in found.arms},
         )
     return sums
 
 
-def _said(sums: Sums, counted: Counted) -> list[float]:
+def _parsed(sums: Sums, counted: Counted) -> list[float]:
     sums.answers += 1
-    if counted.said not in _SAID:
-        sums.said = None
+    if counted.parsed not in _PARSED:
+        sums.parsed = None
         return []
-    return [float(counted.said == word) for word in _SAID]
+    return [float(counted.parsed == word) for word in _PARSED]
 
 
 def _compare(
@@ -295,50 +293,50 @@ def _compare(
         sums.judged = False
     elif first:
         base.mark(parser, row, correct)
-    elif parser in base.right and correct != base.right[parser][row]:
+    elif parser in base.correct and correct != base.correct[parser][row]:
         (sums.gained if correct else sums.lost)[arm] += 1
 
 
 def _add(
-    found: Tally,
+    found: Aggregate,
     blocks: dict[tuple[str, str | None], tuple[list[int], list[list[float]], list[list[float]]]],
     index: _Index,
     key: tuple[str, str | None],
     row: int,
     arm: str,
     numbers: list[float],
-    said: list[float],
+    parsed: list[float],
 ) -> None:
-    """Keep numbers until there is a block of them, which is added at once."""
-    places, table, words = blocks.setdefault(key, ([], [], []))
-    places.append(int(index.cluster[row]))
+    """Collect numbers and add them in blocks."""
+    cluster, table, parsed_table = blocks.setdefault(key, ([], [], []))
+    cluster.append(int(index.cluster[row]))
     table.append(numbers)
-    words.append(said)
-    if len(places) == _BLOCK:
+    parsed_table.append(parsed)
+    if len(cluster) == _BLOCK:
         _flush(found, blocks, key, arm)
 
 
-def _flush(found: Tally, blocks: dict[Any, Any], key: tuple[str, str | None], arm: str) -> None:
-    places, table, words = blocks.pop(key)
+def _flush(found: Aggregate, blocks: dict[Any, Any], key: tuple[str, str | None], arm: str) -> None:
+    cluster, table, parsed_table = blocks.pop(key)
     part, parser = key
-    at = np.searchsorted(found.parts[part], places)
+    at = np.searchsorted(found.parts[part], cluster)
     target = found.text[part][arm] if parser is None else found.sums[part][parser].by_arm[arm]
     np.add.at(target, at, np.array(table))
-    said = None if parser is None else found.sums[part][parser].said
-    if said is not None and target.shape[1]:
-        np.add.at(said[arm], at, np.array(words))
+    parsed = None if parser is None else found.sums[part][parser].parsed
+    if parsed is not None and target.shape[1]:
+        np.add.at(parsed[arm], at, np.array(parsed_table))
 
 
 def _text_numbers(answer: StoredAnswer, changed: bool | None) -> list[float]:
-    """`TEXT` of one answer; the baseline's own change is not defined."""
+    """`TEXT` of one answer; `changed` is `None` for the baseline."""
     words = answer.text.lower().split()
-    runs = list(zip(*(words[start:] for start in range(RUN)), strict=False))
+    ngrams = list(zip(*(words[start:] for start in range(NGRAM)), strict=False))
     return [
         1.0,
         float(len(words)),
         float(answer.tokens),
-        float(len(runs)),
-        float(len(runs) - len(set(runs))),
+        float(len(ngrams)),
+        float(len(ngrams) - len(set(ngrams))),
         float(not words),
         float(answer.at_limit),
         float("nan") if changed is None else float(changed),
@@ -348,16 +346,16 @@ def _text_numbers(answer: StoredAnswer, changed: bool | None) -> list[float]:
 
 
 def _active(one: Mapping[str, Any]) -> bool:
-    """Whether a method did something; `None` for a change of words means a word was ruled out."""
-    return bool(one.get("heads")) or one.get("word_change", 0) != 0
+    """Whether an intervention changed something; a `token_change` of `None` means that it excluded a token."""
+    return bool(one.get("heads")) or one.get("token_change", 0) != 0
 
 
 def _note_activity(known: dict[str, dict[str, array[float]]], answer: StoredAnswer, row: int, samples: int) -> None:
     for one in answer.activity:
-        method = str(one.get("method", ""))
-        if method not in known:
-            known[method] = {name: array("d", [float("nan")]) * samples for name in _ACTIVITY}
-        table = known[method]
+        intervention = str(one.get("intervention", ""))
+        if intervention not in known:
+            known[intervention] = {name: array("d", [float("nan")]) * samples for name in _ACTIVITY}
+        table = known[intervention]
         table["active"][row] = float(_active(one))
         for name in _ACTIVITY[1:]:
             value = one.get(name)
@@ -372,8 +370,8 @@ def _note_invented(table: dict[str, Invented], counted: Counted, sample: Sample,
         own.beside.update(set(counted.true or sample.present))
 
 
-def _check_even(found: Tally, name: str) -> None:
-    """Leave out parsers that count only some answers of a part."""
+def _check_even(found: Aggregate, name: str) -> None:
+    """Drop parsers that count only some answers of a part."""
     for part, by_parser in found.sums.items():
         whole = found.sizes[part] * len(found.arms)
         for parser in [parser for parser, sums in by_parser.items() if sums.answers < whole]:

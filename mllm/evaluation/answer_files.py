@@ -1,7 +1,6 @@
-"""Files of answers, read: one file an arm and shard, its settings in the first line, then a line an answer.
+"""Reading answer files: one per arm and shard, with the settings in the first line and then one line per answer.
 
-An unfinished last line is left out, since its run may be going on; any other line that is damaged is an error that
-names it.
+An unfinished last line is ignored, since its run may be active; any other damaged line is an error that names it.
 """
 
 from __future__ import annotations
@@ -29,22 +28,22 @@ __all__ = [
     "same_settings",
 ]
 
-#: Of the header; a file of another form is refused.
+#: In the header; a file of another form is refused.
 FORM = "regard answers 1"
-#: Names of files.
+#: File names.
 SHARD = re.compile(r"(?P<name>.+?)(?:\.(?P<shard>\d+)-of-(?P<shards>\d+))?\.jsonl")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredAnswer:
-    """One answer, as it is kept.
+    """One stored answer.
 
     Attributes:
         id: of the sample.
-        text: what was said.
-        tokens: how many it has.
-        at_limit: whether the limit of new tokens cut it off.
-        activity: what each method did, see `activity_summary`.
+        text: of the answer.
+        tokens: number of its tokens.
+        at_limit: whether it was cut at the limit of new tokens.
+        activity: what each intervention did, see `activity_summary`.
     """
 
     id: str
@@ -55,10 +54,10 @@ class StoredAnswer:
 
 
 def activity_summary(activity: Iterable[Any]) -> list[dict[str, Any]]:
-    """What the methods did for one answer, in JSON's types.
+    """What the interventions did for one answer, in JSON types.
 
     Args:
-        activity: of `regard.mllm.Answer`. `change` and `word_change` are `None` where a score was ruled out.
+        activity: of `regard.mllm.Answer`. `change` and `token_change` are `None` where a token was excluded.
 
     Example:
         >>> activity_summary([])
@@ -66,36 +65,36 @@ def activity_summary(activity: Iterable[Any]) -> list[dict[str, Any]]:
     """
     return [
         {
-            "method": one.method,
+            "intervention": one.intervention,
             "rows": int(one.rows.sum()),
             "heads": int(one.heads.sum()),
             "moved": float(one.moved.sum()),
             "to_image": float(one.to_image.sum()),
             "change": _finite(float(one.change.max())),
-            "word_change": _finite(float(one.word_change.max())),
+            "token_change": _finite(float(one.token_change.max())),
         }
         for one in activity
     ]
 
 
 class Answers:
-    """Answers of one arm from the files of its shards, read anew whenever they are iterated over.
+    """Answers of one arm from the files of its shards, read again at every iteration.
 
-    Shards are read in turn, one answer each; a reader goes by ids, not by their order. Of several answers to one
-    sample the first counts. An unfinished last line is left out: its run may be going on.
+    Shards are interleaved, so that answers are identified by id and not by order. Of several answers to one sample the
+    first counts.
 
     Args:
         files: of one arm.
 
     Attributes:
         arm: its settings.
-        headers: files and the settings that they begin with; those that have none yet are left out.
-        duplicates: answers that were left out by the last reading, since the sample had one.
-        unfinished: files whose last line was not whole at the last reading.
+        headers: files and their settings; files without a complete header yet are left out.
+        duplicates: number of answers that the last iteration skipped, since the sample had one.
+        unfinished: files whose last line was incomplete at the last iteration.
 
     Raises:
-        ValueError: the files are of several arms (what differs is listed), a header is damaged; while reading: a line
-            is damaged, with file and line.
+        ValueError: the files belong to several arms (the differences are listed) or a header is damaged; during
+            iteration: a line is damaged, with file and line.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -109,7 +108,7 @@ class Answers:
             if first.endswith(b"\n"):
                 self.headers.append((path, read_header(path, first)))
         if not self.headers:
-            raise ValueError(f"no answers in {', '.join(map(str, files)) or 'no files'}; a run writes them")
+            raise ValueError(f"no answers in {', '.join(map(str, files)) or 'no files'}; run the evaluation first")
         self.arm = self.headers[0][1]
         for path, arm in self.headers[1:]:
             same_settings(self.arm, arm, path)
@@ -141,7 +140,7 @@ class Answers:
 
 
 def find_arms(folder: Path) -> dict[str, list[Path]]:
-    """Files of answers in a folder by the name of their arm, shards in order.
+    """Arm name -> its answer files in a folder, shards in order.
 
     Example:
         >>> find_arms(Path("empty"))
@@ -151,9 +150,9 @@ def find_arms(folder: Path) -> dict[str, list[Path]]:
     for path in sorted(folder.glob("*.jsonl")):
         match = SHARD.fullmatch(path.name)
         if match and path.is_file():
-            place = int(match["shards"] or 1), int(match["shard"] or 0), path
-            found.setdefault(match["name"], []).append(place)
-    return {name: [path for *_, path in sorted(places)] for name, places in found.items()}
+            order = int(match["shards"] or 1), int(match["shard"] or 0), path
+            found.setdefault(match["name"], []).append(order)
+    return {name: [path for *_, path in sorted(files)] for name, files in found.items()}
 
 
 def read_answers(folder: Path, name: str) -> Answers:
@@ -164,24 +163,25 @@ def read_answers(folder: Path, name: str) -> Answers:
         name: of the arm.
 
     Raises:
-        ValueError: the folder has no such arm; those that it has are named. Also see `Answers`.
+        ValueError: the folder has no such arm, or as `Answers`.
     """
     arms = find_arms(folder)
     if name not in arms:
-        raise ValueError(f"{folder} has no answers of {name!r}; it has {', '.join(arms) or 'none at all'}")
+        raise ValueError(f"{folder} has no answers of {name!r}; it has {', '.join(arms) or 'none'}")
     return Answers(arms[name])
 
 
 def same_settings(arm: Arm, other: Arm, path: Path) -> None:
-    """Complain of a file with answers to other settings.
+    """Check that a file has the settings of an arm.
 
     Raises:
-        ValueError: `other`, which `path` begins with, is not `arm`; what differs is listed.
+        ValueError: `other`, the settings in `path`, differ from `arm`; the differences are listed.
     """
     if other.hash != arm.hash:
         raise ValueError(
-            f"{path} has answers to other settings: {'; '.join(other.changes(arm))}. Name another folder, or take the "
-            "file away"
+            f"{path} has answers with other settings: {'; '.join(other.changes(arm))}. Choose another folder, or "
+            f"remove "
+            "the file"
         )
 
 
@@ -189,26 +189,28 @@ def read_header(path: Path, line: bytes) -> Arm:
     """The settings in the first line of a file.
 
     Raises:
-        ValueError: the line is damaged, of another form, or was changed by hand.
+        ValueError: the line is damaged, has another form, or was edited.
     """
     content = _parse(path, 1, line)
     if content.get("form") != FORM:
-        raise ValueError(f"{path} does not begin as a file of answers ({FORM!r}); take it away or name another folder")
+        raise ValueError(
+            f"{path} is not an answer file: it does not begin with {FORM!r}; remove it, or choose another folder"
+        )
     settings = content.get("settings")
     names = {field.name for field in fields(Arm)}
     if not isinstance(settings, dict) or set(settings) != names:
         raise ValueError(f"{path} line 1 lacks settings; it needs {', '.join(sorted(names))}")
     if any(type(value) is not (dict if name == "decoding" else str) for name, value in settings.items()):
-        raise ValueError(f"{path} line 1 has settings of a wrong type: text each, but a table for decoding")
+        raise ValueError(f"{path} line 1 has settings of a wrong type; they are text, and decoding is a JSON object")
     arm = Arm(**settings)
     if arm.hash != content.get("hash"):
         raise ValueError(
-            f"{path} line 1: its settings have the hash {arm.hash}, not {content.get('hash')!r}: changed by hand?"
+            f"{path} line 1: its settings have the hash {arm.hash}, not {content.get('hash')!r}; was the line edited?"
         )
     return arm
 
 
-#: Of each line, what a value must be.
+#: Field of a line -> its types.
 _TYPES: dict[str, tuple[type, ...]] = {
     "id": (str,),
     "text": (str,),
@@ -221,12 +223,12 @@ _TYPES: dict[str, tuple[type, ...]] = {
 def _answer(path: Path, number: int, line: bytes) -> StoredAnswer:
     content = _parse(path, number, line)
     if set(content) != set(_TYPES):
-        raise ValueError(f"{path} line {number} is no answer: it has {sorted(content)} and needs {sorted(_TYPES)}")
+        raise ValueError(f"{path} line {number} is not an answer: it has {sorted(content)} and needs {sorted(_TYPES)}")
     for name, kinds in _TYPES.items():
         if type(content[name]) not in kinds:
             raise ValueError(f"{path} line {number} is damaged: {name} is {type(content[name]).__name__}")
     if not all(isinstance(one, dict) for one in content["activity"]):
-        raise ValueError(f"{path} line {number} is damaged: activity is no list of tables")
+        raise ValueError(f"{path} line {number} is damaged: activity is not a list of objects")
     return StoredAnswer(**content)
 
 
@@ -235,20 +237,20 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
         content = json.loads(line.decode("utf-8"), parse_constant=_refuse)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} line {number} is not UTF-8: {error.reason} at byte {error.start}. Was it saved by an editor? Take "
-            "the line out, and the sample is answered again"
+            f"{path} line {number} is not UTF-8: {error.reason} at byte {error.start}. Was it saved by an editor? "
+            "Remove the line, and the sample is answered again"
         ) from error
     except (ValueError, RecursionError) as error:
         raise ValueError(
-            f"{path} line {number} is damaged ({error}). Take the line out, and the sample is answered again"
+            f"{path} line {number} is damaged ({error}). Remove the line, and the sample is answered again"
         ) from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} line {number} is damaged: a table is expected, not {type(content).__name__}")
+        raise ValueError(f"{path} line {number} is damaged: a JSON object is expected, not {type(content).__name__}")
     return content
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _finite(number: float) -> float | None:

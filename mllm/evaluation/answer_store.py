@@ -1,8 +1,8 @@
-"""Answers on disk: JSON lines that a run appends to, can be killed over, and goes on with.
+"""Writing answer files: JSON lines that a run appends to and that survive its interruption.
 
-One file an arm and shard, `NAME.jsonl` or `NAME.2-of-8.jsonl`. Its first line tells the settings and their hash, each
-later one an answer. A line is written at once and whole; what a power cut or a full disk leaves of the last one is cut
-off when the file is opened to go on. Answers to other settings never share a file.
+There is one file per arm and shard, `NAME.jsonl` or `NAME.2-of-8.jsonl`. The first line has the settings and their
+hash, every later line an answer. A line is written at once; an incomplete last line, such as after a power cut, is
+removed when the file is opened again. Answers with other settings never share a file.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _NAME = re.compile(r"\w[\w.+=,-]*")
 
 
 class AnswerWriter:
-    """Appends answers of one arm and shard to its file, which may be there already.
+    """Appends answers of one arm and shard to its file, which may exist.
 
     Args:
-        folder: of the answers; it is made.
-        name: of the arm in names of files: letters, digits and `._+=,-`.
+        folder: of the answers; it is created.
+        name: of the arm in file names: letters, digits and `._+=,-`.
         arm: its settings.
-        shard: which part of the samples, 0 to `shards` - 1. Which samples are in it is for the caller to say.
-        shards: how many parts there are.
+        shard: index of the shard, 0 to `shards` - 1; the caller decides which samples are in it.
+        shards: number of shards.
 
     Attributes:
         done: ids that have an answer, in this shard or another one of the arm.
-        repaired: bytes of an unfinished last line that were cut off.
+        repaired: bytes of an incomplete last line that were removed.
 
     Raises:
-        ValueError: the file has answers to other settings (they are listed), is damaged, is none of ours, or another
-            process writes to it.
-        OSError: the disk is full or the folder is not writable; what was whole before still is.
+        ValueError: the file has answers with other settings (they are listed), is damaged, is not an answer file, or
+            another process writes to it.
+        OSError: the disk is full or the folder is not writable; complete lines are kept.
 
     Example:
-        >>> arm = Arm(benchmark="b", model="m", revision="1", method="", prompt="", decoding={}, code="1")
+        >>> arm = Arm(benchmark="b", model="m", revision="1", intervention="", prompt="", decoding={}, code="1")
         >>> with AnswerWriter(Path("answers"), "baseline", arm) as writer:
         ...     writer.add(StoredAnswer(id="7", text="Yes.", tokens=2, at_limit=False))
         >>> with AnswerWriter(Path("answers"), "baseline", arm) as writer:
@@ -57,9 +57,9 @@ class AnswerWriter:
 
     def __init__(self, folder: Path, name: str, arm: Arm, *, shard: int = 0, shards: int = 1) -> None:
         if not _NAME.fullmatch(name) or SHARD.fullmatch(f"{name}.jsonl")["shard"]:  # type: ignore[index]
-            raise ValueError(f"{name!r} is no name for a file of answers; take letters, digits and ._+=,-")
+            raise ValueError(f"{name!r} is not a valid name of an answer file; use letters, digits and ._+=,-")
         if not 0 <= shard < shards:
-            raise ValueError(f"there is no shard {shard} of {shards}; count from 0 to {shards - 1}")
+            raise ValueError(f"there is no shard {shard} of {shards}; shards are 0 to {shards - 1}")
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / (f"{name}.jsonl" if shards == 1 else f"{name}.{shard}-of-{shards}.jsonl")
         header = _line({"form": FORM, "hash": arm.hash, "settings": asdict(arm)})
@@ -87,19 +87,19 @@ class AnswerWriter:
         self.close()
 
     def add(self, answer: StoredAnswer) -> None:
-        """Write one answer; when this returns, it survives the end of the process.
+        """Write one answer; once this returns, it survives the end of the process.
 
         Raises:
             ValueError: the sample has an answer already, or a number is not finite.
-            OSError: the disk is full; the file ends with the answer before.
+            OSError: the disk is full; the file ends with the previous answer.
         """
         if answer.id in self.done:
-            raise ValueError(f"{self.path}: sample {answer.id!r} has an answer; skip those in `done`")
+            raise ValueError(f"{self.path}: sample {answer.id!r} already has an answer; skip ids in `done`")
         self._write(_line({**asdict(answer), "activity": [dict(one) for one in answer.activity]}))
         self.done.add(answer.id)
 
     def close(self) -> None:
-        """Bring everything to the disk."""
+        """Flush to disk and close."""
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()
@@ -117,28 +117,28 @@ class AnswerWriter:
             raise
 
     def _check(self, header: bytes, arm: Arm) -> None:
-        """Nothing is changed in a file that is another arm's, or none of ours."""
+        """Refuse a file of another arm or kind before it is changed."""
         with self.path.open("rb") as file:
             first = file.readline()
         if first.endswith(b"\n"):
             same_settings(arm, read_header(self.path, first), self.path)
         elif not header.startswith(first.rstrip(b"\0")):
-            raise ValueError(f"{self.path} is no file of answers; take it away or name another folder")
+            raise ValueError(f"{self.path} is not an answer file; remove it, or choose another folder")
 
     def _repair(self) -> int:
-        """Cut off what stands behind the last end of a line."""
+        """Remove whatever follows the last line break."""
         size = os.fstat(self._file.fileno()).st_size
-        whole = size
-        while whole:
-            start = max(0, whole - (1 << 16))
+        end = size
+        while end:
+            start = max(0, end - (1 << 16))
             self._file.seek(start)
-            place = self._file.read(whole - start).rfind(b"\n")
-            whole = start + place + 1
-            if place >= 0:
+            found = self._file.read(end - start).rfind(b"\n")
+            end = start + found + 1
+            if found >= 0:
                 break
-        if whole < size:
-            self._file.truncate(whole)
-        return size - whole
+        if end < size:
+            self._file.truncate(end)
+        return size - end
 
     def _finished(self, folder: Path, name: str, arm: Arm) -> set[str]:
         answers = read_answers(folder, name)
@@ -150,5 +150,5 @@ class AnswerWriter:
 def _line(content: Mapping[str, Any]) -> bytes:
     try:
         return (json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    except UnicodeEncodeError:  # half a letter that no UTF-8 can say
+    except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot encode
         return (json.dumps(content, allow_nan=False) + "\n").encode()

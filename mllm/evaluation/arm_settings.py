@@ -1,4 +1,4 @@
-"""An arm of an evaluation: everything that its answers depend on besides the questions."""
+"""An arm of an evaluation: all settings that determine its answers besides the samples."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from typing import Any
 
 __all__ = ["Arm", "arm_file_name"]
 
-#: Longest name of a file of answers, without its ending.
-_LONGEST_NAME = 80
+#: Maximum length of the name of an answer file, without its suffix.
+_MAX_NAME = 80
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Everything that an answer depends on besides the sample.
+    """All settings that determine an answer besides the sample.
 
     Attributes:
-        benchmark: its name, with the options that change questions.
+        benchmark: its name, options and a hash of its samples.
         model: folder or name.
         revision: of the model, such as a commit or a hash of its files.
-        method: description of the interventions, as `regard.mllm.describe` writes them; empty for none.
-        prompt: what is put around the question.
-        decoding: names and values in JSON's types, such as the limit of new tokens, beams, temperature and seed.
-        code: version of this program.
+        intervention: text form of the interventions, see `regard.mllm.describe`; empty for the baseline.
+        prompt: the prompt around the question.
+        decoding: name -> value in JSON types, such as the limit of new tokens, beams, temperature and seed.
+        code: versions of the software.
 
     Raises:
-        ValueError: `decoding` holds what JSON does not know.
+        ValueError: `decoding` has values that JSON cannot represent.
 
     Example:
-        >>> arm = Arm(benchmark="pope", model="llava", revision="1", method="", prompt="{}", decoding={}, code="0.1")
-        >>> arm.hash
-        'b5da8895ceabf193'
+        >>> arm = Arm(benchmark="b", model="m", revision="1", intervention="", prompt="{}", decoding={}, code="1")
+        >>> len(arm.hash)
+        16
     """
 
     benchmark: str
     model: str
     revision: str
-    method: str
+    intervention: str
     prompt: str
     decoding: Mapping[str, Any]
     code: str
@@ -50,26 +50,23 @@ class Arm:
         try:
             same = json.loads(_canonical(self.decoding)) == self.decoding
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"decoding takes text, finite numbers, true, false, null, and lists of them: {error}"
-            ) from error
+            raise ValueError(f"decoding has values that JSON cannot represent: {error}") from error
         if not same:
-            raise ValueError(
-                f"settings of decoding must have JSON's types, such as lists for tuples; got {self.decoding}"
-            )
+            raise ValueError(f"decoding must have JSON types, such as lists instead of tuples; got {self.decoding}")
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits that are other ones for any other setting."""
+        """16 hexadecimal digits that identify the settings."""
         return hashlib.sha256(_canonical(asdict(self)).encode()).hexdigest()[:16]
 
     def changes(self, other: Arm) -> list[str]:
-        """What `other` has otherwise, in words.
+        """The differences to `other`, as text.
 
         Example:
-            >>> arm = Arm(benchmark="b", model="m", revision="1", method="", prompt="", decoding={"beams": 1}, code="1")
-            >>> arm.changes(Arm(**{**vars(arm), "method": "vhr", "decoding": {"beams": 5}}))
-            ["method '' -> 'vhr'", 'decoding beams 1 -> 5']
+            >>> options = {"benchmark": "b", "model": "m", "revision": "1", "prompt": "", "code": "1"}
+            >>> arm = Arm(intervention="", decoding={"beams": 1}, **options)
+            >>> arm.changes(Arm(intervention="vhr", decoding={"beams": 5}, **options))
+            ["intervention '' -> 'vhr'", 'decoding beams 1 -> 5']
         """
         found = []
         for field in fields(self):
@@ -84,22 +81,22 @@ class Arm:
         return found
 
 
-def arm_file_name(method: str) -> str:
-    """A name for the files of an arm.
+def arm_file_name(intervention: str) -> str:
+    """The name of the files of an arm.
 
     Args:
-        method: the text form of its methods; empty for the baseline.
+        intervention: the text form of its interventions; empty for the baseline.
 
     Example:
-        >>> arm_file_name("vhr:alpha=1.5,layers=1,-4:"), arm_file_name("")
-        ('vhr-alpha=1.5,layers=1,-4--ede8d2', 'none')
+        >>> arm_file_name("vhr(alpha=1.5)"), arm_file_name("")
+        ('vhr-alpha=1.5-HASH', 'none')
     """
-    if not method:
+    if not intervention:
         return "none"
-    name = re.sub(r"[^\w.+=,-]", "-", method)
-    if re.fullmatch(r"[a-z]\w*", method):
+    name = re.sub(r"[^\w.+=,-]+", "-", intervention).strip("-")
+    if re.fullmatch(r"[a-z]\w*", intervention):
         return name
-    return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(method.encode()).hexdigest()[:6]}"
+    return f"{name[:_MAX_NAME]}-{hashlib.sha256(intervention.encode()).hexdigest()[:6]}"
 
 
 def _canonical(content: Any) -> str:

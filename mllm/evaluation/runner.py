@@ -1,8 +1,8 @@
-"""Arms over the same questions, batch by batch, into files of answers that a stopped run goes on with.
+"""Runs several arms on the same samples, batch by batch, into answer files from which an interrupted run resumes.
 
-Batches are cut from the list of all questions, whatever is answered already and however the list is shared out, since
-what is answered together decides the last bits of every score. So a broken run, a run in shards and an unbroken one
-write the same answers.
+Batches are always cut from the list of all samples, whatever is answered already and in however many shards, since the
+composition of a batch affects the last bits of every score. So interrupted, sharded and uninterrupted runs write the
+same answers.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from PIL import Image
 from ..answer import Answer
 from ..benchmarks import Sample
 from ..lvlm import LVLM
-from ..session.edit import Intervention
+from ..session.contract import Intervention
 from .answer_files import StoredAnswer, activity_summary
 from .answer_store import AnswerWriter
 from .arm_settings import Arm
 
-__all__ = ["Decoding", "LeftOut", "answer_samples"]
+__all__ = ["Decoding", "SkippedImage", "answer_samples"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How answers are made.
+    """How answers are generated.
 
     Attributes:
-        max_new_tokens: longest answer, at least 1.
-        temperature: 0 takes the likeliest token.
+        max_new_tokens: maximum length of an answer, at least 1.
+        temperature: 0 selects the most likely token.
         top_p: above 0 to 1.
         beams: at least 1.
-        seed: of the draws; every batch has its own draws from it, the same for all arms.
-        batch_size: questions that are answered together.
+        seed: of sampling; every batch derives its own seed from it, the same for all arms.
+        batch_size: number of samples that are answered together.
     """
 
     max_new_tokens: int
@@ -49,13 +49,13 @@ class Decoding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """An image whose questions nobody answered.
+class SkippedImage:
+    """An image that cannot be read, whose samples are skipped.
 
     Attributes:
         image: as the benchmark names it.
-        reason: why it cannot be read.
-        samples: how many questions are about it.
+        reason: the error.
+        samples: number of its samples.
     """
 
     image: str
@@ -76,31 +76,30 @@ def answer_samples(
     shards: int = 1,
     skip_unreadable: bool = False,
     step: Callable[[int], None] = lambda count: None,
-) -> list[LeftOut]:
-    """Answer what is not answered yet.
+) -> list[SkippedImage]:
+    """Answer all samples that have no answer yet.
 
     Args:
         lvlm: the model.
-        samples: all questions, whatever the shard.
-        open_image: opens the image of a question.
-        arms: name of a file -> methods, see `regard.mllm.evaluation.arm_settings.arm_file_name`.
-        settings: name of a file -> everything its answers depend on.
+        samples: all samples, whatever the shard.
+        open_image: opens the image of a sample.
+        arms: file name -> interventions, see `regard.mllm.evaluation.arm_settings.arm_file_name`.
+        settings: file name -> settings of the arm.
         folder: of the answers.
-        decoding: how answers are made.
-        shard: which batches are answered: batch i belongs to shard i modulo `shards`.
-        shards: how many parts there are.
-        skip_unreadable: leave questions out whose image cannot be read, instead of stopping.
-        step: is told how many questions of the shard are done, batch by batch.
+        decoding: how answers are generated.
+        shard: batch i belongs to shard i modulo `shards`.
+        shards: number of shards.
+        skip_unreadable: skip samples whose image cannot be read, instead of stopping.
+        step: called after every batch with the number of its samples.
 
     Returns:
-        Images that were left out.
+        The skipped images.
 
     Raises:
-        ValueError: an image cannot be read, and `skip_unreadable` is off; other settings, see `AnswerWriter`; or what
-            `LVLM.answer` raises.
-        OSError: the disk is full; whole answers stay.
+        ValueError: an image cannot be read and `skip_unreadable` is off, or as `AnswerWriter` or `LVLM.answer`.
+        OSError: the disk is full; complete answers are kept.
     """
-    unreadable: dict[str, LeftOut] = {}
+    unreadable: dict[str, SkippedImage] = {}
     with ExitStack() as stack:
         writers = {
             name: stack.enter_context(AnswerWriter(folder, name, settings[name], shard=shard, shards=shards))
@@ -114,11 +113,11 @@ def answer_samples(
             }
             if lacking:
                 opened = _opened(batch, open_image, unreadable, skip_unreadable)
-                there = {sample.id for sample, _ in opened}
-                open_arms = {name: arms[name] for name, own in lacking.items() if own & there}
+                readable = {sample.id for sample, _ in opened}
+                open_arms = {name: arms[name] for name, own in lacking.items() if own & readable}
                 answers = _answers(lvlm, opened, open_arms, decoding, number)
-                for name, said in answers.items():
-                    for (sample, _), answer in zip(opened, said, strict=True):
+                for name, own_answers in answers.items():
+                    for (sample, _), answer in zip(opened, own_answers, strict=True):
                         if sample.id in lacking[name]:
                             writers[name].add(_stored(sample, answer))
             step(len(batch))
@@ -135,7 +134,7 @@ def _batches(
 def _opened(
     batch: Sequence[Sample],
     open_image: Callable[[Sample], Image.Image | None],
-    unreadable: dict[str, LeftOut],
+    unreadable: dict[str, SkippedImage],
     skip: bool,
 ) -> list[tuple[Sample, Image.Image | None]]:
     found = []
@@ -147,8 +146,8 @@ def _opened(
                 images[sample.image] = open_image(sample)
             except ValueError as error:
                 if not skip:
-                    raise ValueError(f"{error}. --missing_images skip goes on without such images") from error
-                known = LeftOut(image=sample.image, reason=str(error), samples=0)
+                    raise ValueError(f"{error}. --missing_images skip leaves such images out") from error
+                known = SkippedImage(image=sample.image, reason=str(error), samples=0)
         if known is not None:
             unreadable[sample.image] = replace(known, samples=known.samples + 1)
         else:

@@ -1,4 +1,4 @@
-"""One table of N arms on the same samples: metrics with intervals, paired differences, and what a gain may hide.
+"""Score table of several arms on the same samples: metrics with intervals, paired differences and caveats.
 
 Scores are made from sums by image (`regard.mllm.evaluation.aggregate`), so that the answers themselves are never held
 together.
@@ -17,19 +17,19 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import ndtri
 
-from ...paired_statistics import LEVEL, Estimate, Metrics, compare, discordant, holm, resample
+from ...paired_statistics import LEVEL, Estimate, Metrics, compare, holm, mcnemar_from_counts, resample
 from ..benchmarks.contract import Benchmark, Sample
-from .aggregate import TEXT, Sums, Tally, tally
+from .aggregate import TEXT, Aggregate, Sums, aggregate_answers
 from .answer_files import StoredAnswer
-from .caveats import doubts
+from .caveats import find_caveats
 
 __all__ = ["score"]
 
-#: Samples that are named for an invented object.
+#: Maximum number of sample ids per invented object.
 EXAMPLES = 20
-#: Samples that are named because arms disagree about them, and how many of the first ones are always among them.
-TELLING, FIRST = 200, 8
-_SAID = ("yes", "no", "unknown")
+#: Maximum number of samples to show, and number of first samples that are always among them.
+MAX_SHOWN, FIRST = 200, 8
+_PARSED = ("yes", "no", "unknown")
 
 
 def score(
@@ -43,52 +43,51 @@ def score(
 ) -> dict[str, Any]:
     """Score arms on the samples that all of them have answered.
 
-    Images are resampled (see `regard.paired_statistics.bootstrap`; images that share a group of questions go together),
-    for every part by itself. Several parts are also scored as one ("pooled": their sums are added) and by the mean of
-    their metrics. Holm's correction is over the arms that are compared to the baseline, for each part, parser and
-    metric by itself.
+    Images are resampled in each part (see `regard.paired_statistics.bootstrap`; images that share a group of samples
+    form one cluster). Several parts are also scored together ("pooled": their sums are added) and by the mean of their
+    metrics. Holm's correction is over the arms compared with the baseline, separately for each part, parser and metric.
 
     Args:
-        samples: of the benchmark, by place: a list, or `regard.mllm.evaluation.sample_file.SampleFile`.
+        samples: of the benchmark: a list, or `regard.mllm.evaluation.sample_file.SampleFile`.
         benchmark: its rules.
         answers: of each arm by name, such as `regard.mllm.evaluation.answer_files.read_answers` gives; the first one
-            for an id counts.
-        baseline: the arm that others are compared to; the first one by default.
-        resamples: of images.
+            per id counts.
+        baseline: the arm that others are compared with; the first one by default.
+        resamples: number of resamples of images.
         seed: of the resamples.
 
     Returns:
-        A summary in JSON's types; what is not defined is `None`. A *cell* has `value`, `low`, `high`, `undefined` (the
-        share of resamples that do not define it), `difference`, which is `None` for the baseline, or `value`, `low`,
-        `high`, `undefined`, `p`, `holm`.
+        A summary in JSON types; undefined values are `None`. A *cell* has `value`, `low`, `high`, `undefined` (the
+        fraction of resamples in which it is undefined), `difference`, which is `None` for the baseline, or `value`,
+        `low`, `high`, `undefined`, `p`, `holm`.
 
         - `benchmark`, `baseline`, `arms` (names, the baseline first), `resamples`, `seed`, `level` (0.95);
         - `samples`, `paired`, `images` (counts), `missing` and `unknown` (arm -> count: samples without an answer,
           answers without a sample);
         - `parts`: a list of `part`, `kind` ("part", "pooled" or "mean"), `samples`, `images`,
-          `parsers`: parser -> `metrics` (metric -> arm -> cell), `mcnemar`, `said`, and
-          `text`: metric -> arm -> cell, for `words` and `tokens` (means), `repetition_percent` (runs of four words that
-          were there before), `empty_percent`, `at_limit_percent`, `changed_percent` (answers that are not the
-          baseline's), `active_percent` (answers in which a method did something);
-        - `mcnemar`: arm -> `gained`, `lost`, `p`, `holm`; or `None` where right or wrong is no question;
-        - `said`: `yes_percent`, `no_percent`, `unknown_percent` -> arm -> cell; or `None` where that is no question;
+          `parsers`: parser -> `metrics` (metric -> arm -> cell), `mcnemar`, `parsed`, and
+          `text`: metric -> arm -> cell, for `words` and `tokens` (means), `repetition_percent` (n-grams of four words
+          that occurred before), `empty_percent`, `at_limit_percent`, `changed_percent` (answers that differ from the
+          baseline's), `active_percent` (answers in which an intervention changed something);
+        - `mcnemar`: arm -> `gained`, `lost`, `p`, `holm`; or `None` where answers are not correct or wrong;
+        - `parsed`: `yes_percent`, `no_percent`, `unknown_percent` -> arm -> cell; or `None` where not applicable;
         - `objects`: parser -> arm -> a list, most mentions first, of `object`, `mentions`, `answers`, `rate_percent`
-          of all answers with `low` and `high` (Wilson's interval, which takes answers for independent), `beside` (true
-          objects of these images -> answers), `samples` (ids of the first 20);
-        - `activity`: arm -> a list of `method`, `answers`, `active` (counts), `rows`, `heads`, `moved`, `to_image`
-          (means), `change`, `word_change` (largest; `None` where a word was ruled out);
-        - `telling`: ids of at most 200 samples to look at, in their order: those about which arms disagree or that they
-          get wrong, under the first parser, and the first 8;
+          of all answers with `low` and `high` (Wilson's interval, which assumes independent answers), `beside` (objects
+          in these images -> answers), `samples` (ids of the first 20);
+        - `activity`: arm -> a list of `intervention`, `answers`, `active` (counts), `rows`, `heads`, `moved`,
+          `to_image` (means), `change`, `token_change` (largest; `None` where a token was excluded);
+        - `discordant_samples`: ids of at most 200 samples to inspect, in order: those on which arms disagree or are
+          wrong under the first parser, and the first 8;
         - `warnings`: a list of `arm` (or `None`), `part` (or `None`) and `text`, see `regard.mllm.evaluation.caveats`.
 
-        In "mean" there are neither `mcnemar` and `said` nor `text`: they are `None`.
+        In "mean", `mcnemar`, `parsed` and `text` are `None`.
 
     Raises:
-        ValueError: no arms, a baseline that is none of them, or what `tally` raises.
+        ValueError: no arms, a baseline that is none of them, or what `aggregate_answers` raises.
     """
     if not answers or baseline not in (None, *answers):
-        raise ValueError(f"the baseline {baseline!r} is none of the arms: {', '.join(answers) or 'there are none'}")
-    found = tally(samples, benchmark, answers, next(iter(answers)) if baseline is None else baseline)
+        raise ValueError(f"the baseline {baseline!r} is not among the arms: {', '.join(answers) or 'there are none'}")
+    found = aggregate_answers(samples, benchmark, answers, next(iter(answers)) if baseline is None else baseline)
     draws = _Draws(resamples, seed)
     parts = [_part(found, benchmark, draws, name) for name in found.parts]
     if len(parts) > 1:
@@ -108,13 +107,13 @@ def score(
         "parts": parts,
         "objects": _objects(found, samples),
         "activity": {arm: _activity(found.activity[arm]) for arm in found.arms},
-        "telling": [samples[row].id for row in _telling(found)],
+        "discordant_samples": [samples[row].id for row in _rows_to_show(found)],
     }
-    return {**summary, "warnings": doubts(summary)}
+    return {**summary, "warnings": find_caveats(summary)}
 
 
 class _Draws:
-    """Resamples of one part under all of its parsers at once: weights are drawn once for all columns."""
+    """Draws resamples of one part for all its parsers at once: the same weights for all columns."""
 
     def __init__(self, resamples: int, seed: int) -> None:
         self.resamples, self.seed = resamples, seed
@@ -128,8 +127,8 @@ class _Draws:
         return [{arm: next(pieces) for arm in table} for table in tables]
 
 
-def _part(found: Tally, benchmark: Benchmark, draws: _Draws, name: str) -> dict[str, Any]:
-    parsers = {parser: _with_said([sums])[0] for parser, sums in found.sums[name].items()}
+def _part(found: Aggregate, benchmark: Benchmark, draws: _Draws, name: str) -> dict[str, Any]:
+    parsers = {parser: _with_parsed([sums])[0] for parser, sums in found.sums[name].items()}
     return {
         "part": name,
         "kind": "part",
@@ -139,8 +138,8 @@ def _part(found: Tally, benchmark: Benchmark, draws: _Draws, name: str) -> dict[
     }
 
 
-def _pooled(found: Tally, benchmark: Benchmark, draws: _Draws) -> dict[str, Any]:
-    """All parts as one: their sums are added, image by image."""
+def _pooled(found: Aggregate, benchmark: Benchmark, draws: _Draws) -> dict[str, Any]:
+    """All parts together: their sums are added per image."""
     clusters = _all_clusters(found)
     shared = _shared_parsers(found)
 
@@ -154,7 +153,7 @@ def _pooled(found: Tally, benchmark: Benchmark, draws: _Draws) -> dict[str, Any]
 
     parsers = {
         parser: together(
-            dict(zip(found.parts, _with_said([found.sums[part][parser] for part in found.parts]), strict=True))
+            dict(zip(found.parts, _with_parsed([found.sums[part][parser] for part in found.parts]), strict=True))
         )
         for parser in shared
     }
@@ -167,7 +166,7 @@ def _pooled(found: Tally, benchmark: Benchmark, draws: _Draws) -> dict[str, Any]
     }
 
 
-def _mean(found: Tally, benchmark: Benchmark, draws: _Draws) -> dict[str, Any]:
+def _mean(found: Aggregate, benchmark: Benchmark, draws: _Draws) -> dict[str, Any]:
     """The mean of the metrics of the parts."""
     clusters = _all_clusters(found)
     shared = _shared_parsers(found)
@@ -176,16 +175,18 @@ def _mean(found: Tally, benchmark: Benchmark, draws: _Draws) -> dict[str, Any]:
     for parser in shared:
         width = len(names[parser])
         tables[parser] = {arm: np.zeros((len(clusters), width * len(found.parts))) for arm in found.arms}
-        for place, (part, own) in enumerate(found.parts.items()):
+        for position, (part, own) in enumerate(found.parts.items()):
             at = np.searchsorted(clusters, own)
             for arm in found.arms:
-                tables[parser][arm][at, place * width : (place + 1) * width] = found.sums[part][parser].by_arm[arm]
+                tables[parser][arm][at, position * width : (position + 1) * width] = found.sums[part][parser].by_arm[
+                    arm
+                ]
     drawn = dict(zip(tables, draws.of(list(tables.values())), strict=True))
     parsers = {
         parser: {
             "metrics": _cells(found, tables[parser], drawn[parser], *_mean_metrics(benchmark, names[parser], found)),
             "mcnemar": None,
-            "said": None,
+            "parsed": None,
         }
         for parser in shared
     }
@@ -193,67 +194,65 @@ def _mean(found: Tally, benchmark: Benchmark, draws: _Draws) -> dict[str, Any]:
     return {"part": "mean", "kind": "mean", **counts, "parsers": parsers, "text": None}
 
 
-def _mean_metrics(benchmark: Benchmark, names: Sequence[str], found: Tally) -> tuple[list[str], Metrics]:
-    columns = [f"{place} {name}" for place in range(len(found.parts)) for name in names]
+def _mean_metrics(benchmark: Benchmark, names: Sequence[str], found: Aggregate) -> tuple[list[str], Metrics]:
+    columns = [f"{part} {name}" for part in range(len(found.parts)) for name in names]
 
     def mean(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        own = [
-            benchmark.metrics({name: sums[f"{place} {name}"] for name in names}) for place in range(len(found.parts))
-        ]
+        own = [benchmark.metrics({name: sums[f"{part} {name}"] for name in names}) for part in range(len(found.parts))]
         return {metric: np.mean([one[metric] for one in own], axis=0) for metric in own[0]}
 
     return columns, mean
 
 
 def _scored(
-    found: Tally,
+    found: Aggregate,
     benchmark: Benchmark,
     draws: _Draws,
     tables: Mapping[str, Mapping[str, Float[np.ndarray, "clusters _"]]],
     text: Mapping[str, Float[np.ndarray, "clusters numbers"]],
     parts: Sequence[Mapping[str, Sums]],
 ) -> dict[str, Any]:
-    """Cells of all parsers and of the text; `tables` have what was said behind the numbers."""
+    """Cells of all parsers and of the text; the last columns of `tables` are the counts of yes, no and unknown."""
     *drawn, drawn_text = draws.of([*tables.values(), text])
     parsers = {}
     for (parser, table), own in zip(tables.items(), drawn, strict=True):
         sums = [part[parser] for part in parts]
         names = sums[0].names
         whole, pieces = ({arm: one[:, : len(names)] for arm, one in both.items()} for both in (table, own))
-        said = None
-        if all(one.said is not None for one in sums):
-            words, drawn_words = ({arm: one[:, len(names) :] for arm, one in both.items()} for both in (table, own))
-            said = _cells(found, words, drawn_words, _SAID, _said_metrics)
+        parsed = None
+        if all(one.parsed is not None for one in sums):
+            counts, drawn_counts = ({arm: one[:, len(names) :] for arm, one in both.items()} for both in (table, own))
+            parsed = _cells(found, counts, drawn_counts, _PARSED, _parsed_metrics)
         parsers[parser] = {
             "metrics": _cells(found, whole, pieces, names, benchmark.metrics),
             "mcnemar": _mcnemar(found, sums),
-            "said": said,
+            "parsed": parsed,
         }
     return {"parsers": parsers, "text": _cells(found, text, drawn_text, TEXT, _text_metrics)}
 
 
-def _with_said(parts: Sequence[Sums]) -> list[dict[str, np.ndarray]]:
-    """Sums of parts, and behind them how often yes, no and unknown were said, where all of them have that."""
-    if any(sums.said is None for sums in parts):
+def _with_parsed(parts: Sequence[Sums]) -> list[dict[str, np.ndarray]]:
+    """Sums of parts, followed by the counts of yes, no and unknown if all parts have them."""
+    if any(sums.parsed is None for sums in parts):
         return [sums.by_arm for sums in parts]
     return [
-        {arm: np.concatenate([own, sums.said[arm]], axis=1) for arm, own in sums.by_arm.items()}  # type: ignore[index]
+        {arm: np.concatenate([own, sums.parsed[arm]], axis=1) for arm, own in sums.by_arm.items()}  # type: ignore[index]
         for sums in parts
     ]
 
 
-def _shared_parsers(found: Tally) -> list[str]:
+def _shared_parsers(found: Aggregate) -> list[str]:
     first, *others = found.sums.values()
     return [parser for parser in first if all(parser in other for other in others)]
 
 
-def _all_clusters(found: Tally) -> np.ndarray:
+def _all_clusters(found: Aggregate) -> np.ndarray:
     return np.unique(np.concatenate(list(found.parts.values())))
 
 
-def _said_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    whole = sum(sums[word] for word in _SAID)
-    return {f"{word}_percent": 100 * sums[word] / whole for word in _SAID}
+def _parsed_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    whole = sum(sums[word] for word in _PARSED)
+    return {f"{word}_percent": 100 * sums[word] / whole for word in _PARSED}
 
 
 def _text_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -261,16 +260,16 @@ def _text_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {
         "words": sums["words"] / answers,
         "tokens": sums["tokens"] / answers,
-        "repetition_percent": np.where(sums["runs"] > 0, 100 * sums["repeated"] / np.maximum(sums["runs"], 1), 0.0),
+        "repetition_percent": np.where(sums["ngrams"] > 0, 100 * sums["repeated"] / np.maximum(sums["ngrams"], 1), 0.0),
         "empty_percent": 100 * sums["empty"] / answers,
         "at_limit_percent": 100 * sums["at_limit"] / answers,
         "changed_percent": 100 * sums["changed"] / answers,
-        "active_percent": np.where(sums["told"] > 0, 100 * sums["active"] / answers, np.nan),
+        "active_percent": np.where(sums["recorded"] > 0, 100 * sums["active"] / answers, np.nan),
     }
 
 
 def _cells(
-    found: Tally,
+    found: Aggregate,
     sums: Mapping[str, np.ndarray],
     drawn: Mapping[str, np.ndarray],
     names: Sequence[str],
@@ -299,18 +298,18 @@ def _defined(number: float) -> float | None:
     return float(number) if math.isfinite(number) else None
 
 
-def _mcnemar(found: Tally, sums: Sequence[Sums]) -> dict[str, Any] | None:
+def _mcnemar(found: Aggregate, sums: Sequence[Sums]) -> dict[str, Any] | None:
     if not all(one.judged for one in sums):
         return None
     tests = {
-        arm: discordant(sum(one.gained[arm] for one in sums), sum(one.lost[arm] for one in sums))
+        arm: mcnemar_from_counts(sum(one.gained[arm] for one in sums), sum(one.lost[arm] for one in sums))
         for arm in found.arms[1:]
     }
     adjusted = holm([test.p for test in tests.values()])
     return {arm: {**test._asdict(), "holm": p} for (arm, test), p in zip(tests.items(), adjusted, strict=True)}
 
 
-def _objects(found: Tally, samples: Sequence[Sample]) -> dict[str, dict[str, list[dict[str, Any]]]]:
+def _objects(found: Aggregate, samples: Sequence[Sample]) -> dict[str, dict[str, list[dict[str, Any]]]]:
     answers = int(found.paired.sum())
 
     def row(name: str, own: Any) -> dict[str, Any]:
@@ -323,7 +322,7 @@ def _objects(found: Tally, samples: Sequence[Sample]) -> dict[str, dict[str, lis
             "low": 100 * low,
             "high": 100 * high,
             "beside": dict(sorted(own.beside.items(), key=lambda item: (-item[1], item[0]))),
-            "samples": [samples[place].id for place in sorted(own.rows)[:EXAMPLES]],
+            "samples": [samples[index].id for index in sorted(own.rows)[:EXAMPLES]],
         }
 
     return {
@@ -338,11 +337,11 @@ def _objects(found: Tally, samples: Sequence[Sample]) -> dict[str, dict[str, lis
     }
 
 
-def _telling(found: Tally) -> list[int]:
+def _rows_to_show(found: Aggregate) -> list[int]:
     rows = np.flatnonzero(found.paired)
-    weight = found.telling[rows].astype(float)
+    weight = found.discordance[rows].astype(float)
     weight[:FIRST] = np.inf
-    return sorted(rows[np.argsort(-weight, kind="stable")[:TELLING]].tolist())
+    return sorted(rows[np.argsort(-weight, kind="stable")[:MAX_SHOWN]].tolist())
 
 
 def _wilson(hits: int, of: int) -> tuple[float, float]:
@@ -352,14 +351,14 @@ def _wilson(hits: int, of: int) -> tuple[float, float]:
     return max(0.0, middle - width), min(1.0, middle + width)
 
 
-def _activity(methods: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str, Any]]:
+def _activity(interventions: Mapping[str, Mapping[str, Sequence[float]]]) -> list[dict[str, Any]]:
     rows = []
-    for method, table in methods.items():
+    for intervention, table in interventions.items():
         columns = {name: np.asarray(values, dtype=float) for name, values in table.items()}
-        told = ~np.isnan(columns["active"])
-        own = {name: values[told] for name, values in columns.items()}
+        recorded = ~np.isnan(columns["active"])
+        own = {name: values[recorded] for name, values in columns.items()}
         means = {name: _defined(float(own[name].mean())) for name in ("rows", "heads", "moved", "to_image")}
-        largest = {name: _defined(float(own[name].max())) for name in ("change", "word_change")}
-        counts = {"answers": int(told.sum()), "active": int(own["active"].sum())}
-        rows.append({"method": method, **counts, **means, **largest})
+        largest = {name: _defined(float(own[name].max())) for name in ("change", "token_change")}
+        counts = {"answers": int(recorded.sum()), "active": int(own["active"].sum())}
+        rows.append({"intervention": intervention, **counts, **means, **largest})
     return rows

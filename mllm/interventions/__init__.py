@@ -1,14 +1,22 @@
-"""Training-free methods against hallucination: one a file, the table of their names, and their text form.
+"""Training-free interventions against hallucination, one per file, and the table of their names.
 
-Every method keeps the contract in `regard.mllm.session.edit`. No method is imported before it is asked for.
+Every intervention follows the contract in `regard.mllm.session.contract`. None is imported before it is used.
 """
 
-from .table import INTERVENTIONS, build_intervention, intervention_class
-from .text import describe, parse_intervention, parse_interventions
+from .registry import (
+    INTERVENTIONS,
+    build_intervention,
+    check_interventions,
+    describe,
+    intervention_class,
+    parse_intervention,
+    parse_interventions,
+)
 
 __all__ = [
     "INTERVENTIONS",
     "build_intervention",
+    "check_interventions",
     "describe",
     "intervention_class",
     "parse_intervention",

@@ -1,16 +1,16 @@
-"""The one attention function that every method and every model family share.
+"""The attention function of all interventions and all model families.
 
-It runs transformers' own `sdpa` attention and recomputes, with the edits, only the rows that a method edits: at the
-prefill the last row or those after the image, afterwards the single new row (for which `sdpa` is not run at all).
-Layers that no method edits are `sdpa` and nothing else.
+It runs transformers' own `sdpa` attention and recomputes only the rows that are edited: in the prefill the last row or
+the rows after the image, later the single new row (for which `sdpa` is not run at all). Layers without edits are plain
+`sdpa`.
 
-It stands in transformers' registry of attention functions under the name `regard`, with `sdpa`'s masks: a function
-registered without a mask of its name is silently run without causality and padding.
+It is registered with transformers under the name `regard`, together with `sdpa`'s masks: a function without a mask of
+the same name would silently run without causality and padding.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,17 +19,16 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-if TYPE_CHECKING:
-    from .call import LayerWork
+from .layer_edits import LayerEdits
 
-__all__ = ["IMPLEMENTATION", "WORK", "edited_attention"]
+__all__ = ["EDITS", "IMPLEMENTATION", "edited_attention"]
 
-#: The name under which transformers knows the function.
+#: Name of the function in transformers.
 IMPLEMENTATION = "regard"
 
-#: Identity of an attention module -> what is to be done in it now; modules that are not here are left to `sdpa`. A
-#: session takes its modules out when it ends, before they can go.
-WORK: dict[int, LayerWork] = {}
+#: `id` of an attention module -> its edits; modules that are not in it run `sdpa`. A session removes its modules when
+#: it ends, before they can be deleted.
+EDITS: dict[int, LayerEdits] = {}
 
 
 def edited_attention(
@@ -45,21 +44,21 @@ def edited_attention(
     """Attention with the edits of the running session; the signature is transformers' own.
 
     Args:
-        module: the attention module that asks; its work is looked up in `WORK`.
+        module: the calling attention module; its edits are looked up in `EDITS`.
         query: after rotary embedding.
-        key: after rotary embedding and cache; one head of it may serve several query heads.
-        value: as `key`.
-        attention_mask: bool (batch, 1, rows, keys), True where a key is visible; or to be added; or `None` for causal.
+        key: after rotary embedding and cache; several query heads may share one key head.
+        value: likewise.
+        attention_mask: bool (batch, 1, rows, keys), True where a key is visible; or additive; or `None` for causal.
         dropout: as in `sdpa`; edited rows have none, since sessions are for inference.
-        scaling: of the scores, `head_dim ** -0.5` by default.
-        kwargs: the rest of what `sdpa` takes, and `softcap`, for which all rows are computed here.
+        scaling: factor of the scores, `head_dim ** -0.5` by default.
+        kwargs: other arguments of `sdpa`, and `softcap`, with which all rows are computed here.
 
     Returns:
-        The heads' outputs, and `None` where transformers looks for weights.
+        The heads' outputs, and `None` in place of the weights.
     """
-    work, softcap = WORK.get(id(module)), kwargs.get("softcap")
+    edits, softcap = EDITS.get(id(module)), kwargs.get("softcap")
     length = query.shape[2]
-    rows = length if softcap is not None else 0 if work is None else work.rows(length)
+    rows = length if softcap is not None else 0 if edits is None else edits.rows(length)
     output = None
     if rows < length:
         output, _ = sdpa_attention_forward(
@@ -70,13 +69,13 @@ def edited_attention(
         causal = kwargs.get("is_causal")
         causal = getattr(module, "is_causal", True) if causal is None else causal
         visible = _visible(attention_mask, causal, length, rows, key)
-        edited = _edited_rows(query[:, :, length - rows :], key, value, visible, scaling, softcap, work)
+        edited = _edited_rows(query[:, :, length - rows :], key, value, visible, scaling, softcap, edits)
         if output is None:
             output = edited
         else:
             output[:, length - rows :] = edited
     assert output is not None
-    return (output if work is None else work.scale(output)), None
+    return (output if edits is None else edits.scale(output)), None
 
 
 def _edited_rows(
@@ -86,9 +85,9 @@ def _edited_rows(
     visible: Bool[Tensor, "#batch 1 rows keys"] | None,
     scaling: float,
     softcap: float | None,
-    work: LayerWork | None,
+    edits: LayerEdits | None,
 ) -> Float[Tensor, "batch rows heads value_dim"]:
-    """Attention written out, with the edits of the logits and of the weights."""
+    """Attention written out, with the edits of scores and weights."""
     batch, heads, rows, width = query.shape
     keys, pairs = key.shape[2], batch * key.shape[1]  # of sample and key head; several query heads may share one
     shared = query.reshape(pairs, -1, width)  # pairs group*rows head_dim
@@ -96,14 +95,14 @@ def _edited_rows(
     logits = logits.view(batch, heads, rows, keys)
     if softcap is not None:
         logits = torch.tanh(logits / softcap) * softcap
-    hidden = None if visible is None else ~visible
-    if hidden is not None:
-        logits = logits.masked_fill(hidden, torch.finfo(logits.dtype).min)
-    if work is not None:
-        logits = work.edit_logits(logits, hidden)
+    masked = None if visible is None else ~visible
+    if masked is not None:
+        logits = logits.masked_fill(masked, torch.finfo(logits.dtype).min)
+    if edits is not None:
+        logits = edits.edit_logits(logits, masked)
     weights = logits.softmax(dim=-1, dtype=torch.float32)
-    if work is not None:
-        weights = work.edit_weights(weights)
+    if edits is not None:
+        weights = edits.edit_weights(weights)
     shared = weights.to(value.dtype).view(pairs, -1, keys)
     pooled = torch.bmm(shared, value.reshape(pairs, keys, -1))
     return pooled.view(batch, heads, rows, -1).transpose(1, 2)
@@ -112,16 +111,16 @@ def _edited_rows(
 def _visible(
     mask: Tensor | None, causal: bool, length: int, rows: int, key: Float[Tensor, "batch key_heads keys head_dim"]
 ) -> Bool[Tensor, "#batch 1 rows keys"] | None:
-    """Which keys the last rows see; `None` when they see all."""
+    """Which keys the last rows see; `None` if they see all."""
     keys = key.shape[2]
     if mask is not None:
         mask = mask[:, :1, -rows:, :keys]
         return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
     if length == 1 or not causal:
         return None
-    # As in `sdpa`, counted from the upper left: keys beyond the queries are the room of an empty static cache.
-    place = torch.arange(length - rows, length, device=key.device)
-    return (torch.arange(keys, device=key.device) <= place[:, None])[None, None]
+    # As in `sdpa`, aligned at the upper left: keys beyond the queries are empty slots of a static cache.
+    position = torch.arange(length - rows, length, device=key.device)
+    return (torch.arange(keys, device=key.device) <= position[:, None])[None, None]
 
 
 AttentionInterface.register(IMPLEMENTATION, edited_attention)

@@ -1,4 +1,4 @@
-"""The same prompt without its image: what several methods compare with."""
+"""The same prompt without its image: what several interventions compare with."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.vision_utils import get_vision_window_index
 
-from ..shared_features import encoding_anew
+from .shared_features import encoding_anew
 
 __all__ = ["TOKENS_OF_PATCHES", "Saliency", "image_features", "image_saliency", "tower_layers", "vision_tower"]
 

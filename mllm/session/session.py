@@ -1,10 +1,10 @@
-"""The session: methods at work on a model, for as long as a `with` block lasts.
+"""A session: interventions that are active in a model for the duration of a `with` block.
 
     with intervene(model, [VAR(), VHR()]) as session:
         tokens = session.generate(**inputs, max_new_tokens=64)
         print(session.activity)
 
-A session without methods is the baseline to compare with: the same attention function, nothing edited.
+A session without interventions is the baseline: the same attention function without edits.
 """
 
 from __future__ import annotations
@@ -23,40 +23,42 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .activity import Activity
-from .attention import IMPLEMENTATION, WORK
-from .call import Call, LayerWork
-from .edit import Intervention
+from .attention import EDITS, IMPLEMENTATION
+from .contract import Intervention
 from .image_free import image_free_inputs, image_free_model
-from .layers import attention_modules, decoder_layers, image_columns, image_token_id, text_stack
+from .layer_edits import LayerEdits
 from .lockstep import Lockstep
+from .model_structure import attention_modules, decoder_layers, image_columns, image_token_id, text_stack
+from .running_call import RunningCall
 
 __all__ = ["Session", "intervene"]
 
-#: Model -> what stands in it now; a session within a session of the same model joins it.
+#: Model -> its engine; a session within a session of the same model joins it.
 _ENGINES: WeakKeyDictionary[PreTrainedModel, _Engine] = WeakKeyDictionary()
 
 
 @contextmanager
 def intervene(
     model: PreTrainedModel,
-    methods: Intervention | Sequence[Intervention] = (),
+    interventions: Intervention | Sequence[Intervention] = (),
     *,
     allow_inactive: bool = False,
     watch: bool = False,
 ) -> Iterator[Session]:
-    """Put methods into a model for as long as the block lasts; afterwards the model is as it was.
+    """Apply interventions to a model for the duration of the block; afterwards the model is unchanged.
 
     Args:
-        model: a vision-language model of transformers, with its images as tokens of the prompt and a decoder-only
-            language model. Any device and dtype; on several devices as accelerate laid it out.
-        methods: one or several. Edits of one kind run in this order; those of an outer session come first.
-        allow_inactive: accept that a method never did anything; otherwise this is an error when the block ends.
-        watch: keep the attention of every new token over the prompt, for `Session.attention`.
+        model: a vision-language model of transformers, with images as tokens of the prompt and a decoder-only language
+            model. Any device and dtype, or several devices as placed by accelerate.
+        interventions: one or several. Edits of one kind run in this order; those of an outer session come first.
+        allow_inactive: accept interventions that never changed anything; otherwise they are an error at the end of
+            the block.
+        watch: keep the attention of every new token to the prompt, for `Session.attention`.
 
     Raises:
-        ValueError: the model has no attention that could be edited, or takes no images, or runs attention in a way
-            that cannot be followed.
-        RuntimeError: a method did nothing in the whole block; or the model is in a session of another thread.
+        ValueError: the model has no attention that can be edited, takes no images, or runs attention in an unsupported
+            way.
+        RuntimeError: an intervention changed nothing in the whole block; or another thread has a session on the model.
 
     Example:
         >>> from regard.mllm import LVLM, PAI, intervene
@@ -67,16 +69,16 @@ def intervene(
         >>> session.activity[0].active
         True
     """
-    chosen = (methods,) if isinstance(methods, Intervention) else tuple(methods)
-    for method in chosen:
-        if not isinstance(method, Intervention):
-            raise ValueError(f"{method!r} is no method: it has no name or no begin(call)")
+    chosen = (interventions,) if isinstance(interventions, Intervention) else tuple(interventions)
+    for one in chosen:
+        if not isinstance(one, Intervention):
+            raise ValueError(f"{one!r} is not an intervention: it has no name or no begin(call)")
     engine = _ENGINES.get(model)
     outermost = engine is None
     if engine is None:
         engine = _Engine(model)
     elif engine.thread != threading.get_ident():
-        raise RuntimeError("another thread has a session on this model; give each thread a model of its own")
+        raise RuntimeError("another thread has a session on this model; give each thread its own model")
     if engine.call is not None and engine.call.stream != "main":
         raise RuntimeError("a session cannot begin inside another one's forward pass")
     session = Session(engine, chosen, watch=watch)
@@ -93,77 +95,81 @@ def intervene(
         if outermost:
             _ENGINES.pop(model, None)
             engine.close()
-    idle = sorted({method.name for method in chosen} - session.fired)
-    if idle and not allow_inactive:
+    inactive = sorted({one.name for one in chosen} - session.active)
+    if inactive and not allow_inactive:
         raise RuntimeError(
-            f"{', '.join(idle)} did nothing in this session of {session.calls} call{'s' * (session.calls != 1)}: its "
-            "answers are the baseline's. Look at the method's layers and thresholds, and whether the prompts have "
-            "images; allow_inactive=True accepts it"
+            f"{', '.join(inactive)} changed nothing in this session of {session.calls} "
+            f"call{'s' * (session.calls != 1)}, so the answers are the baseline's. Check the layers and thresholds, "
+            f"and "
+            "that the prompts have images; allow_inactive=True accepts this"
         )
 
 
 class Session:
-    """Methods at work on a model; made by `intervene`.
+    """Interventions that are active in a model; made by `intervene`.
 
     Attributes:
         model: the model.
-        methods: this session's methods.
-        calls: prompts read so far.
-        fired: names of the methods that have done something.
-        activity: what each method did in the last call.
-        details: what the methods tell of the last call, by method.
+        interventions: of this session.
+        calls: number of prompts so far.
+        active: names of the interventions that have changed something.
+        activity: what each intervention did in the last call.
+        details: intervention -> what it reports about the last call.
     """
 
-    def __init__(self, engine: _Engine, methods: tuple[Intervention, ...], *, watch: bool) -> None:
-        self._engine, self.methods, self.watch = engine, methods, watch
+    def __init__(self, engine: _Engine, interventions: tuple[Intervention, ...], *, watch: bool) -> None:
+        self._engine, self.interventions, self.watch = engine, interventions, watch
         self.model = engine.model
         self.calls = 0
-        self.fired: set[str] = set()
+        self.active: set[str] = set()
         self.details: dict[str, dict[str, Any]] = {}
         self._activity: list[Activity] = []
         self._attention: Tensor | None = None
 
     @property
     def activity(self) -> list[Activity]:
-        """What each method did in the last call, in the order of the methods."""
+        """What each intervention did in the last call, in the order of the interventions."""
         self._engine.end_call()
         return self._activity
 
     def attention(self) -> Float[Tensor, "batch steps layers prompt"]:
-        """How much the row that foretold each new token attended to each token of the prompt, after all edits.
+        """Attention of the row that predicted each new token to each token of the prompt, after all edits.
 
-        Mean over the heads, in the last call; `batch` counts the beams of each sample.
+        Mean over the heads, in the last call; `batch` includes the beams of each sample.
 
         Raises:
-            ValueError: the session was not told to watch, or nothing has been read yet.
+            ValueError: the session does not watch, or no prompt has been read yet.
         """
         self._engine.end_call()
         if self._attention is None:
-            raise ValueError("nothing was watched; write intervene(model, methods, watch=True) and run a prompt")
+            raise ValueError(
+                "no attention was kept; write intervene(model, interventions, watch=True) and run a prompt"
+            )
         return self._attention
 
     def generate(self, **inputs: Any) -> Any:
-        """`model.generate` with the methods at work; takes and returns the same.
+        """`model.generate` with the interventions; same arguments and result.
 
         Raises:
-            ValueError: no `input_ids`, padding on the right, or a way of decoding that the methods cannot follow:
-                assisted decoding, prefill in chunks, no cache.
+            ValueError: no `input_ids`, padding on the right, or unsupported decoding: assisted decoding, chunked
+                prefill, no cache.
         """
         config = self.model.generation_config
         for name, why in (
-            ("assistant_model", "speculative decoding presents guessed tokens together with the prompt"),
-            ("prompt_lookup_num_tokens", "speculative decoding presents guessed tokens together with the prompt"),
-            ("prefill_chunk_size", "a prompt that is read in pieces hides its image from the methods"),
+            ("assistant_model", "speculative decoding processes guessed tokens together with the prompt"),
+            ("prompt_lookup_num_tokens", "speculative decoding processes guessed tokens together with the prompt"),
+            ("prefill_chunk_size", "interventions need the whole prompt in one prefill"),
         ):
             if inputs.get(name) is not None or getattr(config, name, None) is not None:
-                raise ValueError(f"a session cannot follow generate({name}=...): {why}. Leave it out")
+                raise ValueError(f"generate({name}=...) is not supported in a session: {why}. Leave it out")
         if not (inputs.get("use_cache", True) and config.use_cache is not False):
             raise ValueError(
-                "a session cannot follow generate(use_cache=False): edited rows would be read again without their "
+                "generate(use_cache=False) is not supported in a session: edited rows would be recomputed without "
+                "their "
                 "edits. Leave it out"
             )
         if inputs.get("cache_implementation") in ("static", "offloaded_static") or inputs.get("compile_config"):
-            inputs.setdefault("disable_compile", True)  # the methods' state is Python's
+            inputs.setdefault("disable_compile", True)  # the state of interventions is Python state
         processors = LogitsProcessorList(inputs.pop("logits_processor", None) or [])
         processors.append(_Process(self._engine))
         with self._engine.given(inputs, prompt=None):
@@ -171,11 +177,11 @@ class Session:
             return generate(**inputs, logits_processor=processors)
 
     def forward(self, *, prompt: int | None = None, **inputs: Any) -> ModelOutput:
-        """`model(**inputs)` with the methods at work, without gradients.
+        """`model(**inputs)` with the interventions, without gradients.
 
         Args:
-            prompt: how many of the tokens are the prompt; the rest is an answer, whose rows are edited as they would
-                be while it was generated. All by default.
+            prompt: number of tokens of the prompt; the rest is an answer, whose rows are edited as during generation.
+                All tokens by default.
             inputs: of the model.
 
         Raises:
@@ -188,21 +194,21 @@ class Session:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Run the model as it is, within the session."""
+        """Run the model without edits, within the session."""
         with self._engine.paused():
             yield
 
-    def record(self, activity: list[Activity], call: Call) -> None:
-        """Take the account of a call that has ended."""
+    def store(self, activity: list[Activity], call: RunningCall) -> None:
+        """Keep the results of a call that has ended."""
         self._activity = activity
         self.calls += 1
-        self.fired |= {one.method for one in activity if one.active}
-        self.details = {method.name: call.details.get(method.name, {}) for method in self.methods}
-        self._attention = call.attention() if self.watch and call.seen else None
+        self.active |= {one.intervention for one in activity if one.active}
+        self.details = {one.name: call.details.get(one.name, {}) for one in self.interventions}
+        self._attention = call.attention() if self.watch else None
 
 
 class _Engine:
-    """What stands in a model while there are sessions: the attention function, the hooks and the running call."""
+    """Attention function, hooks and running call of a model that has sessions."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.thread = model, threading.get_ident()
@@ -211,26 +217,27 @@ class _Engine:
         self.attention = attention_modules(model)
         image_token_id(model)
         self.sessions: list[Session] = []
-        self.call: Call | None = None
+        self.call: RunningCall | None = None
         self._given: tuple[Mapping[str, Any], int | None] | None = None
         self._paused = 0
         self._handles: list[RemovableHandle] = []
         self._layer_handles: list[RemovableHandle] = []
-        self._work = [LayerWork(index) for index in range(len(self.layers))]
+        self._edits = [LayerEdits(index) for index in range(len(self.layers))]
         self._previous = str(self.text.config._attn_implementation)
         if "flash" in self._previous or self._previous.startswith(("flex", "paged")):
             raise ValueError(
-                f"the language model was loaded with attn_implementation {self._previous!r}, whose weights cannot be "
-                "reached; load it with attn_implementation='sdpa'"
+                f"attn_implementation {self._previous!r} of the language model does not expose attention weights; "
+                f"load the "
+                "model with attn_implementation='sdpa'"
             )
         if any(getattr(module, "_compiled_call_impl", None) is not None for module in (model, self.text)):
-            raise ValueError("the model is compiled; a session's state is Python's. Give the model itself")
+            raise ValueError("compiled models are not supported in a session; give the model before torch.compile")
 
     def open(self) -> None:
-        """Put the attention function and the hooks in."""
+        """Install the attention function and the hooks."""
         self._set_implementation(IMPLEMENTATION)
-        for module, work in zip(self.attention, self._work, strict=True):
-            WORK[id(module)] = work
+        for module, edits in zip(self.attention, self._edits, strict=True):
+            EDITS[id(module)] = edits
         self._handles = [
             self.model.register_forward_pre_hook(self._before_model, with_kwargs=True),
             self.text.register_forward_pre_hook(self._before_text, with_kwargs=True),
@@ -238,21 +245,21 @@ class _Engine:
         ]
 
     def close(self) -> None:
-        """Take everything out again."""
+        """Remove them again."""
         for handle in (*self._handles, *self._layer_handles):
             handle.remove()
         for module in self.attention:
-            WORK.pop(id(module), None)
+            EDITS.pop(id(module), None)
         self._set_implementation(self._previous)
 
     @contextmanager
     def given(self, inputs: Mapping[str, Any], prompt: int | None) -> Iterator[None]:
-        """Read the prompt of the next pass from these inputs."""
+        """Take the prompt of the next pass from these inputs."""
         if not isinstance(inputs.get("input_ids"), Tensor):
-            raise ValueError("a session reads where the image is from input_ids, which are missing")
+            raise ValueError("a session locates the image in input_ids, which are missing")
         tokens = inputs["input_ids"].shape[1]
         if prompt is not None and not 1 <= prompt <= tokens:
-            raise ValueError(f"the prompt cannot have {prompt} tokens; the input has {tokens}")
+            raise ValueError(f"prompt={prompt} is not between 1 and the {tokens} tokens of the input")
         self.end_call()
         self._given = (inputs, prompt)
         try:
@@ -266,19 +273,21 @@ class _Engine:
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Leave forward passes alone."""
-        call, stream = self.call, self.call.stream if self.call else None
+        call, before = self.call, self.call is not None and self.call.paused
         self._paused += 1
         if call is not None:
-            call.stream = "none"
+            call.paused = True
         try:
             yield
         finally:
             self._paused -= 1
-            if call is not None and stream is not None:
-                call.stream = stream
+            if call is not None:
+                call.paused = before
 
-    def process_rows(self, tokens: Int[Tensor, "samples tokens"], logits: Float[Tensor, "samples rows words"]) -> None:
-        """Change the scores that follow the prompt and every token of a given answer, where methods work there."""
+    def process_rows(
+        self, tokens: Int[Tensor, "samples tokens"], logits: Float[Tensor, "samples rows vocabulary"]
+    ) -> None:
+        """Edit the logits after the prompt and after every token of a given answer."""
         call = self.call
         if call is None or not any(edit.process for edit in call.edits):
             return
@@ -288,39 +297,39 @@ class _Engine:
                 logits[:, end - 1 - length] = call.process(tokens[:, :end], logits[:, end - 1 - length])
 
     def end_call(self) -> None:
-        """Give the account of the running call to the sessions."""
+        """Hand the results of the running call to the sessions."""
         if self.call is None:
             return
         call, first = self.call, 0
-        report = call.ledger.report()
+        report = call.record.report()
         for session in self.sessions:
-            last = first + len(session.methods)
-            session.record(report[first:last], call)
+            last = first + len(session.interventions)
+            session.store(report[first:last], call)
             first = last
         self.drop_call()
 
     def drop_call(self) -> None:
-        """Forget the running call."""
+        """Drop the running call."""
         ended, self.call = self.call, None
-        for work in self._work:
-            work.stop()
+        for edits in self._edits:
+            edits.stop()
         while self._layer_handles:
             self._layer_handles.pop().remove()
         if ended is not None:
             ended.end()
 
     def _before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A forward pass that the session was not told of: remember its inputs."""
-        if self._paused or self._given is not None or self._reads_free() or _length(kwargs) > 0:
+        """Begin a call for a forward pass outside `generate` and `forward`."""
+        if self._paused or self._given is not None or self._in_other_stream() or _length(kwargs) > 0:
             return
         inputs = {**dict(zip(("input_ids",), args, strict=False)), **kwargs}
         self.end_call()
         if not isinstance(inputs.get("input_ids"), Tensor):
-            raise ValueError("a session reads where the image is from input_ids, which are missing")
+            raise ValueError("a session locates the image in input_ids, which are missing")
         self._begin(inputs, None, inputs["input_ids"].shape[0])
 
     def _before_text(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._paused or self._reads_free():
+        if self._paused or self._in_other_stream():
             return
         embeddings = kwargs.get("inputs_embeds")
         embeddings = embeddings if embeddings is not None else kwargs.get("input_ids", args[0] if args else None)
@@ -332,15 +341,15 @@ class _Engine:
         call = self.call
         if call is None:
             raise ValueError(
-                "this pass goes on from a cache that was filled outside the session, which cannot know what it holds; "
-                "give the whole prompt"
+                "the cache of this pass was filled outside the session, so the position of the image is unknown; give "
+                "the whole prompt"
             )
         call.reading = past == 0
         call.advance(past + length, length)
 
     def _after_text(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         call = self.call
-        if self._paused or call is None or self._reads_free():
+        if self._paused or call is None or self._in_other_stream():
             return
         if call.reading:
             call.reading = False
@@ -350,7 +359,7 @@ class _Engine:
                 self._layer_handles.pop().remove()
 
     def _begin(self, inputs: Mapping[str, Any], prompt: int | None, batch: int) -> None:
-        """Start a call: the methods get ready, and the layers are told what to do."""
+        """Start a call: prepare the interventions and the layers."""
         input_ids = inputs["input_ids"]
         prompt = input_ids.shape[1] if prompt is None else prompt
         input_ids = input_ids[:, :prompt]
@@ -361,21 +370,28 @@ class _Engine:
                 "the prompts are padded on the right; pad them on the left: processor(padding_side='left')"
             )
         image = image_columns(self.model, input_ids) & valid
-        methods = [method for session in self.sessions for method in session.methods]
+        interventions = [one for session in self.sessions for one in session.interventions]
         watch = any(session.watch for session in self.sessions)
-        with self.paused():  # a method may run parts of the model to get ready
-            self.call = call = Call(
-                self.model, inputs, image, valid, batch=batch, layers=len(self.layers), methods=methods, watch=watch
+        with self.paused():  # an intervention may run parts of the model in begin
+            self.call = call = RunningCall(
+                self.model,
+                inputs,
+                image,
+                valid,
+                batch=batch,
+                layers=len(self.layers),
+                interventions=interventions,
+                watch=watch,
             )
         if any(edit.paired for edit in call.edits):
-            call.lockstep = Lockstep(call, lambda: self._read_without_image(input_ids, valid & ~image, inputs))
-        for work in self._work:
-            work.start(call)
+            call.lockstep = Lockstep(lambda: self._read_without_image(input_ids, valid & ~image, inputs), call.beams)
+        for edits in self._edits:
+            edits.start(call)
         for index, layer in enumerate(self.layers):
-            looks = [edit.on_hidden for edit in call.edits if edit.on_hidden and index in edit.layers]
-            if looks:
+            callbacks = [edit.on_hidden for edit in call.edits if edit.on_hidden and index in edit.layers]
+            if callbacks:
                 self._layer_handles.append(
-                    layer.register_forward_pre_hook(_looker(call, index, looks), with_kwargs=True)
+                    layer.register_forward_pre_hook(_hidden_hook(call, index, callbacks), with_kwargs=True)
                 )
 
     def _read_without_image(
@@ -383,7 +399,7 @@ class _Engine:
     ) -> None:
         image_free_model(self.model)(**image_free_inputs(input_ids, keep, inputs), use_cache=False, logits_to_keep=1)
 
-    def _reads_free(self) -> bool:
+    def _in_other_stream(self) -> bool:
         return self.call is not None and self.call.stream != "main"
 
     def _set_implementation(self, name: str) -> None:
@@ -391,7 +407,7 @@ class _Engine:
 
 
 class _Process(LogitsProcessor):
-    """Hands the scores of the next token to the methods of the running call."""
+    """Passes the logits of the next token to the interventions of the running call."""
 
     def __init__(self, engine: _Engine) -> None:
         self._engine = engine
@@ -404,14 +420,14 @@ class _Process(LogitsProcessor):
             return call.process(input_ids, scores)
 
 
-def _looker(call: Call, index: int, looks: list[Any]) -> Any:
-    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _hidden_hook(call: RunningCall, index: int, callbacks: list[Any]) -> Any:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if call.stream == "main":
             hidden = args[0] if args else kwargs["hidden_states"]
-            for one in looks:
-                one(index, hidden)
+            for callback in callbacks:
+                callback(index, hidden)
 
-    return look
+    return hook
 
 
 def _length(kwargs: Mapping[str, Any]) -> int:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from .layers import decoder_layers
+from .model_structure import decoder_layers
 
 __all__ = ["SINKS", "Sinks", "discover_sinks", "sink_strength", "sinks_of"]
 
@@ -84,7 +84,7 @@ def sinks_of(model: PreTrainedModel, dimensions: Sequence[int] | None = None, th
         raise ValueError(
             f"no sink dimensions are known for {config.model_type!r} with width {width} and {layers} layers. Find them "
             "with regard.mllm.discover_sinks(model, [inputs, ...]) or `regard sinks --model M IMAGE ...`, and give "
-            "them: VAR(dimensions=[...]), on the command line var:dimensions=[...]"
+            "them: VAR(dimensions=[...]), on the command line var(dimensions=[...])"
         )
     if threshold is not None:
         known = Sinks(known.dimensions, threshold, known.source)

@@ -1,17 +1,17 @@
-"""A second stream: the same answer, foretold from another prompt.
+"""A second stream: logits of the same answer under another prompt.
 
-Contrastive methods compare the next word's scores with those of the prompt without its image, or with another image.
-The second prompt runs through transformers' own `generate`, in a coroutine (a greenlet) that waits at every new token
-until the main stream has chosen it. So it has a cache and positions of its own, whatever the family of the model. Its
-scores are raw; those of the main stream come after what generate itself was told to do to them (penalties and the
-like), except temperature, top-k and top-p, which come last.
+Contrastive interventions compare the logits of the next token with those of the prompt without its image, or with
+another image. The second prompt runs through transformers' own `generate`, in a coroutine (a greenlet) that waits at
+every new token until the main stream has chosen it; so it has its own cache and positions in every model family. Its
+logits are raw; those of the main stream include the processors of `generate` (such as penalties), except temperature,
+top-k and top-p, which come last.
 """
 
 from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from greenlet import getcurrent, greenlet
@@ -19,11 +19,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from ..answers import with_answers
+from .contract import Call
 from .image_free import image_free_inputs, image_free_model
-
-if TYPE_CHECKING:
-    from .call import Call
+from .teacher_forcing import with_answers
 
 __all__ = ["Stream", "contrast", "guidance"]
 
@@ -32,14 +30,14 @@ _OWN = frozenset({"past_key_values", "cache", "inputs_embeds", "position_ids", "
 
 
 class Stream:
-    """Reads another prompt, and then every token that the main one chooses.
+    """Runs another prompt, followed by the tokens that the main stream chooses.
 
-    Under beam search, whose beams change places, a prompt without images is read anew for every token.
+    Under beam search, which reorders its beams, a prompt without images is processed again for every token.
 
     Args:
         call: the running call.
-        model: what reads the other prompt.
-        inputs: the other prompt, one row for each sample.
+        model: runs the other prompt.
+        inputs: the other prompt, one row per sample.
 
     Raises:
         ValueError: beam search with images in the second prompt.
@@ -48,18 +46,19 @@ class Stream:
     def __init__(self, call: Call, model: PreTrainedModel, inputs: Mapping[str, Any]) -> None:
         self._run: greenlet | None = None
         call.at_end.append(self.close)
-        self._followed = 0  # tokens of the answer that the run has read
+        self._followed = 0  # tokens of the answer that the run has processed
         self._model, self._inputs, self._main_prompt = model, dict(inputs), call.prompt
         self._beams = call.beams
         self._eos = {"eos_token_id": call.inputs["eos_token_id"]} if "eos_token_id" in call.inputs else {}
         if self._beams > 1 and any(name.startswith("pixel") for name in inputs):
             raise ValueError(
-                "a second stream with an image cannot follow beams, which change places at every word; give num_beams=1"
+                "beam search is not supported with a second stream that has an image, since beams are reordered; give "
+                "num_beams=1"
             )
 
     @classmethod
     def without_image(cls, call: Call, *, instead: int | None = None) -> Stream:
-        """The prompt without its image tokens, or with one other token instead of them all."""
+        """The prompt without its image tokens, or with the single token `instead` in their position."""
         ids = call.inputs["input_ids"][:, : call.prompt]
         valid, image = call.valid[:: call.beams], call.image[:: call.beams]
         keep = valid & ~image
@@ -76,17 +75,17 @@ class Stream:
         inputs = {n: value for n, value in call.inputs.items() if isinstance(value, Tensor) and n not in _OWN}
         tokens = call.inputs["input_ids"].shape
         for name, value in inputs.items():
-            if value.shape == tokens:  # in teacher forcing these go beyond the prompt
+            if value.shape == tokens:  # in teacher forcing these include the answer
                 inputs[name] = value[:, : call.prompt]
         return cls(call, call.model, {**inputs, "pixel_values": pixel_values})
 
     @classmethod
     def with_images(cls, call: Call, inputs: Mapping[str, Any]) -> Stream:
-        """The same prompt with other images, whatever the family's names for them.
+        """The same prompt with other images, in any model family.
 
         Args:
             call: the running call.
-            inputs: of the model, all of them, for the same questions about the other images.
+            inputs: all inputs of the model for the same questions about the other images.
 
         Raises:
             ValueError: the text, with its image tokens, is not that of the call.
@@ -94,9 +93,10 @@ class Stream:
         given, ids = call.inputs["input_ids"][:, : call.prompt], inputs["input_ids"]
         if ids.shape != given.shape or not bool((ids.to(given.device) == given).all()):
             raise ValueError(
-                f"the other images came with prompts {tuple(ids.shape)} that are not those of this call "
-                f"{tuple(given.shape)}; bind the method to the same questions in the same order and batch, and to "
-                "images of unchanged size"
+                f"the prompts with the other images, {tuple(ids.shape)}, differ from those of this call, "
+                f"{tuple(given.shape)}; bind the intervention to the same questions in the same order and batch, and "
+                f"to "
+                "images of the same size"
             )
         second = {}
         for name, value in inputs.items():
@@ -105,8 +105,8 @@ class Stream:
                 second[name] = value.to(first.device, first.dtype if value.is_floating_point() else None)
         return cls(call, call.model, second)
 
-    def scores(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch words"]:
-        """Scores of the next token.
+    def scores(self, tokens: Int[Tensor, "batch tokens"]) -> Float[Tensor, "batch vocabulary"]:
+        """Logits of the next token.
 
         Args:
             tokens: the main stream's prompt and the answer so far.
@@ -120,13 +120,15 @@ class Stream:
             return self._read(self._continued(answer), 1 << 20)
         self._followed += 1
         scores = self._run.switch(answer[:, -1:])
-        return self.scores(tokens) if scores is None else scores  # it took the token for the end of all answers
+        return (
+            self.scores(tokens) if scores is None else scores
+        )  # the run ended: it treated the token as the end of all answers
 
     def close(self) -> None:
-        """End the run where it stands."""
+        """Stop the run where it is."""
         if self._run is not None and not self._run.dead:
-            self._run.parent = getcurrent()  # who kills it goes on, not who began it
-            with torch.no_grad():  # the run's own leaving of no_grad must not be the last word
+            self._run.parent = getcurrent()  # control returns to the caller, not to whoever started the run
+            with torch.no_grad():  # the run leaves its own no_grad, which must not change the caller's mode
                 self._run.throw()
         self._run = None
 
@@ -134,7 +136,7 @@ class Stream:
         self.close()
 
     def _read(self, inputs: Mapping[str, Any], new_tokens: int) -> Tensor:
-        """Begin a run; the scores of its first new token."""
+        """Start a run; returns the logits of its first new token."""
         waits = LogitsProcessorList([_Waits()])
         options = {**_plain_decoding(self._model), "max_new_tokens": new_tokens, **self._eos}
         generate: Any = self._model.generate
@@ -143,7 +145,7 @@ class Stream:
         return self._run.switch()
 
     def _continued(self, answer: Tensor) -> dict[str, Any]:
-        """The second prompt with the answer so far behind it."""
+        """The second prompt followed by the answer so far."""
         rows = len(self._inputs["input_ids"])
         times = len(answer) // rows
         inputs = {}
@@ -154,7 +156,7 @@ class Stream:
 
 
 class _Waits(LogitsProcessor):
-    """Hands the scores to the main stream, waits for the token that it chooses, and leaves no other."""
+    """Hands the logits to the main stream, waits for the token that it chooses, and forces that token."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         parent = getcurrent().parent
@@ -164,28 +166,28 @@ class _Waits(LogitsProcessor):
 
 
 def _plain_decoding(model: PreTrainedModel) -> dict[str, Any]:
-    """Options of `generate` that undo whatever the model's own configuration does to scores or asks for."""
-    usual = GenerationConfig._get_default_generation_params()
+    """Options of `generate` that reset whatever the model's own generation configuration changes."""
+    defaults = GenerationConfig._get_default_generation_params()
     kept = {"eos_token_id", "pad_token_id", "bos_token_id", "transformers_version", "_from_model_config"}
     changed = model.generation_config.to_diff_dict()
-    return {name: usual.get(name) for name in changed if name not in kept} | {"do_sample": False, "num_beams": 1}
+    return {name: defaults.get(name) for name in changed if name not in kept} | {"do_sample": False, "num_beams": 1}
 
 
 def contrast(
     call: Call, other: Callable[[Tensor], Tensor], combine: Callable[[Tensor, Tensor], Tensor], plausible: float
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """A rule for the next token's scores that weighs them against another stream's.
+    """An edit of the next token's logits that combines them with those of another stream.
 
     Args:
         call: the running call.
-        other: takes the tokens so far, gives the other stream's scores.
-        combine: takes the scores of both, (batch, vocabulary), and gives new ones.
-        plausible: words less likely than this share of the likeliest are ruled out, 0-1; 0 rules nothing out.
+        other: maps the tokens so far to the logits of the other stream.
+        combine: maps the logits of both, (batch, vocabulary), to new ones.
+        plausible: tokens whose probability is below this fraction of the highest are excluded, 0-1; 0 excludes none.
     """
 
     def process(tokens: Tensor, scores: Tensor) -> Tensor:
         combined = combine(scores, other(tokens).to(scores.dtype))
-        combined = torch.where(scores == -torch.inf, scores, combined)  # what is ruled out already stays so
+        combined = torch.where(scores == -torch.inf, scores, combined)  # excluded tokens stay excluded
         if plausible > 0:
             floor = scores.amax(dim=-1, keepdim=True) + torch.tensor(plausible).log().to(scores)
             combined = combined.masked_fill(scores < floor, -torch.inf)
@@ -195,7 +197,7 @@ def contrast(
 
 
 def guidance(call: Call, gamma: float, plausible: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """Classifier-free guidance: gamma (s - u) + u, of the log probabilities s with the image and u without it.
+    """Classifier-free guidance: gamma * (s - u) + u, with log probabilities s with the image and u without it.
 
     Source: Sanchez et al. 2023, arXiv:2306.17806, as PAI (arXiv:2407.21771) uses it.
     """

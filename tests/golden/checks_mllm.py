@@ -16,40 +16,41 @@ from regard.mllm.interventions.pai import PAI, raised
 from regard.mllm.interventions.rebalance import outliers, strongest
 from regard.mllm.interventions.var import VAR, SinkColumns, redistributed
 from regard.mllm.interventions.vhr import head_divergence
-from regard.mllm.session.attention import WORK, edited_attention
-from regard.mllm.session.call import Call, LayerWork
-from regard.mllm.session.edit import Edit, Intervention
+from regard.mllm.session.attention import EDITS, edited_attention
+from regard.mllm.session.contract import Call, Edit, Intervention
+from regard.mllm.session.layer_edits import LayerEdits
+from regard.mllm.session.running_call import RunningCall
 from regard.mllm.session.sinks import sink_strength
 
 TOLERANCES = {"attention": 1e-6, "heads_concat": 1e-5}
 
 
 def running(
-    method: Intervention, *, batch: int, prompt: int, image: range, queries: int, keys: int, width: int = 64
-) -> tuple[Call, LayerWork]:
+    intervention: Intervention, *, batch: int, prompt: int, image: range, queries: int, keys: int, width: int = 64
+) -> tuple[RunningCall, LayerEdits]:
     """A call in the middle of the pass that the file is about, in a model of one layer."""
     with torch.device("meta"):
         model = LlamaModel(LlamaConfig(hidden_size=width, intermediate_size=8, num_hidden_layers=1, vocab_size=8))
     columns = torch.zeros(batch, prompt, dtype=torch.bool)
     columns[:, image.start : image.stop] = True
     valid = torch.ones_like(columns)
-    call = Call(model, {}, columns, valid, batch=batch, layers=1, methods=[method])
-    work = LayerWork(0)
+    call = RunningCall(model, {}, columns, valid, batch=batch, layers=1, interventions=[intervention])
+    work = LayerEdits(0)
     work.start(call)
     call.advance(keys, queries)
     call.reading = queries == keys
     return call, work
 
 
-def attend(work: LayerWork, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(work: LayerEdits, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     module = nn.Module()
-    WORK[id(module)] = work
+    EDITS[id(module)] = work
     output, _ = edited_attention(module, query, key, value, None)
-    del WORK[id(module)]
+    del EDITS[id(module)]
     return output
 
 
-def weights_and_heads(work: LayerWork, case: Case, batch: int) -> dict[str, Tensor]:
+def weights_and_heads(work: LayerEdits, case: Case, batch: int) -> dict[str, Tensor]:
     c, name = case.config, case.metadata["case"]
     heads, keys, width = c["H"], c["K"], c["head_dim"]
     query = normal(f"input.q.{name}", (batch, heads, c["Q"], width))
@@ -65,13 +66,13 @@ def pai(case: Case) -> dict[str, Tensor]:
     c = case.config
     image = range(c["img_start"], c["img_end_exclusive"])
     prompt = c["K"] if c["Q"] == c["K"] else c["K"] - 1
-    method = PAI(alpha=c["alpha"], gamma=1.0, layers="all")
-    _, work = running(method, batch=c["B"], prompt=prompt, image=image, queries=c["Q"], keys=c["K"])
+    intervention = PAI(alpha=c["alpha"], gamma=1.0, layers="all")
+    _, work = running(intervention, batch=c["B"], prompt=prompt, image=image, queries=c["Q"], keys=c["K"])
     return weights_and_heads(work, case, c["B"])
 
 
 class Given:
-    """A method that raises scores by factors that are known."""
+    """An intervention that raises scores by factors that are known."""
 
     name = "given"
 
@@ -109,7 +110,7 @@ def var(case: Case) -> dict[str, Tensor]:
     hidden = normal(f"input.hidden.{case.metadata['case']}", (1, c["tokens"], c["hidden"]))
     for token, dimension, value in c["spikes"]:
         hidden[0, token, dimension] = value
-    method = VAR(
+    intervention = VAR(
         transfer=1 - c["p"],
         min_image=c["summ"],
         min_free=1 - c["rho"],
@@ -119,7 +120,9 @@ def var(case: Case) -> dict[str, Tensor]:
     )
     image = range(c["image_start"], c["image_start"] + c["image_len"])
     rows, keys = weights.shape[-2:]
-    call, work = running(method, batch=1, prompt=c["tokens"], image=image, queries=rows, keys=keys, width=c["hidden"])
+    call, work = running(
+        intervention, batch=1, prompt=c["tokens"], image=image, queries=rows, keys=keys, width=c["hidden"]
+    )
     look = call.edits[0].on_hidden
     assert look is not None
     look(0, hidden)
@@ -147,7 +150,7 @@ def vhr(case: Case) -> dict[str, Tensor]:
     zeroed = "vhd" in case.expected and bool((case.expected["vhd"] == 0).any())
     return {
         "vhd": (found if zeroed else raw).divergence[0],
-        "ta": found.loudness[0],
+        "ta": found.squared_norm[0],
         "outlier": found.outlier[0].to(torch.uint8),
         "selected": found.selected[0].to(torch.uint8),
         "scaled": with_image * factors[:, None],

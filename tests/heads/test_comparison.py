@@ -7,8 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from regard.heads.comparison import ScoredBags, bootstrap_means, class_scores, paired_test, survival_scores
+from regard.heads.comparison import class_scores, survival_scores
 from regard.heads.metrics import ClassificationMetrics, SurvivalMetrics
+from regard.paired_statistics import ScoredRun, bootstrap_means, paired_test
 
 
 @pytest.fixture
@@ -56,9 +57,9 @@ def test_weighted_survival_is_that_of_repeated_bags(logits: torch.Tensor) -> Non
     assert weighted.item() == pytest.approx(repeated.item(), abs=1e-12)
 
 
-def right_or_wrong(right: list[bool], patients: str) -> ScoredBags:
+def right_or_wrong(right: list[bool], patients: str) -> ScoredRun:
     chances = np.array([[0.1, 0.9] if yes else [0.9, 0.1] for yes in right])
-    return ScoredBags(patients, lambda weights: class_scores(chances, np.ones(len(right), dtype=int), weights))
+    return ScoredRun(patients, lambda weights: class_scores(chances, np.ones(len(right), dtype=int), weights))
 
 
 def test_a_patient_in_several_folds_is_drawn_once_for_all() -> None:

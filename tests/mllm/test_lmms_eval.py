@@ -73,7 +73,7 @@ def request(kind: str, *arguments: Any) -> Any:
     return Instance(request_type=kind, arguments=arguments, idx=0, metadata=metadata)
 
 
-def asked(model: Any, options: dict[str, Any], show: Any = visuals, text: str = "") -> list[Any]:
+def prompt_batch(model: Any, options: dict[str, Any], show: Any = visuals, text: str = "") -> list[Any]:
     documents = model.task_dict["task"]["test"]
     return [
         request("generate_until", text or one["text"], options, show, index, "task", "test")
@@ -95,17 +95,17 @@ def outputs(found: list[Any]) -> list[Any]:
     return [unwrap_generation_output(one)[0] for one in found]
 
 
-@pytest.mark.parametrize("methods", [[], [STRONG]])
+@pytest.mark.parametrize("interventions", [[], [STRONG]])
 def test_answers_are_those_of_the_model_in_the_order_of_the_requests(
-    methods: list[Any], model: Callable[..., Any], lvlm: LVLM
+    interventions: list[Any], model: Callable[..., Any], lvlm: LVLM
 ) -> None:
-    regard = model(fix=methods)
+    regard = model(fix=interventions)
     short, long = {"max_new_tokens": 2}, {"max_new_tokens": 5, "num_beams": 2, "temperature": 0}
     requests = [one for pair in zip(asked(regard, short), asked(regard, long), strict=True) for one in pair]
     found = outputs(regard.generate_until(requests))
     for place, document in enumerate(regard.task_dict["task"]["test"]):
         for index, options in enumerate(({"max_new_tokens": 2}, {"max_new_tokens": 5, "beams": 2})):
-            answer = lvlm.answer([document["image"]], [document["text"]], methods=methods, **options)[0]
+            answer = lvlm.answer([document["image"]], [document["text"]], interventions=interventions, **options)[0]
             assert found[2 * place + index] == answer.text
     assert requests[1].args[1] == {"max_new_tokens": 5, "num_beams": 2, "temperature": 0}
     regard.clean()
@@ -187,14 +187,14 @@ def test_video_and_sound_are_refused(shown: Any, model: Callable[..., Any]) -> N
         regard.generate_until(asked(regard, {}, lambda _: [shown]))
 
 
-@pytest.mark.parametrize("methods", [[], [STRONG]])
+@pytest.mark.parametrize("interventions", [[], [STRONG]])
 def test_losses_are_means_over_tokens_and_reach_the_task_as_pairs(
-    methods: list[Any], model: Callable[..., Any], lvlm: LVLM
+    interventions: list[Any], model: Callable[..., Any], lvlm: LVLM
 ) -> None:
-    regard, answers = model(fix=methods), ("yes", "no", "red dog and white")
+    regard, answers = model(fix=interventions), ("yes", "no", "red dog and white")
     pairs = outputs(regard.loglikelihood(scored(regard, answers)))
     for place, document in enumerate(regard.task_dict["task"]["test"]):
-        of = {"images": [document["image"]], "questions": [document["text"]], "methods": methods}
+        of = {"images": [document["image"]], "questions": [document["text"]], "interventions": interventions}
         scores = lvlm.score(answers=answers, **of)[0].tolist()
         losses, likeliest = zip(*pairs[3 * place : 3 * place + 3], strict=True)
         assert losses == pytest.approx([-scores[0], -scores[1], -scores[2] / 4], abs=1e-4)
@@ -260,7 +260,7 @@ def test_answers_are_handed_to_the_cache(model: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["generate_until", "loglikelihood"])
-def test_a_method_that_does_nothing_is_an_error_once_all_is_answered(
+def test_an_intervention_that_does_nothing_is_an_error_once_all_is_answered(
     kind: str, model: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     for allowed in (False, True):
@@ -284,19 +284,21 @@ def test_a_model_that_was_given_can_be_used_again_and_one_that_was_loaded_is_let
     regard.clean()
     assert regard.generate_until(asked(regard, {"max_new_tokens": 1}))
     loaded = adapter.Regard(str(folder), '"vhr:alpha=1.5,layers=1:,pai"', batch_size="2", device="cpu")
-    assert [method.name for method in loaded.methods] == ["vhr", "pai"]
-    assert loaded.methods[0] == VHR(alpha=1.5, layers="1:")
+    assert [intervention.name for intervention in loaded.interventions] == ["vhr", "pai"]
+    assert loaded.interventions[0] == VHR(alpha=1.5, layers="1:")
     assert str(loaded.device) == "cpu"
     loaded.clean()
     assert not hasattr(loaded, "lvlm")
 
 
 def test_mistakes_in_the_arguments_are_named(adapter: Any, lvlm: LVLM) -> None:
-    with pytest.raises(ValueError, match=r"no argument 'layers'; options of a method that hold commas are quoted"):
+    with pytest.raises(
+        ValueError, match=r"no argument 'layers'; options of an intervention that hold commas are quoted"
+    ):
         adapter.Regard(lvlm, fix="vhr:alpha=1.5", layers=2)
     with pytest.raises(ValueError, match="batch_size is a number of at least 1; got 'auto'"):
         adapter.Regard(lvlm, batch_size="auto")
-    with pytest.raises(ValueError, match="no method is called 'vrh'"):
+    with pytest.raises(ValueError, match="no intervention is called 'vrh'"):
         adapter.Regard(lvlm, fix="vrh")
 
 
@@ -328,8 +330,8 @@ metadata: [{version: 0.0}]
 
 @pytest.mark.skipif(not lmms_eval_stand_in.INSTALLED, reason="lmms-eval is not installed; the stand-in has no tasks")
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("methods", [[], [STRONG]])
-def test_tasks_of_lmms_eval_run(methods: list[Any], adapter: Any, lvlm: LVLM, tmp_path: Path) -> None:
+@pytest.mark.parametrize("interventions", [[], [STRONG]])
+def test_tasks_of_lmms_eval_run(interventions: list[Any], adapter: Any, lvlm: LVLM, tmp_path: Path) -> None:
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
@@ -341,7 +343,7 @@ def test_tasks_of_lmms_eval_run(methods: list[Any], adapter: Any, lvlm: LVLM, tm
     for name, kind, metric in (("said", "generate_until", "exact_match"), ("chosen", "multiple_choice", "acc")):
         task = TASK.replace("QUESTIONS", str(tmp_path / "questions.jsonl")).replace("NAME", name)
         (tmp_path / f"{name}.yaml").write_text(task.replace("KIND", kind).replace("METRIC", metric))
-    regard = adapter.Regard(lvlm, fix=methods, batch_size=2)
+    regard = adapter.Regard(lvlm, fix=interventions, batch_size=2)
     found = simple_evaluate(
         regard,
         tasks=["regard_said", "regard_chosen"],
@@ -350,9 +352,9 @@ def test_tasks_of_lmms_eval_run(methods: list[Any], adapter: Any, lvlm: LVLM, tm
         log_samples=True,
     )
     images = [image(n) for n in range(3)]
-    said = lvlm.answer(images, [DOG] * 3, methods=methods, max_new_tokens=2)
+    said = lvlm.answer(images, [DOG] * 3, interventions=interventions, max_new_tokens=2)
     assert [one["filtered_resps"][0] for one in found["samples"]["regard_said"]] == [one.text for one in said]
-    scores = lvlm.score(images, [DOG] * 3, ["yes", "no"], methods=methods)
+    scores = lvlm.score(images, [DOG] * 3, ["yes", "no"], interventions=interventions)
     expected = (scores[:, 0] > scores[:, 1]).float().mean().item()
     assert found["results"]["regard_chosen"]["acc,none"] == pytest.approx(expected)
 

@@ -187,7 +187,7 @@ def test_greedy_sampling_and_beams_are_what_generate_does(lvlm: LVLM) -> None:
 
 
 def test_attention_on_view_is_that_of_the_image_tokens_in_their_grid(lvlm: LVLM) -> None:
-    image, methods = photo(0, width=50), [PAI(alpha=0.5, gamma=1.0, layers="all")]
+    image, interventions = photo(0, width=50), [PAI(alpha=0.5, gamma=1.0, layers="all")]
     plain = lvlm.answer([image, [image, photo(1)]], [DOG, ANY], max_new_tokens=4, watch=True)
     assert [[tuple(view.shape) for view in answer.attention or ()] for answer in plain] == [
         [(4, 4, 4)],
@@ -199,29 +199,29 @@ def test_attention_on_view_is_that_of_the_image_tokens_in_their_grid(lvlm: LVLM)
     paid = session.attention().mean(dim=2)[0][:, lvlm.image_mask(inputs)[0]]
     assert plain[0].attention is not None
     torch.testing.assert_close(plain[0].attention[0], paid.view(4, 4, 4))
-    more = lvlm.answer([image], [DOG], methods=methods, max_new_tokens=4, watch=True)[0]
+    more = lvlm.answer([image], [DOG], interventions=interventions, max_new_tokens=4, watch=True)[0]
     assert more.attention is not None
     assert more.attention[0][0].sum() > plain[0].attention[0][0].sum()
 
 
 def test_activity_is_told_for_each_sample(lvlm: LVLM) -> None:
     vhr = VHR(alpha=2.0, layers="all")
-    answers = lvlm.answer([photo(0), None], [DOG, DOG], methods=vhr, max_new_tokens=3)
+    answers = lvlm.answer([photo(0), None], [DOG, DOG], interventions=vhr, max_new_tokens=3)
     assert [answer.activity[0].active for answer in answers] == [True, False]
     assert answers[0].activity[0].heads.shape == (1, 4)
 
 
-def test_a_method_that_did_nothing_for_all_prompts_is_an_error_unless_it_is_accepted(lvlm: LVLM) -> None:
+def test_an_intervention_that_did_nothing_for_all_prompts_is_an_error_unless_it_is_accepted(lvlm: LVLM) -> None:
     vhr = VHR(layers="all")
     with pytest.raises(RuntimeError, match="vhr did nothing for any of these prompts"):
-        lvlm.answer(None, [DOG], methods=vhr, max_new_tokens=2)
+        lvlm.answer(None, [DOG], interventions=vhr, max_new_tokens=2)
     with pytest.raises(RuntimeError, match="vhr did nothing"):
-        lvlm.score(None, [DOG], ["yes"], methods=vhr)
-    accepted = lvlm.answer(None, [DOG], methods=vhr, max_new_tokens=2, allow_inactive=True)
+        lvlm.score(None, [DOG], ["yes"], interventions=vhr)
+    accepted = lvlm.answer(None, [DOG], interventions=vhr, max_new_tokens=2, allow_inactive=True)
     assert accepted[0].tokens == lvlm.answer(None, [DOG], max_new_tokens=2)[0].tokens
 
 
-METHODS: dict[str, Callable[[], list[Any]]] = {
+INTERVENTIONS: dict[str, Callable[[], list[Any]]] = {
     "baseline": list,
     "vhr": lambda: [VHR(alpha=2.0, layers="all")],
     "pai": lambda: [PAI(alpha=0.4, gamma=1.2, plausible=1e-30, layers="1:")],
@@ -229,60 +229,62 @@ METHODS: dict[str, Callable[[], list[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", INTERVENTIONS)
 def test_a_score_is_the_probability_of_the_answer_while_it_is_generated(name: str, lvlm: LVLM) -> None:
-    methods = METHODS[name]()
+    interventions = INTERVENTIONS[name]()
     inputs = lvlm.prepare([photo(0)], [DOG])
-    with intervene(lvlm.model, methods) as session:
+    with intervene(lvlm.model, interventions) as session:
         options = {"max_new_tokens": 5, "do_sample": False, "output_scores": True, "return_dict_in_generate": True}
         out = session.generate(**inputs, **options)
     words = out.sequences[0, inputs["input_ids"].shape[1] :]
     sums = torch.stack([table[0].log_softmax(dim=-1)[word] for table, word in zip(out.scores, words, strict=True)])
     answers = [lvlm.tokenizer.decode(words[:end]) for end in (5, 1, 3)]
-    scores = lvlm.score([photo(0)], [DOG], answers, methods=methods)
+    scores = lvlm.score([photo(0)], [DOG], answers, interventions=interventions)
     expected = sums.cumsum(dim=0)[[4, 0, 2]]
     torch.testing.assert_close(scores[0], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", INTERVENTIONS)
 def test_a_score_depends_neither_on_its_batch_nor_on_the_other_answers(name: str, lvlm: LVLM) -> None:
-    methods, answers = METHODS[name](), ["yes", "no", "red dog", "red dog and white", "no cat"]
+    interventions, answers = INTERVENTIONS[name](), ["yes", "no", "red dog", "red dog and white", "no cat"]
     images, questions = [photo(0), photo(1), [photo(2), photo(3)]], [DOG, ANY, DOG]
-    scores = lvlm.score(images, questions, answers, methods=methods)
+    scores = lvlm.score(images, questions, answers, interventions=interventions)
     assert torch.isfinite(scores).all()
     for row in range(3):
         for column in (0, 3):
-            alone = lvlm.score(images[row : row + 1], questions[row : row + 1], [answers[column]], methods=methods)
+            alone = lvlm.score(
+                images[row : row + 1], questions[row : row + 1], [answers[column]], interventions=interventions
+            )
             torch.testing.assert_close(alone[0, 0], scores[row, column], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(
-        lvlm.score(images, questions, answers, methods=methods, batch_size=2), scores, atol=1e-4, rtol=1e-4
+        lvlm.score(images, questions, answers, interventions=interventions, batch_size=2), scores, atol=1e-4, rtol=1e-4
     )
-    if methods:
+    if interventions:
         assert (lvlm.score(images, questions, answers) - scores).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", INTERVENTIONS)
 def test_answers_that_are_read_are_likeliest_if_the_model_would_say_them(name: str, lvlm: LVLM) -> None:
-    methods = METHODS[name]()
-    said = lvlm.answer([photo(0)], [DOG], methods=methods, max_new_tokens=4)[0].text.split()
+    interventions = INTERVENTIONS[name]()
+    said = lvlm.answer([photo(0)], [DOG], interventions=interventions, max_new_tokens=4)[0].text.split()
     answers = [" ".join(said[:end]) for end in (1, 4)] + ["no cat", " ".join([*said[:2], "<unk>"])]
-    read = lvlm.read([photo(0)], [DOG], answers, methods=methods)
+    read = lvlm.read([photo(0)], [DOG], answers, interventions=interventions)
     assert read.lengths.tolist() == [[1, 4, 2, 3]]
-    assert read.likeliest.tolist() == [[True, True, said[:2] == ["no", "cat"], False]]
-    assert read.active == {method.name for method in methods}
-    torch.testing.assert_close(read.scores, lvlm.score([photo(0)], [DOG], answers, methods=methods))
+    assert read.greedy.tolist() == [[True, True, said[:2] == ["no", "cat"], False]]
+    assert read.active == {intervention.name for intervention in interventions}
+    torch.testing.assert_close(read.scores, lvlm.score([photo(0)], [DOG], answers, interventions=interventions))
 
 
-def test_probabilities_of_a_closed_set_sum_to_one_even_if_a_method_rules_all_out(lvlm: LVLM) -> None:
+def test_probabilities_of_a_closed_set_sum_to_one_even_if_an_intervention_rules_all_out(lvlm: LVLM) -> None:
     shares = lvlm.score([photo(0)], [DOG], ["yes", "no"], normalise=True)
     torch.testing.assert_close(shares.sum(dim=1), torch.ones(1))
     torch.testing.assert_close(shares, lvlm.score([photo(0)], [DOG], ["yes", "no"]).softmax(dim=-1))
     rare = ["yes", "no", "red", "blue", "cat", "dog"]
     strict = PAI(alpha=0.0, gamma=1.2, plausible=1.0)
-    out = lvlm.score([photo(0)], [DOG], rare, methods=strict)
+    out = lvlm.score([photo(0)], [DOG], rare, interventions=strict)
     hidden = [word for word, score in zip(rare, out[0], strict=True) if score == -torch.inf]
     assert len(hidden) > 1
-    shares = lvlm.score([photo(0)], [DOG], hidden, methods=strict, normalise=True)
+    shares = lvlm.score([photo(0)], [DOG], hidden, interventions=strict, normalise=True)
     torch.testing.assert_close(shares, torch.full((1, len(hidden)), 1 / len(hidden)))
 
 
@@ -331,11 +333,11 @@ def test_images_without_a_placeholder_need_the_template(lvlm: LVLM) -> None:
         lvlm.prepare([photo(0)], ["red"], template=False)
 
 
-def test_what_a_method_cannot_do_here_is_said_before_anything_is_generated(lvlm: LVLM) -> None:
+def test_what_an_intervention_cannot_do_here_is_said_before_anything_is_generated(lvlm: LVLM) -> None:
     with pytest.raises(ValueError, match="layer 30 of '30' does not exist; the model has 4 layers"):
-        lvlm.answer([photo(0)], [DOG], methods=VHR(layers="30"))
+        lvlm.answer([photo(0)], [DOG], interventions=VHR(layers="30"))
     with pytest.raises(ValueError, match=r"no sink dimensions are known .*discover_sinks.*regard sinks"):
-        lvlm.score([photo(0)], [DOG], ["yes"], methods=VAR())
+        lvlm.score([photo(0)], [DOG], ["yes"], interventions=VAR())
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_lvlms import tiny_lvlm
+from tiny_lvlms import by_kind, tiny_lvlm
 from tiny_processors import FAMILIES, tiny_processor
 
 from regard.mllm import LVLM, PAI
@@ -32,7 +32,7 @@ def photos() -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)) for shape in ((40, 60, 3), (64, 30, 3))]
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=by_kind(FAMILIES, ("llava", "llava_next", "qwen2_vl", "instructblip")))
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -46,14 +46,16 @@ def lvlm(family: str) -> LVLM:
 
 def test_answers_and_scores_do_not_depend_on_the_batch(lvlm: LVLM) -> None:
     images, words = photos(), ["yes", "no", "red dog"]
-    method = PAI(alpha=0.5, gamma=1.0, layers="all")
-    together = lvlm.answer(images, QUESTIONS, max_new_tokens=3, methods=method)
-    scores = lvlm.score(images, QUESTIONS, words, methods=method)
+    intervention = PAI(alpha=0.5, gamma=1.0, layers="all")
+    together = lvlm.answer(images, QUESTIONS, max_new_tokens=3, interventions=intervention)
+    scores = lvlm.score(images, QUESTIONS, words, interventions=intervention)
     assert (scores - lvlm.score(images, QUESTIONS, words)).abs().max() > 1e-3
     for index in range(2):
         image, question = images[index : index + 1], QUESTIONS[index : index + 1]
-        assert lvlm.answer(image, question, max_new_tokens=3, methods=method)[0].text == together[index].text
-        alone = lvlm.score(image, question, words[::-1], methods=method)[0].flip(0)
+        assert (
+            lvlm.answer(image, question, max_new_tokens=3, interventions=intervention)[0].text == together[index].text
+        )
+        alone = lvlm.score(image, question, words[::-1], interventions=intervention)[0].flip(0)
         torch.testing.assert_close(alone, scores[index], atol=1e-4, rtol=1e-4)
 
 

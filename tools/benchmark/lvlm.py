@@ -100,7 +100,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
 
 def _loaded(name: str, settings: BenchmarkLvlmSettings) -> tuple[PreTrainedModel, Prompt]:
     lvlm = LVLM.load(name, device=settings.device, dtype=settings.dtype)
-    asked = lvlm.asked([LVLM.example_image()] * settings.batch, ["describe the image ."] * settings.batch)
+    asked = lvlm.prompt_batch([LVLM.example_image()] * settings.batch, ["describe the image ."] * settings.batch)
     return lvlm.model, (asked.inputs(), asked)
 
 

@@ -25,7 +25,7 @@ def draw_attention_samples(
     lvlm: LVLM,
     samples: Sequence[Sample],
     open_image: ImageOpener,
-    methods: Mapping[str, Any],
+    interventions: Mapping[str, Any],
     folder: Path,
     count: int,
     decoding: Decoding,
@@ -36,7 +36,7 @@ def draw_attention_samples(
         lvlm: the model; one whose image tokens lie on no grid draws nothing, and says so.
         samples: the questions.
         open_image: opens the image of a question.
-        methods: text form -> methods.
+        interventions: text form -> interventions.
         folder: of the benchmark.
         count: how many questions are drawn.
         decoding: of the answers; at most 60 tokens are drawn.
@@ -52,7 +52,11 @@ def draw_attention_samples(
         if image is None:
             continue
         drawn += 1
-        lacking = {method: own for method, own in methods.items() if not image_path(folder, row, method).is_file()}
+        lacking = {
+            intervention: own
+            for intervention, own in interventions.items()
+            if not image_path(folder, row, intervention).is_file()
+        }
         if not lacking:
             continue
         try:
@@ -71,9 +75,9 @@ def draw_attention_samples(
         except ValueError as error:
             sys.stderr.write(f"No images of attention: {error}\n")
             return
-        for method, [answer] in answers.items():
-            path = image_path(folder, row, method)
+        for intervention, [answer] in answers.items():
+            path = image_path(folder, row, intervention)
             assert answer.attention is not None
-            rows = [Row(method or "baseline", *words_seen(answer.tokens, answer.attention[0].float().numpy()))]
+            rows = [Row(intervention or "baseline", *words_seen(answer.tokens, answer.attention[0].float().numpy()))]
             with whole_file(path) as partial:
                 draw_attention(seen[0] if seen else image, rows, sample.question, partial)

@@ -1,4 +1,4 @@
-"""Benchmarks by the text that a command line takes: the published ones, the rendered scenes, and one's own."""
+"""Benchmarks by the text form of the command line: published ones, rendered scenes, and your own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ...class_names import class_named
 from ...datasets import read_image
 from ...mllm.benchmarks import BENCHMARKS, Benchmark, Sample
 from ...mllm.benchmarks.reading import find_images
-from ...mllm.named_options import with_options
-from ...mllm.option_grammar import read_named
+from ...mllm.option_grammar import build as build_options
+from ...mllm.option_grammar import parse_calls
 from .scene_benchmarks import SCENE_BENCHMARKS
 
 __all__ = ["KNOWN", "LONGEST", "ImageOpener", "build", "image_opener", "options_of", "parse_benchmark"]
@@ -35,17 +35,17 @@ def parse_benchmark(text: str, **more: Any) -> tuple[str, Benchmark]:
     """A benchmark and the name that it goes by.
 
     Args:
-        text: name, or name:option=value,option=value.
+        text: NAME or NAME(option=value, option=value).
         more: options that the text does not have, if the benchmark knows them.
 
     Raises:
         ValueError: no such benchmark or option, or a value that does not fit.
 
     Example:
-        >>> parse_benchmark("pope:parser=words", seed=3)
+        >>> parse_benchmark('pope(parser="words")', seed=3)
         ('pope', POPE(suffix='', parser='words'))
     """
-    named = read_named(text, KNOWN, "benchmark")
+    named = parse_calls(text, KNOWN, "benchmark")
     if len(named) != 1:
         raise ValueError(f"one benchmark was expected; {text!r} names {len(named)}. Give --benchmark once for each")
     [(name, options)] = named
@@ -59,7 +59,7 @@ def build(name: str, options: dict[str, Any]) -> Benchmark:
     Raises:
         ValueError: no such benchmark or option, or a value that does not fit.
     """
-    return with_options(_class(name), f"the benchmark {name}", options)
+    return build_options(_class(name), f"benchmark {name}", options)
 
 
 def options_of(benchmark: Any) -> dict[str, Any]:
@@ -96,5 +96,5 @@ def image_opener(benchmark: Any, samples: Iterable[Sample], folder: Path) -> tup
 def _class(name: str) -> type[Any]:
     cls = class_named(name, "benchmark", KNOWN, "regard")
     if not dataclasses.is_dataclass(cls):
-        raise ValueError(f"the benchmark {name} is no dataclass of options, see regard.mllm.benchmarks.contract")
+        raise ValueError(f"the benchmark {name} is not a dataclass of options, see regard.mllm.benchmarks.contract")
     return cls

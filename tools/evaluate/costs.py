@@ -1,4 +1,4 @@
-"""What methods cost a vision-language model: at the prompt, at every new token, and in memory.
+"""What interventions cost a vision-language model: at the prompt, at every new token, and in memory.
 
 All arms take turns, and every new token is timed by itself, so that medians and ratios hold whatever else the machine
 does; a ratio is formed between passes over the same prompt. The first prompt only warms up. Memory is what reading the
@@ -20,13 +20,13 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from ...mllm import intervene
-from ...mllm.prompt_batches import Asked, AtWork
+from ...mllm.prompt_batches import BoundInterventions, PromptBatch
 from ..benchmark.profiler import peak_bytes, quartiles
 
 __all__ = ["Cost", "Prompt", "cost_table", "measure_costs"]
 
-#: A model's inputs, and what they were made from, which some methods need.
-Prompt = tuple[dict[str, Tensor], Asked | None]
+#: A model's inputs, and what they were made from, which some interventions need.
+Prompt = tuple[dict[str, Tensor], PromptBatch | None]
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Cost:
     Attributes:
         seconds: "prompt", "token" (the median of a pass) and "answer" (all of it) -> seconds of every pass.
         mb: most megabytes held at a time, beyond the weights.
-        activity: what the methods did in the last pass.
+        activity: what the interventions did in the last pass.
     """
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: {"prompt": [], "token": [], "answer": []})
@@ -52,7 +52,7 @@ def measure_costs(
     Args:
         model: the model.
         prompts: two at least; the first one warms up.
-        arms: name -> methods, the baseline first.
+        arms: name -> interventions, the baseline first.
         new_tokens: how many tokens every answer has, at least 2.
     """
     costs = {arm: Cost() for arm in arms}
@@ -66,8 +66,8 @@ def measure_costs(
                 seconds["token"].append(statistics.median(after - b for b, after in itertools.pairwise(stamps)))
                 seconds["answer"].append(stamps[-1] - begin)
         order = order[1:] + order[:1]
-    for arm, methods in arms.items():
-        once = partial(_timed, model, prompts[-1], methods, min(4, new_tokens))
+    for arm, interventions in arms.items():
+        once = partial(_timed, model, prompts[-1], interventions, min(4, new_tokens))
         costs[arm].mb = peak_bytes(once, str(model.device)) / 1e6
     return costs
 
@@ -110,11 +110,17 @@ class _Stamps(LogitsProcessor):
         return scores
 
 
-def _timed(model: PreTrainedModel, prompt: Prompt, methods: Any, new_tokens: int) -> tuple[float, list[float], str]:
-    """When it began, when each token was there, and what the methods did."""
+def _timed(
+    model: PreTrainedModel, prompt: Prompt, interventions: Any, new_tokens: int
+) -> tuple[float, list[float], str]:
+    """When it began, when each token was there, and what the interventions did."""
     stamps = _Stamps(torch.cuda.synchronize if model.device.type == "cuda" else lambda: None)
     inputs, asked = prompt
-    work = intervene(model, methods, allow_inactive=True) if asked is None else AtWork(model, methods).on(asked)
+    work = (
+        intervene(model, interventions, allow_inactive=True)
+        if asked is None
+        else BoundInterventions(model, interventions).session(asked)
+    )
     with work as session:
         begin = time.perf_counter()
         session.generate(

@@ -21,10 +21,10 @@ from PIL import Image
 
 from ...mllm import LVLM, describe, parse_interventions
 from ...mllm.evaluation.arm_settings import Arm, arm_file_name
-from ...mllm.evaluation.runner import Decoding, LeftOut, answer_samples
+from ...mllm.evaluation.runner import Decoding, SkippedImage, answer_samples
 from ...mllm.evaluation.sample_file import SampleFile, write_samples
 from ...mllm.loading import model_revision, model_source
-from ...mllm.session.edit import Intervention
+from ...mllm.session.contract import Intervention
 from ...whole_files import write_atomically
 from ..look.ask import quiet_loading
 from ..run.devices import choose_device
@@ -40,10 +40,18 @@ from .score import finish
 
 __all__ = ["FIXES", "run"]
 
-#: What is compared where no fix is named: methods, and controls without any idea behind them.
+#: What is compared where no fix is named: interventions, and controls without any idea behind them.
 FIXES = [
-    *("var", "vhr:alpha=1.5", "rebalance:alpha=0.4,beta=0.2,gamma=1,layers=all", "pai:gamma=1,layers=all", "vcd"),
-    *("vdd:alpha=0.5", "end_bias:amount=1", "word_bias:amount=-1", "random_heads:alpha=1.5", "image_scale:factor=2"),
+    "var",
+    "vhr(alpha=1.5)",
+    'rebalance(alpha=0.4, beta=0.2, gamma=1, layers="all")',
+    'pai(gamma=1, layers="all")',
+    "vcd",
+    "vdd(alpha=0.5)",
+    "end_bias(amount=1)",
+    "word_bias(amount=-1)",
+    "random_heads(alpha=1.5)",
+    "image_scale(factor=2)",
 ]
 _BATCH = 8
 _EMBEDDED_BATCH = 100
@@ -76,21 +84,21 @@ def run(settings: EvaluateLvlmSettings) -> int:
         OSError: the output folder cannot be written.
     """
     shard, shards = parse_shard(settings.shard)
-    methods = _methods(settings.fix or FIXES)
+    interventions = _interventions(settings.fix or FIXES)
     out = Path(settings.out)
     asked = [_prepared(settings, text, out) for text in settings.benchmark or list(SCENE_BENCHMARKS)]
-    kept = yaml.safe_dump(asdict(replace(settings, shard="1/1", fix=[*methods][1:])), sort_keys=False)
+    kept = yaml.safe_dump(asdict(replace(settings, shard="1/1", fix=[*interventions][1:])), sort_keys=False)
     if not (out / "settings.yaml").exists():
         write_atomically(out / "settings.yaml", kept)
     if settings.workers > 1 or settings.engine == "ray":
         _run_shards(settings)
     else:
-        _answer(settings, asked, methods, shard, shards)
+        _answer(settings, asked, interventions, shard, shards)
     write_atomically(out / "settings.yaml", kept)  # the last ones that were not refused
     if shards > 1:
         sys.stderr.write(f"part {shard + 1} of {shards} is done; when all are, regard score {out} joins them\n")
         return 0
-    return finish(out, [one.name for one in asked], list(methods), settings.resamples, settings.seed)
+    return finish(out, [one.name for one in asked], list(interventions), settings.resamples, settings.seed)
 
 
 def _run_shards(settings: EvaluateLvlmSettings) -> None:
@@ -108,7 +116,7 @@ def _run_shards(settings: EvaluateLvlmSettings) -> None:
 def _answer(
     settings: EvaluateLvlmSettings,
     asked: Sequence[Prepared],
-    methods: Mapping[str, Sequence[Intervention]],
+    interventions: Mapping[str, Sequence[Intervention]],
     shard: int,
     shards: int,
 ) -> None:
@@ -117,24 +125,24 @@ def _answer(
     with quiet_loading():
         lvlm = LVLM.load(model, device=choose_device(settings.device), dtype=settings.dtype)
     revision = model_revision(model_source(model), lvlm.model)
-    prompt = lvlm.asked([Image.new("RGB", (64, 64))], ["{question}"]).texts[0]
+    prompt = lvlm.prompt_batch([Image.new("RGB", (64, 64))], ["{question}"]).texts[0]
     for one in asked:
         decoding = _decoding(settings, one)
-        arms = {arm_file_name(method): own for method, own in methods.items()}
+        arms = {arm_file_name(intervention): own for intervention, own in interventions.items()}
         stored = {
-            arm_file_name(method): Arm(
+            arm_file_name(intervention): Arm(
                 benchmark=f"{one.samples.name} {json.dumps(one.samples.options, sort_keys=True)} {one.samples.hash}",
                 model=model,
                 revision=revision,
-                method=method,
+                intervention=intervention,
                 prompt=prompt,
                 decoding={**asdict(decoding), "dtype": str(lvlm.model.dtype), "device": lvlm.model.device.type},
                 code=json.dumps(versions(), sort_keys=True),
             )
-            for method in methods
+            for intervention in interventions
         }
         with progress(f"{one.name}: questions, {len(arms)} arms", len(one.samples)) as step:
-            left_out = answer_samples(
+            skipped_images = answer_samples(
                 lvlm,
                 one.samples,
                 one.open_image,
@@ -147,12 +155,12 @@ def _answer(
                 skip_unreadable=settings.missing_images == "skip",
                 step=step,
             )
-        _note_left_out(one.folder, left_out, shard, shards)
+        _note_skipped(one.folder, skipped_images, shard, shards)
         if shard == 0 and settings.costs:
-            _measure(lvlm, one, methods, settings.costs, decoding.max_new_tokens)
+            _measure(lvlm, one, interventions, settings.costs, decoding.max_new_tokens)
         if shard == 0 and settings.attention_samples and decoding.beams == 1:
             draw_attention_samples(
-                lvlm, one.samples, one.open_image, methods, one.folder, settings.attention_samples, decoding
+                lvlm, one.samples, one.open_image, interventions, one.folder, settings.attention_samples, decoding
             )
 
 
@@ -161,13 +169,13 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("regard", "torch", "transformers")}
 
 
-def _methods(fixes: Sequence[str]) -> dict[str, tuple[Intervention, ...]]:
-    """Text form -> methods, the baseline first; two ways to write the same are one."""
+def _interventions(fixes: Sequence[str]) -> dict[str, tuple[Intervention, ...]]:
+    """Text form -> interventions, the baseline first; two ways to write the same are one."""
     found: dict[str, tuple[Intervention, ...]] = {"": ()}
     for fix in fixes:
         if fix != "none":
             own = parse_interventions(fix)
-            found[",".join(map(describe, own))] = own
+            found[describe(own)] = own
     return found
 
 
@@ -179,8 +187,6 @@ def _prepared(settings: EvaluateLvlmSettings, text: str, out: Path) -> Prepared:
     else:
         more = {"synonyms": settings.synonyms or "", "seed": settings.seed}
     name, benchmark = parse_benchmark(text, **more)
-    if not scenes and settings.data is None:
-        raise ValueError(f"the benchmark {name} needs its files: give --data FOLDER")
     data = Path(settings.data or "")
     samples = benchmark.samples(data)[: settings.limit or None]
     images = Path(settings.image_folder) if settings.image_folder else data if data.is_dir() else data.parent
@@ -212,25 +218,28 @@ def _decoding(settings: EvaluateLvlmSettings, asked: Prepared) -> Decoding:
     )
 
 
-def _note_left_out(folder: Path, left_out: Sequence[LeftOut], shard: int, shards: int) -> None:
-    path = folder / (f"left_out.{shard}-of-{shards}.json" if shards > 1 else "left_out.json")
-    if left_out:
-        write_atomically(path, json.dumps([asdict(one) for one in left_out], indent=1))
+def _note_skipped(folder: Path, skipped_images: Sequence[SkippedImage], shard: int, shards: int) -> None:
+    path = folder / (f"skipped_images.{shard}-of-{shards}.json" if shards > 1 else "skipped_images.json")
+    if skipped_images:
+        write_atomically(path, json.dumps([asdict(one) for one in skipped_images], indent=1))
     else:
         path.unlink(missing_ok=True)
 
 
 def _measure(
-    lvlm: LVLM, asked: Prepared, methods: Mapping[str, Sequence[Intervention]], count: int, longest: int
+    lvlm: LVLM, asked: Prepared, interventions: Mapping[str, Sequence[Intervention]], count: int, longest: int
 ) -> None:
     """Costs on the first questions whose images can be read; what was measured with these arms stays."""
-    path, arms = asked.folder / "costs.json", {method or "none": own for method, own in methods.items()}
+    path, arms = (
+        asked.folder / "costs.json",
+        {intervention or "none": own for intervention, own in interventions.items()},
+    )
     if path.is_file() and set(json.loads(path.read_text(encoding="utf-8"))["arms"]) >= set(arms):
         return
     prompts = []
     for sample in asked.samples:
         try:
-            prompt = lvlm.asked([asked.open_image(sample)], [sample.question])
+            prompt = lvlm.prompt_batch([asked.open_image(sample)], [sample.question])
         except ValueError:
             continue  # named where it was asked
         prompts.append((prompt.inputs(), prompt))

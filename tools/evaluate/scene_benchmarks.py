@@ -67,7 +67,7 @@ class SceneCaptions:
             "present": float(len(sample.truth)),
             "words": float(len(answer.split())),
         }
-        return {"scenes": Counted(numbers=numbers, said=named, invented=wrong, true=sample.truth)}
+        return {"scenes": Counted(numbers=numbers, parsed=named, invented=wrong, true=sample.truth)}
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """CHAIR by sentence and by mention, recall and length."""
@@ -124,9 +124,9 @@ class SceneQuestions:
         """What an answer says, and whether that is so, under every parser; a wrong yes invents what was asked about."""
         counted = {}
         for name in ("words", *(other for other in PARSERS if other != "words")):
-            said = PARSERS[name](answer, sample.truth)
-            wrong_yes = said == "yes" and sample.truth == "no"
-            one = count_yes_no(said, sample.truth)
+            parsed = PARSERS[name](answer, sample.truth)
+            wrong_yes = parsed == "yes" and sample.truth == "no"
+            one = count_yes_no(parsed, sample.truth)
             counted[name] = replace(one, invented=(_asked_about(sample.question),)) if wrong_yes else one
         return counted
 

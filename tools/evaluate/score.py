@@ -1,7 +1,7 @@
-"""`regard score`: tables and a report from answers that are there already, without a model.
+"""`regard score`: score tables and a report from existing answers, without a model.
 
-FOLDER/summary.json has, for each benchmark, what `regard.mllm.evaluation.score_tables.score` gives, the settings of its
-arms and what was left out; FOLDER/report.html shows it. Both say the same whenever the same answers are scored.
+FOLDER/summary.json has, for each benchmark, the result of `regard.mllm.evaluation.score_tables.score`, the settings of
+its arms and the skipped images; FOLDER/report.html shows it. Scoring the same answers again gives the same files.
 """
 
 from __future__ import annotations
@@ -42,17 +42,15 @@ def run(settings: ScoreSettings) -> int:
         settings: see `ScoreSettings`.
 
     Returns:
-        0, or 1 when a fix did nothing, or questions were left out.
+        0, or 1 if an intervention was inactive or samples have no answer.
 
     Raises:
-        ValueError: no answers in the folder, or files that do not belong together.
+        ValueError: no answers in the folder, or files that do not match.
         OSError: the folder cannot be written.
     """
     out, names = Path(settings.folder), None
     if settings.answers:
         names = [_import(settings, out)]
-    elif not out.is_dir():
-        raise ValueError(f"there is no folder {out}; give the --out of regard evaluate, or files with --answers")
     own = None if settings.benchmark is None else parse_benchmark(settings.benchmark)[0]
     images = None if settings.image_folder is None else Path(settings.image_folder)
     given = [_pair(text, "answers")[0] for text in settings.answers]
@@ -83,18 +81,18 @@ def finish(
     judgements: Mapping[str, str] | None = None,
     as_json: bool = False,
 ) -> int:
-    """Score what a folder has.
+    """Score the answers in a folder.
 
     Args:
         out: the folder.
-        names: benchmarks; `None` takes all.
-        arms: text forms of methods, the baseline first; `None` takes all, that without methods first.
+        names: of the benchmarks; `None` for all.
+        arms: text forms of interventions, the baseline first; `None` for all, the one without interventions first.
         resamples: of the bootstrap.
         seed: of the resamples.
-        own: name of a benchmark that is none of ours and may be imported.
-        images: folder of images; by default as in the settings of the evaluation.
-        export: form of answers for judges.
-        judgements: arm -> file of replies of a judge.
+        own: name of your own benchmark, `package.module:Class`, which may be imported.
+        images: image folder; by default the one of the evaluation.
+        export: format of the answers for external judges.
+        judgements: arm -> file with the replies of a judge.
         as_json: print the summary as JSON.
 
     Returns:
@@ -113,16 +111,16 @@ def finish(
         samples = SampleFile(folder / "samples.jsonl")
         if names is not None and samples.name not in names:
             continue
-        if samples.name not in KNOWN and samples.name != own:
+        if samples.name not in (*KNOWN, *(names or ()), own):
             raise ValueError(
-                f"{folder} is about the benchmark {samples.name}, which is none of ours; if you trust it, name it: "
+                f"{folder} has answers of {samples.name}, which is not a bundled benchmark; to import it, give "
                 f"--benchmark {samples.name}"
             )
         benchmark = build(samples.name, samples.options)
         answers = _arms(folder, samples, arms, known.get("fix") or [])
         scored = score(samples, benchmark, answers, resamples=resamples, seed=seed)
         scored["settings"] = {name: asdict(one.arm) for name, one in answers.items()}
-        scored["left_out"] = _left_out(folder)
+        scored["skipped_images"] = _skipped_images(folder)
         scored["warnings"] = _mixed(answers) + scored["warnings"]
         if export:
             _export(folder, samples, answers, export)
@@ -131,8 +129,8 @@ def finish(
         summary["benchmarks"][samples.name] = scored
         parts.append((folder, samples, benchmark, answers, scored))
     if not parts:
-        raise ValueError(f"{out} has no questions with answers; give the --out of regard evaluate")
-    summary["did_nothing"] = sorted({arm for *_, scored in parts for arm in _idle(scored)})
+        raise ValueError(f"{out} has no answers; give the --out of `regard evaluate`")
+    summary["inactive_arms"] = sorted({arm for *_, scored in parts for arm in _inactive(scored)})
     write_atomically(out / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     write_atomically(out / "report.html", build_report(report_data(known, parts, images)))
     if as_json:
@@ -141,23 +139,23 @@ def finish(
         for *_, scored in parts:
             _print(scored)
         print(f"report: {out / 'report.html'}")
-    for arm in summary["did_nothing"]:
-        sys.stderr.write(f"{arm} did nothing in any sample: its figures are the baseline's\n")
+    for arm in summary["inactive_arms"]:
+        sys.stderr.write(f"{arm} was inactive in all samples, so its scores are the baseline's\n")
     incomplete = any(any(scored["missing"].values()) for *_, scored in parts)
-    return 1 if summary["did_nothing"] or incomplete else 0
+    return 1 if summary["inactive_arms"] or incomplete else 0
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
     name, equals, file = text.partition("=")
     if not (name and equals and file):
-        raise ValueError(f"--{option} {text} is not of the form NAME=FILE")
+        raise ValueError(f"--{option} takes NAME=FILE; got {text!r}")
     return name, file
 
 
 def _import(settings: ScoreSettings, out: Path) -> str:
-    """Put files of answers into the folder; returns the name of their benchmark."""
-    if settings.benchmark is None or settings.data is None:
-        raise ValueError("files of answers need the questions: give --benchmark NAME and --data FOLDER")
+    """Import answer files into the folder; returns the name of their benchmark."""
+    assert settings.benchmark is not None
+    assert settings.data is not None
     name, benchmark = parse_benchmark(settings.benchmark, synonyms=settings.synonyms or "")
     samples = benchmark.samples(Path(settings.data))
     read = {arm: (Path(file), read_answer_file(Path(file), samples)) for arm, file in _pairs(settings.answers)}
@@ -170,7 +168,7 @@ def _import(settings: ScoreSettings, out: Path) -> str:
             benchmark=f"{name} {json.dumps(written.options, sort_keys=True)} {written.hash}",
             model="file",
             revision=sha256(path.read_bytes()).hexdigest()[:16],
-            method=arm,
+            intervention=arm,
             prompt="",
             decoding={},
             code="",
@@ -186,21 +184,21 @@ def _import(settings: ScoreSettings, out: Path) -> str:
 def _pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
     pairs = [_pair(text, "answers") for text in texts]
     if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError(f"two files of answers have one name: {', '.join(texts)}; give each its own")
+        raise ValueError(f"--answers has a name twice: {', '.join(texts)}; give each file its own name")
     return pairs
 
 
 def _arms(folder: Path, samples: SampleFile, wanted: Sequence[str] | None, order: Sequence[str]) -> dict[str, Answers]:
-    """Arms by the text form of their methods: those that are wanted, or all, the baseline first."""
+    """Arms by the text form of their interventions: the wanted ones, or all, the baseline first."""
     found: dict[str, Answers] = {}
     for name in find_arms(folder / "answers"):
         answers = read_answers(folder / "answers", name)
         if not answers.arm.benchmark.endswith(f" {samples.hash}"):
             raise ValueError(
-                f"{answers.files[0]} has answers to other questions than {samples.path}: "
-                f"{answers.arm.benchmark[:80]}. Take one of them away"
+                f"{answers.files[0]} has answers to other samples than {samples.path}: {answers.arm.benchmark[:80]}. "
+                "Remove one of the files"
             )
-        found[answers.arm.method or "none"] = answers
+        found[answers.arm.intervention or "none"] = answers
     names = list(found) if wanted is None else [name or "none" for name in wanted]
     lacking = [name for name in names if name not in found]
     if lacking or not names:
@@ -208,34 +206,38 @@ def _arms(folder: Path, samples: SampleFile, wanted: Sequence[str] | None, order
             f"{folder} has no answers of {lacking[0] if lacking else 'any arm'}; it has {', '.join(found) or 'none'}"
         )
     if wanted is None:
-        places = {name: place for place, name in enumerate(["none", *order])}
-        names.sort(key=lambda name: (places.get(name, len(places)), name))
+        rank = {name: position for position, name in enumerate(["none", *order])}
+        names.sort(key=lambda name: (rank.get(name, len(rank)), name))
     return {name: found[name] for name in names}
 
 
 def _mixed(answers: Mapping[str, Answers]) -> list[dict[str, Any]]:
-    """What arms have otherwise than the baseline besides their methods."""
+    """Warnings about arms whose settings differ from the baseline's in more than the interventions."""
     base, *others = answers.items()
     found = []
     for name, own in others:
-        changes = [change for change in base[1].arm.changes(own.arm) if not change.startswith(("method", "revision"))]
+        changes = [
+            change for change in base[1].arm.changes(own.arm) if not change.startswith(("intervention", "revision"))
+        ]
         if changes:
-            found.append({"arm": name, "part": None, "text": f"was made with other settings: {'; '.join(changes)}"})
+            found.append(
+                {"arm": name, "part": None, "text": f"has other settings than the baseline: {'; '.join(changes)}"}
+            )
     return found
 
 
-def _left_out(folder: Path) -> list[dict[str, Any]]:
+def _skipped_images(folder: Path) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("left_out*.json")):
+    for path in sorted(folder.glob("skipped_images*.json")):
         for one in json.loads(path.read_text(encoding="utf-8")):
             known = found.setdefault(one["image"], {**one, "samples": 0})
             known["samples"] += one["samples"]
     return [found[image] for image in sorted(found)]
 
 
-def _idle(scored: Mapping[str, Any]) -> list[str]:
-    """Arms with a method that never did anything."""
-    return [arm for arm, methods in scored["activity"].items() if any(not one["active"] for one in methods)]
+def _inactive(scored: Mapping[str, Any]) -> list[str]:
+    """Arms with an intervention that was inactive in all samples."""
+    return [arm for arm, interventions in scored["activity"].items() if any(not one["active"] for one in interventions)]
 
 
 def _settings(out: Path) -> dict[str, Any]:
@@ -247,17 +249,17 @@ def _export(folder: Path, samples: SampleFile, answers: Mapping[str, Answers], f
     for name, own in answers.items():
         texts = {answer.id: answer.text for answer in own}
         asked = [sample for sample in samples if sample.id in texts]
-        said = [texts[sample.id] for sample in asked]
+        own_texts = [texts[sample.id] for sample in asked]
         path = folder / "export" / f"{arm_file_name('' if name == 'none' else name)}.{form}.json"
         if form == "mmhal":
-            write_for_judge(asked, said, path)
+            write_for_judge(asked, own_texts, path)
         else:
-            export_answers(asked, said, path, form)
+            export_answers(asked, own_texts, path, form)
         sys.stderr.write(f"written: {path}\n")
 
 
 def _print(scored: Mapping[str, Any]) -> None:
-    """Under the first parser: a table of all metrics, of the headline in each part, and the warnings."""
+    """Print all metrics under the first parser, the headline metric of each part, and the warnings."""
     console = Console(width=None if sys.stdout.isatty() else 180)
     parts = [part for part in scored["parts"] if part["kind"] != "pooled"]
     name, parser = next(iter(parts[-1]["parsers"].items()))
@@ -274,8 +276,8 @@ def _print(scored: Mapping[str, Any]) -> None:
         _print_table(console, f"{scored['benchmark']}, {headline} in each part", columns, scored)
     for arm, marks in scored.get("judgements", {}).items():
         console.print(f"{arm}: " + ", ".join(f"{name} {value:.2f}" for name, value in marks.items()), markup=False)
-    for one in scored["left_out"]:
-        console.print(f"left out: {one['image']} ({one['samples']} questions): {one['reason']}", markup=False)
+    for one in scored["skipped_images"]:
+        console.print(f"skipped: {one['image']} ({one['samples']} samples): {one['reason']}", markup=False)
     for warning in scored["warnings"]:
         where = ", ".join(filter(None, (warning["arm"] or scored["benchmark"], warning["part"])))
         console.print(f"{where}: {warning['text']}", markup=False)
@@ -285,7 +287,7 @@ def _print_table(
     console: Console, title: str, columns: Mapping[str, Mapping[str, Any]], scored: Mapping[str, Any]
 ) -> None:
     table = Table(title=f"{title}; (95 %), \\[95 % of the difference]")
-    table.add_column("fix", overflow="fold")
+    table.add_column("intervention", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right")
     for arm in scored["arms"]:

@@ -1,6 +1,6 @@
 """`regard ask`: what a vision-language model says of an image, as it is and with fixes, and where it looked.
 
-The output folder holds answers.json (settings, versions, answers and what each method did) and attention.png.
+The output folder holds answers.json (settings, versions, answers and what each intervention did) and attention.png.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def run(settings: AskSettings) -> int:
         0, or 1 when a fix did nothing, so that its answer is the baseline's.
 
     Raises:
-        ValueError: an image, model or method that cannot be read or does not fit.
+        ValueError: an image, model or intervention that cannot be read or does not fit.
         OSError: the output cannot be written.
     """
     fixes = [parse_interventions(text) for text in settings.fix]
@@ -49,12 +49,12 @@ def run(settings: AskSettings) -> int:
         lvlm = LVLM.load(settings.model, device=choose_device(settings.device), dtype=settings.dtype)
     no_plot = why_no_plot(lvlm, image, settings)
     answers: dict[str, Answer] = {}
-    for methods in [(), *fixes]:
-        name = ",".join(map(describe, methods)) or "baseline"
+    for interventions in [(), *fixes]:
+        name = describe(interventions) or "baseline"
         answers[name] = lvlm.answer(
             [image],
             [settings.question],
-            methods=methods,
+            interventions=interventions,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.temperature,
             beams=settings.beams,
@@ -141,7 +141,7 @@ def show(settings: AskSettings, answers: dict[str, Answer]) -> None:
         for one in answer.activity:
             print(f"  {one}")
         if _idle(answer):
-            idle = ", ".join(one.method for one in answer.activity if not one.active)
+            idle = ", ".join(one.intervention for one in answer.activity if not one.active)
             same = "equals" if answer.text.split() == baseline else "differs from"
             print(f"  {name}: {idle} DID NOTHING here; the answer {same} the baseline's")
 
@@ -156,7 +156,10 @@ def _report(settings: AskSettings, answers: dict[str, Answer], plot: Path | None
                 "fix": None if name == "baseline" else name,
                 "text": answer.text,
                 "complete": answer.complete,
-                "activity": [{"method": one.method, "active": one.active, "what": str(one)} for one in answer.activity],
+                "activity": [
+                    {"intervention": one.intervention, "active": one.active, "what": str(one)}
+                    for one in answer.activity
+                ],
             }
             for name, answer in answers.items()
         ],

@@ -14,7 +14,7 @@ __all__ = ["run"]
 
 
 def run(settings: SinksSettings) -> int:
-    """Print the dimensions, and how the method var is told of them.
+    """Print the dimensions, and how the intervention var is told of them.
 
     Args:
         settings: see `SinksSettings`.

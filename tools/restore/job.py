@@ -1,155 +1,77 @@
 """`regard restore`: enlarge or clean an image, or all images of folders and globs.
 
-A folder of results holds restore.json (settings and versions), the images, and summary.json with a line for each of
-them. Images appear whole or not at all; the same command again restores what is missing, or older than its source.
+A folder of results holds restore.json (settings and versions), the images, and summary.json with a row for each image.
+Images are complete or absent; the same command again restores what is missing or older than its source.
 """
 
 from __future__ import annotations
 
-import glob
 import json
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from ... import __version__
-from ...datasets import UnreadableImageError
-from ...datasets.image_reading import image_suffixes
-from ...vision import create_model
-from ...vision.checkpoints import find_file, identify, load_model, looks_like, read_weights
-from ...vision.downloads import is_url
-from ...vision.restorers import find_restorer, load_restorer
-from ...vision.tiling import tile_cost
-from ...whole_files import PARTIAL, write_atomically
-from ..benchmark.profiler import peak_bytes
-from ..run.devices import choose_device
+from ...datasets.image_reading import UnreadableImageError
+from ...whole_files import remove_leftovers, write_atomically
 from ..run.progress import progress
 from ..settings import RestoreSettings
-from ..settings.types import parse_bytes
-from .tiled_image import Restorer, restore_file
+from .result_paths import result_paths
 
-__all__ = ["find_model", "run"]
+__all__ = ["run"]
 
-#: Seconds without a write after which a half file is nobody's.
-_LEFT_S = 600
-
-#: Formats of results, by the ends of their names.
-_SUFFIXES = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".webp": "webp", ".tif": "tiff", ".tiff": "tiff"}
+#: Settings that decide what results look like.
+_RESULT_SETTINGS = ("model", "scale", "tile", "overlap", "format", "quality", "dtype")
 
 
 def run(settings: RestoreSettings) -> int:
-    """Restore what is not there yet.
+    """Restore the images whose results are missing.
 
     Args:
         settings: see `RestoreSettings`.
 
     Returns:
-        0, or 1 when images could not be restored; they are named.
+        0, or 1 if some images could not be restored; they are named.
 
     Raises:
-        ValueError: a setting is out of range, there are no images, or the folder has results of other settings.
-        FileNotFoundError: there is no such file of weights.
-        OSError: the weights cannot be fetched, or the results not be written.
+        ValueError: a setting is invalid, there are no images, or the folder has results of other settings.
+        FileNotFoundError: the file of weights does not exist.
+        OSError: the weights cannot be downloaded, or results cannot be written.
     """
-    pairs, folder = _plan(settings)
+    pairs, folder = result_paths(settings.paths, settings.format)
     if folder:
         _claim(folder, settings)
     missing = [pair for pair in pairs if settings.overwrite or not _is_done(*pair)]
     if not folder and not missing:
-        raise ValueError(f"{pairs[0][1]} is there already; give another name, or --overwrite true")
-    rows: list[dict[str, Any]] = []
-    if missing:
-        _remove_leftovers(missing)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(settings.threads or threads)
-        try:
-            rows = _restore(missing, _build(settings), bool(folder))
-        finally:
-            torch.set_num_threads(threads)
+        raise ValueError(f"{pairs[0][1]} exists already; give another name, or --overwrite true")
+    for _, result in missing:
+        remove_leftovers(result)
+    rows = _restore(missing, settings) if missing else []
     kept = len(pairs) - len(missing)
     failed = [row for row in rows if "error" in row]
     if folder:
-        earlier = _earlier(folder, {str(result) for _, result in pairs} - {row["result"] for row in rows})
+        earlier = _earlier_rows(folder, {str(result) for _, result in pairs} - {row["result"] for row in rows})
         summary = {"restored": len(rows) - len(failed), "kept": kept, "failed": len(failed)}
         write_atomically(folder / "summary.json", json.dumps(summary | {"images": [*earlier, *rows]}, indent=1))
     _print(rows, kept, settings)
     return 1 if failed else 0
 
 
-def _plan(settings: RestoreSettings) -> tuple[list[tuple[Path, Path]], Path | None]:
-    """Images and where each goes; and the folder of the results, unless a single file was asked for.
-
-    Raises:
-        ValueError: no images, or results would take the place of what is restored.
-    """
-    *sources, last = settings.paths
-    out = Path(last)
-    found: dict[Path, Path] = {}  # image -> its path below the results
-    for source in sources:
-        for path, below in _images(source, out):
-            found.setdefault(path, below)
-    if not found:
-        raise ValueError(f"no images are in {', '.join(sources)}; an image ends in .png, .jpg, .tif, ...")
-    single = len(sources) == 1 and Path(sources[0]).is_file()
-    if single and out.suffix.lower() in _SUFFIXES and not out.is_dir():
-        (image,) = found
-        if out.exists() and out.samefile(image):
-            raise ValueError(f"{out} is the image itself; give the result another name")
-        return [(image, out)], None
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; several images need a folder to go to")
-    if out.suffix and not out.exists() and single:
-        raise ValueError(f"a result ends in {', '.join(_SUFFIXES)}, not in {out.suffix}; or give a folder")
-    places: dict[Path, Path] = {}  # result -> image
-    for image, below in found.items():
-        place = out / below.with_suffix(f".{settings.format}")
-        if place in places:  # a.jpg and a.png
-            place = out / below.with_name(f"{below.stem}_{below.suffix[1:]}.{settings.format}")
-        if place in places:
-            raise ValueError(f"{image} and {places[place]} would both become {place}; restore them one by one")
-        if image.resolve() == place.resolve() or image.resolve().parent == out.resolve():
-            raise ValueError(f"{out} is where the images are; give another folder for the results")
-        places[place] = image
-    return [(image, place) for place, image in places.items()], out
-
-
-def _images(source: str, out: Path) -> list[tuple[Path, Path]]:
-    """The images that a word means, each with its path below the folder of results."""
-    suffixes = image_suffixes()
-    path = Path(source)
-    if path.is_file():
-        return [(path, Path(path.name))]
-    if path.is_dir():
-        inside = [
-            one
-            for one in sorted(path.rglob("*"))
-            if one.suffix.lower() in suffixes and one.is_file() and PARTIAL not in one.name
-        ]
-        apart = [one for one in inside if out.resolve() == path.resolve() or out.resolve() not in one.resolve().parents]
-        return [(one, one.relative_to(path)) for one in apart]
-    if glob.has_magic(source):
-        found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-        return [(one, Path(one.name)) for one in found if one.suffix.lower() in suffixes and one.is_file()]
-    raise ValueError(f"there is no image or folder {source}")
-
-
 def _claim(folder: Path, settings: RestoreSettings) -> None:
-    """Write down what makes the results in a folder, or see that it is the same as before.
+    """Record the settings of the results in a folder, or check that they are the same as before.
 
     Raises:
         ValueError: it has results of other settings.
     """
-    names = ("model", "scale", "tile", "overlap", "format", "quality", "dtype")
-    now = {name: getattr(settings, name) for name in names}
+    now = {name: getattr(settings, name) for name in _RESULT_SETTINGS}
     record = folder / "restore.json"
     if record.is_file() and not settings.overwrite:
         try:
@@ -164,20 +86,12 @@ def _claim(folder: Path, settings: RestoreSettings) -> None:
                 f"{folder} has results of other settings ({'; '.join(different)}); "
                 "give another folder, or --overwrite true"
             )
-    versions = {"regard": __version__, "torch": torch.__version__}
+    versions = {"regard": __version__, "torch": version("torch")}
     write_atomically(record, json.dumps({"settings": now, "versions": versions}, indent=1))
 
 
-def _remove_leftovers(pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Remove what killed runs left of results; what was written to of late may be another run's that is at work."""
-    for _, result in pairs:
-        for left in result.parent.glob(f".{glob.escape(result.name)}.*{PARTIAL}*"):
-            if time.time() - left.stat().st_mtime > _LEFT_S:
-                left.unlink(missing_ok=True)
-
-
-def _earlier(folder: Path, results: set[str]) -> list[dict[str, Any]]:
-    """What an earlier summary says of results that were kept."""
+def _earlier_rows(folder: Path, results: set[str]) -> list[dict[str, Any]]:
+    """Rows of an earlier summary for results that were kept."""
     try:
         rows = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["images"]
         return [row for row in rows if row["result"] in results]
@@ -186,91 +100,55 @@ def _earlier(folder: Path, results: set[str]) -> list[dict[str, Any]]:
 
 
 def _is_done(image: Path, result: Path) -> bool:
-    """Whether a result is there and no older than its image."""
+    """Check whether a result exists and is not older than its image."""
     return result.is_file() and (not image.is_file() or result.stat().st_mtime >= image.stat().st_mtime)
 
 
-def _build(settings: RestoreSettings) -> Restorer:
-    """Load the network and measure what its tiles take."""
-    device = choose_device(settings.device)
-    model: Any = find_model(settings.model, settings.scale)
-    model = model.to(device, getattr(torch, settings.dtype)).eval().requires_grad_(False)
-    window = model.window_size
-    overlap = 4 * window if settings.overlap is None else -(-settings.overlap // window) * window
-    tile = None if settings.tile == "auto" else max(window, settings.tile // window * window)
-    if tile is not None and 2 * overlap > tile:
-        raise ValueError(
-            f"tile {settings.tile} is less than twice the overlap of {overlap} px; --tile {2 * overlap}, or a smaller "
-            f"--overlap, would do (the windows of this model are {window} px)"
-        )
-    cost = tile_cost(model, lambda once: peak_bytes(once, device.type))
-    return Restorer(model, settings.model, parse_bytes(settings.memory), cost, tile, overlap, settings.quality)
+def _restore(pairs: Sequence[tuple[Path, Path]], settings: RestoreSettings) -> list[dict[str, Any]]:
+    """Restore one image after another; an error is noted in the row of its image."""
+    import torch
 
+    from .network import build_restorer
+    from .tiled_image import restore_file
 
-def find_model(source: str, scale: int | None = None) -> nn.Module:
-    """A network that restores.
-
-    Args:
-        source: as `RestoreSettings.model`.
-        scale: what it must enlarge by, if that is given.
-
-    Raises:
-        ValueError: there is none, it restores nothing, or it has another scale.
-    """
-    name = f"hat_photo_x{scale or 2}" if source == "embedded" else source
-    if find_restorer(name):
-        model = load_restorer(name)
-    elif is_url(name) or Path(name).is_file():
-        weights = read_weights(find_file(name))
-        found = identify(weights)
-        if found is None or not found[0].startswith("hat_"):
-            raise ValueError(f"{name} holds no network that restores: {looks_like(weights) or 'its names are unknown'}")
-        model = load_model(found[0], weights, name, **found[1])
-    elif source == "embedded":
-        raise ValueError(f"no embedded model enlarges {scale} times; name one with --model")
-    else:
-        model = create_model(name, pretrained=True)
-    if not all(hasattr(model, attribute) for attribute in ("scale", "window_size", "in_chans")):
-        raise ValueError(f"{name} restores no images; regard list --kind models shows those with a PSNR, which do")
-    if scale not in (None, model.scale):
-        raise ValueError(f"{name} enlarges {model.scale} times, not {scale}; leave --scale out, or name another model")
-    return model
-
-
-def _restore(pairs: Sequence[tuple[Path, Path]], restorer: Restorer, several: bool) -> list[dict[str, Any]]:
-    """Restore one after another; what fails is in its row."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads or threads)
     rows: list[dict[str, Any]] = []
-    for place, (image, result) in enumerate(pairs):
-        name, begun = f"{place + 1}/{len(pairs)} {image.name}", time.monotonic()
-        row: dict[str, Any] = {"image": str(image), "result": str(result)}
-        try:
-            pixels = _pixels(image)
-            with progress(f"{name}, pixels", pixels) if pixels else nullcontext(lambda count: None) as step:
-                row |= restore_file(restorer, image, result, step)
-            row["seconds"] = round(time.monotonic() - begun, 2)
-            notes = "".join(f"; {note}" for note in row["notes"])
-            sizes = f"{row['from'][0]} x {row['from'][1]} -> {row['to'][0]} x {row['to'][1]}"
-            sys.stderr.write(f"{name}: {sizes}, {row['seconds']:.1f} s{notes}\n")
-        except UnreadableImageError as error:
-            row["error"] = error.reason
-        except (ValueError, torch.cuda.OutOfMemoryError) as error:
-            row["error"] = str(error)
-        if "error" in row:
-            sys.stderr.write(f"{name}: not restored: {row['error']}\n")
-        rows.append(row)
+    try:
+        restorer = build_restorer(settings)
+        for index, (image, result) in enumerate(pairs):
+            name, start = f"{index + 1}/{len(pairs)} {image.name}", time.monotonic()
+            row: dict[str, Any] = {"image": str(image), "result": str(result)}
+            try:
+                pixels = _count_pixels(image)
+                with progress(f"{name}, pixels", pixels) if pixels else nullcontext(lambda count: None) as step:
+                    row |= restore_file(restorer, image, result, step)
+                row["seconds"] = round(time.monotonic() - start, 2)
+                notes = "".join(f"; {note}" for note in row["notes"])
+                sizes = f"{row['from'][0]} x {row['from'][1]} -> {row['to'][0]} x {row['to'][1]}"
+                sys.stderr.write(f"{name}: {sizes}, {row['seconds']:.1f} s{notes}\n")
+            except UnreadableImageError as error:
+                row["error"] = error.reason
+            except (ValueError, torch.cuda.OutOfMemoryError) as error:
+                row["error"] = str(error)
+            if "error" in row:
+                sys.stderr.write(f"{name}: not restored: {row['error']}\n")
+            rows.append(row)
+    finally:
+        torch.set_num_threads(threads)
     return rows
 
 
-def _pixels(image: Path) -> int:
+def _count_pixels(image: Path) -> int:
     try:
         with Image.open(image) as opened:
             return opened.width * opened.height
-    except Exception:  # whoever reads it says what is wrong
+    except Exception:  # reading it will report the error
         return 0
 
 
 def _print(rows: Sequence[dict[str, Any]], kept: int, settings: RestoreSettings) -> None:
-    """One result by its name, several as a table of what failed."""
+    """Print the path of a single result, or a table of failures and the counts."""
     failed = [row for row in rows if "error" in row]
     if len(rows) == 1 and not failed and not kept:
         print(rows[0]["result"])
@@ -281,4 +159,4 @@ def _print(rows: Sequence[dict[str, Any]], kept: int, settings: RestoreSettings)
         for row in failed:
             table.add_row(row["image"], row["error"])
         console.print(table)
-    print(f"{len(rows) - len(failed)} restored, {kept} there already, {len(failed)} failed: {settings.paths[-1]}")
+    print(f"{len(rows) - len(failed)} restored, {kept} kept, {len(failed)} failed: {settings.paths[-1]}")

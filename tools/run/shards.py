@@ -15,12 +15,12 @@ class Shard(NamedTuple):
     """One of several equal parts of a job.
 
     Attributes:
-        index: from 0.
-        count: how many there are.
+        part: which one, from 0.
+        parts: how many there are.
     """
 
-    index: int
-    count: int
+    part: int
+    parts: int
 
 
 def parse_shard(text: str) -> Shard:
@@ -31,7 +31,7 @@ def parse_shard(text: str) -> Shard:
 
     Example:
         >>> parse_shard("2/8")
-        Shard(index=1, count=8)
+        Shard(part=1, parts=8)
     """
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
@@ -40,10 +40,10 @@ def parse_shard(text: str) -> Shard:
 
 
 def part_of(items: Sequence[Item], shard: Shard) -> list[Item]:
-    """Every N-th item, from the shard's index on.
+    """Every N-th item, from the shard's number on.
 
     Example:
         >>> part_of("abcde", parse_shard("1/2"))
         ['a', 'c', 'e']
     """
-    return list(items[shard.index :: shard.count])
+    return list(items[shard.part :: shard.parts])

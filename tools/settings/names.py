@@ -1,54 +1,57 @@
-"""Names and options on the command line that tables without torch know: interventions and benchmarks."""
+"""Interventions and benchmarks on the command line, checked before torch is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated
 
-from ...class_names import nearest
+from ...class_names import check_name
 from .types import Parsed
 
-__all__ = ["BenchmarkText", "InterventionText", "check_benchmark", "check_interventions"]
+__all__ = ["BenchmarkText", "InterventionText", "check_benchmark", "check_intervention_text"]
+
+_ROOT = __name__.partition(".")[0]
+_SCENES = "tools.evaluate.scene_benchmarks"
 
 
-def check_interventions(text: str) -> None:
-    """See that interventions can be read, and that each is known or a class of the user's own.
+def check_intervention_text(text: str) -> None:
+    """Check the grammar, names and options of interventions; `none` is the baseline.
 
     Raises:
-        ValueError: a name is unknown, or the text has another form.
+        ValueError: an unknown name or option, a value of the wrong type, or invalid grammar.
 
     Example:
-        >>> check_interventions("vhr,pai")
+        >>> check_intervention_text("vhr(alpha=1.5), pai")
     """
-    from ...mllm.interventions import INTERVENTIONS
+    from ...mllm.interventions import check_interventions
 
     if text != "none":
-        _check_names("--fix", text, INTERVENTIONS, "intervention")
+        check_interventions(text)
 
 
 def check_benchmark(text: str) -> None:
-    """See that a benchmark can be read, and that it is known or a class of the user's own.
+    """Check the grammar, the name and the options of a benchmark.
 
     Raises:
-        ValueError: the name is unknown, or the text has another form.
+        ValueError: an unknown name or option, a value of the wrong type, or invalid grammar.
+
+    Example:
+        >>> check_benchmark('pope(parser="words")')
     """
     from ...mllm.benchmarks import BENCHMARKS
+    from ...mllm.option_grammar import check_options, parse_calls
 
-    _check_names("--benchmark", text, [*BENCHMARKS, "scene_captions", "scene_questions"], "benchmark")
-
-
-def _check_names(option: str, text: str, known: Iterable[str], kind: str) -> None:
-    from ...mllm.option_grammar import read_named
-
-    names = list(known)
-    for name, _ in read_named(text, names, f"{kind}s"):
-        if ":" not in name and name not in names:
-            raise ValueError(
-                f"{option} {text!r}: unknown {kind} {name!r}; {nearest(name, names)}See 'regard list --kind {kind}s'"
-            )
+    known = {name: f"{_ROOT}.mllm.benchmarks.{place}" for name, place in BENCHMARKS.items()}
+    known |= {
+        "scene_captions": f"{_ROOT}.{_SCENES}:SceneCaptions",
+        "scene_questions": f"{_ROOT}.{_SCENES}:SceneQuestions",
+    }
+    for name, options in parse_calls(text, known, "benchmark"):
+        check_name(name, "benchmark", known)
+        if name in known:
+            check_options(known[name], f"benchmark {name}", options)
 
 
-#: Interventions that are active together, such as `var,vhr(alpha=1.5)`; `none` is the baseline.
-InterventionText = Annotated[str, Parsed(check_interventions)]
+#: Interventions that are active together, such as `var, vhr(alpha=1.5)`; `none` is the baseline.
+InterventionText = Annotated[str, Parsed(check_intervention_text)]
 #: A benchmark with its options, such as `pope(parser="words")`.
 BenchmarkText = Annotated[str, Parsed(check_benchmark)]

@@ -99,7 +99,8 @@ class SlideRunner:
 
     def _lay_grid(self) -> None:
         begun, file = time.monotonic(), self.record.file("patches", ".h5")
-        options = {name: getattr(self.settings, name) for name in ("overlap", "min_tissue", "align")}
+        options: dict[str, Any] = {"overlap": self.settings.overlap, "min_tissue": self.settings.min_tissue}
+        options["align"] = self.settings.align
         options |= {"patch": self.models.patch, "mpp": self.models.mpp}
         self.grid = build_grid(self.slide, self.regions, **options)
         self.grid_key = cache_key(tissue=self.tissue_key, **options)

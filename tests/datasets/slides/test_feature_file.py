@@ -155,7 +155,7 @@ def test_grids_of_others_are_read(tmp_path: Path) -> None:
         (1024, 1024, 5000, 4000, 0.92),
     ]
     assert read_grid(tmp_path / "trident").slide_mpp == 0.25
-    with pytest.raises(ValueError, match="do not tell the size"):
+    with pytest.raises(ValueError, match="do not give the size"):
         read_grid(tmp_path / "clam")
 
 
@@ -195,8 +195,8 @@ def test_what_was_changed_afterwards_is_not_taken(tmp_path: Path, name: str, val
     [
         ((np.array([0]), np.full((1, 6), np.inf, np.float32)), {}, "not finite as float32, the first at x=0, y=0"),
         ((np.array([0]), np.full((1, 6), 1e5, np.float32)), {"dtype": "float16"}, "not finite as float16"),
-        ((np.array([0]), np.ones((1, 5), np.float32)), {}, "gives 5 numbers"),
-        ((np.array([0, 0]), np.ones((2, 6), np.float32)), {}, "came twice"),
+        ((np.array([0]), np.ones((1, 5), np.float32)), {}, "gives 5 values"),
+        ((np.array([0, 0]), np.ones((2, 6), np.float32)), {}, "were given twice"),
     ],
 )
 def test_bad_features_leave_what_was_there(tmp_path: Path, wrong: Any, own: dict[str, Any], message: str) -> None:

@@ -90,21 +90,21 @@ def test_names_say_what_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no GeoJSON"),
-        ("[" * 100_000, "is no GeoJSON"),
+        ("{", "is not GeoJSON"),
+        ("[" * 100_000, "is not GeoJSON"),
         ('{"type": "Polygon", "coordinates": [[[NaN, 0], [1, 0], [1, 1]]]}', "has the point"),
         ('{"type": "Polygon", "coordinates": [[[1e999, 0], [1, 0], [1, 1]]]}', "has the point"),
         ('{"type": "Polygon", "coordinates": [[["a", 0], [1, 0], [1, 1]]]}', "has the point"),
-        ('{"type": "Polygon", "coordinates": [7]}', "no list of points"),
+        ('{"type": "Polygon", "coordinates": [7]}', "not a list of points"),
         ('{"type": "Polygon", "coordinates": 7}', "without rings"),
         ('{"type": "MultiPolygon", "coordinates": 7}', "without rings"),
-        ('{"type": "GeometryCollection", "geometries": 7}', "no GeoJSON"),
-        ('{"type": "FeatureCollection", "features": 7}', "no GeoJSON"),
+        ('{"type": "GeometryCollection", "geometries": 7}', "not GeoJSON"),
+        ('{"type": "FeatureCollection", "features": 7}', "not GeoJSON"),
         ('{"kind": "Polygon"}', "type 'None'"),
         ("[" * 40 + "]" * 40, "nested too deeply"),
     ],
 )
-def test_strange_files_are_told(tmp_path: Path, content: str, message: str) -> None:
+def test_invalid_files_are_named(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_regions(write(tmp_path / "a.geojson", content))
 

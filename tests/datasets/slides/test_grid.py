@@ -82,11 +82,11 @@ def test_no_tissue_gives_a_grid_without_patches() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"overlap": 1.0}, "overlap is a share"),
-        ({"overlap": float("nan")}, "overlap is a share"),
-        ({"min_tissue": 25.0}, "0-1, not 25"),
-        ({"patch": 0}, "from 1, not 0"),
-        ({"mpp": 0.0}, "over 0, as 0.5 is for 20x"),
+        ({"overlap": 1.0}, "give a share of the side"),
+        ({"overlap": float("nan")}, "give a share of the side"),
+        ({"min_tissue": 25.0}, "min_tissue is 25"),
+        ({"patch": 0}, "patch is 0"),
+        ({"mpp": 0.0}, "such as 0.5 for 20x"),
         ({"mpp": 1e-4}, "smaller than one pixel"),
     ],
 )
@@ -96,5 +96,5 @@ def test_wrong_values_are_named(wrong: dict[str, float], message: str) -> None:
 
 
 def test_a_slide_without_microns_per_pixel_says_what_to_give() -> None:
-    with pytest.raises(ValueError, match=r"does not tell its microns per pixel; give them.*40x about 0\.25"):
+    with pytest.raises(ValueError, match=r"does not hold its microns per pixel; give --slide_mpp.*40x about 0\.25"):
         build_grid(slide(None), SHAPE)

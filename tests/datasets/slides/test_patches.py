@@ -137,11 +137,11 @@ def test_patches_with_damage_are_left_out_and_named(
     np.testing.assert_array_equal(found[2], texture[y : y + 128, x : x + 128])
 
 
-def test_no_places_give_no_batches_and_wrong_ones_are_named(path: Path) -> None:
+def test_no_indices_give_no_batches_and_wrong_ones_are_named(path: Path) -> None:
     slide, grid = open_slide(path), lattice(128, 128)
     assert list(PatchReader(slide, grid, [])) == []
     assert len(PatchReader(slide, grid, np.array([3, 1]))) == 2
-    with pytest.raises(ValueError, match="the grid has 30 patches; places are from 0, not 2 to 30"):
+    with pytest.raises(ValueError, match="the grid has 30 patches; indices are from 0, not 2 to 30"):
         PatchReader(slide, grid, [2, 30])
     with pytest.raises(ValueError, match="must be at least 1, not 0, 1"):
         PatchReader(slide, grid, batch=0)

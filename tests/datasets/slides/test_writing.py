@@ -48,8 +48,8 @@ def test_a_huge_slide_that_is_mostly_white_takes_little(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"levels": (1, 3)}, "powers of two that divide the tile"),
-        ({"levels": (2, 4)}, "levels must be 1 first"),
-        ({"levels": ()}, "levels must be 1 first"),
+        ({"levels": (2, 4)}, "give 1 first"),
+        ({"levels": ()}, "give 1 first"),
         ({"levels": (1, 256)}, "has no level of 1/256"),
         ({"tile": 100}, "a multiple of 16"),
     ],

@@ -20,7 +20,7 @@ def repository(folder: Path, **other: Any) -> Path:
             {"id": 1006, "type": "discriminative-attribute-state", "truth": "yes"},
             {"id": 1007, "type": "relation", "truth": "no"},
         ],
-        "relation.json": {"dog": ["puppy"], "ball": ["toy"], "cat": ["kitten"], "image": ["image"]},
+        "relation.json": {"dog": ["puppy"], "ball": ["toy"], "cat": ["kitten"], "picture": ["image"]},
         "query/query_all.json": [
             {"id": key, "image": "AMBER_1.jpg", "query": "Is there?"} for key in (1, 1005, 1006, 1007)
         ],
@@ -56,7 +56,7 @@ def test_descriptions_cover_invent_and_fall_into_traps(tmp_path: Path) -> None:
     sample = AMBER().samples(repository(tmp_path))[0]
     one = AMBER().count(sample, "The image shows two puppies and a kitten. A chair.")["amber"]
     metrics = AMBER().metrics({name: np.array(value) for name, value in one.numbers.items()})
-    assert one.said == ("image", "puppy", "kitten")
+    assert one.parsed == ("image", "puppy", "kitten")
     assert one.invented == ("kitten",)
     assert metrics["chair_percent"] == pytest.approx(100 / 3)
     assert [metrics[f"{name}_percent"] for name in ("cover", "hal", "cog")] == [50, 100, 100]

@@ -8,7 +8,7 @@ from regard.mllm.benchmarks.yes_no import PARSERS, check_parser
 
 
 @pytest.mark.parametrize(
-    ("parser", "text", "label", "said"),
+    ("parser", "text", "label", "parsed"),
     [
         ("official", "No, there is not", "no", "no"),
         ("official", "NO", "no", "yes"),
@@ -49,8 +49,8 @@ from regard.mllm.benchmarks.yes_no import PARSERS, check_parser
         ("words", "", "no", "unknown"),
     ],
 )
-def test_a_parser_says_what_its_script_says(parser: str, text: str, label: str, said: str) -> None:
-    assert PARSERS[parser](text, label) == said
+def test_a_parser_says_what_its_script_says(parser: str, text: str, label: str, parsed: str) -> None:
+    assert PARSERS[parser](text, label) == parsed
 
 
 @pytest.mark.parametrize("parser", PARSERS)

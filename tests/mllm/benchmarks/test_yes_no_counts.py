@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from regard.mllm.benchmarks.yes_no import Said
+from regard.mllm.benchmarks.yes_no import Verdict
 from regard.mllm.benchmarks.yes_no_counts import count_yes_no, yes_no_metrics
 
 
-def metrics(said: list[Said], labels: list[str]) -> dict[str, float]:
-    counted = [count_yes_no(one, label).numbers for one, label in zip(said, labels, strict=True)]
+def metrics(parsed: list[Verdict], labels: list[str]) -> dict[str, float]:
+    counted = [count_yes_no(one, label).numbers for one, label in zip(parsed, labels, strict=True)]
     sums = {name: np.array(sum(one[name] for one in counted)) for name in counted[0]}
     return {name: float(value) for name, value in yes_no_metrics(sums).items()}
 

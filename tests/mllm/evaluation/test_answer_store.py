@@ -24,7 +24,7 @@ ARM = Arm(
     benchmark="pope",
     model="llava",
     revision="abc",
-    method="",
+    intervention="",
     prompt="{question}",
     decoding={"max_new_tokens": 8, "beams": 1},
     code="0.1.0",
@@ -38,7 +38,7 @@ def answer(index: int) -> StoredAnswer:
         text=text,
         tokens=index % 9,
         at_limit=index % 9 == 8,
-        activity=[{"method": "vhr", "rows": index, "moved": 0.5}],
+        activity=[{"intervention": "vhr", "rows": index, "moved": 0.5}],
     )
 
 
@@ -75,7 +75,7 @@ from pathlib import Path
 from regard.mllm.evaluation.answer_files import StoredAnswer
 from regard.mllm.evaluation.answer_store import AnswerWriter
 from regard.mllm.evaluation.arm_settings import Arm
-arm = Arm(benchmark="b", model="m", revision="1", method="", prompt="", decoding={}, code="1")
+arm = Arm(benchmark="b", model="m", revision="1", intervention="", prompt="", decoding={}, code="1")
 with AnswerWriter(Path(sys.argv[1]), "base", arm) as writer:
     for index in range(2500):
         if str(index) not in writer.done:
@@ -146,10 +146,10 @@ def test_reading_leaves_an_unfinished_line_out_and_alone(tmp_path: Path) -> None
     [
         (b"{", "is damaged"),
         (b"", "is damaged"),
-        (b"3", "a table is expected"),
+        (b"3", "a JSON object is expected"),
         (b"[" * 100_000, "is damaged"),
         (b'{"id": "\xff"}', "is not UTF-8.*at byte 8"),
-        (b'{"id": "x"}', "is no answer"),
+        (b'{"id": "x"}', "is not an answer"),
         (b'{"id": 3, "text": "", "tokens": 1, "at_limit": false, "activity": []}', "id is int"),
         (b'{"id": "x", "text": "", "tokens": true, "at_limit": false, "activity": []}', "tokens is bool"),
         (b'{"id": "x", "text": "", "tokens": 1, "at_limit": false, "activity": [{"moved": NaN}]}', "NaN"),
@@ -190,7 +190,7 @@ CHANGES = [
     ({"benchmark": "chair"}, "benchmark 'pope' -> 'chair'"),
     ({"model": "qwen"}, "model 'llava' -> 'qwen'"),
     ({"revision": "abd"}, "revision 'abc' -> 'abd'"),
-    ({"method": "vhr"}, "method '' -> 'vhr'"),
+    ({"intervention": "vhr"}, "intervention '' -> 'vhr'"),
     ({"prompt": "{question} "}, "prompt '{question}' -> '{question} '"),
     ({"code": "0.1.1"}, "code '0.1.0' -> '0.1.1'"),
     ({"decoding": {"max_new_tokens": 8, "beams": 5}}, "decoding beams 1 -> 5"),
@@ -246,9 +246,9 @@ def test_another_number_of_shards_answers_nothing_again(tmp_path: Path) -> None:
 
 def test_shards_of_several_arms_are_not_mixed(tmp_path: Path) -> None:
     first = write(tmp_path / "a", ANSWERS[::2], shard=0, shards=2)
-    with AnswerWriter(tmp_path / "b", "base", replace(ARM, method="vhr"), shard=1, shards=2) as writer:
+    with AnswerWriter(tmp_path / "b", "base", replace(ARM, intervention="vhr"), shard=1, shards=2) as writer:
         writer.add(ANSWERS[1])
-    with pytest.raises(ValueError, match=r"1-of-2.*method 'vhr' -> ''"):
+    with pytest.raises(ValueError, match=r"1-of-2.*intervention 'vhr' -> ''"):
         Answers([first, writer.path])
 
 
@@ -261,7 +261,7 @@ def test_arms_whose_names_begin_alike_stay_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "a.0-of-2", "a b"])
 def test_a_name_that_is_no_name_of_a_file_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="no name for a file"):
+    with pytest.raises(ValueError, match="not a valid name of an answer file"):
         AnswerWriter(tmp_path, name, ARM)
     assert list(tmp_path.iterdir()) == []
 
@@ -372,13 +372,13 @@ def test_activity_is_told_in_few_numbers() -> None:
     whole = torch.tensor([[0, 3]])
     shares = torch.tensor([[0.0, 1.5]])
     done = Activity(
-        method="vhr",
+        intervention="vhr",
         rows=whole,
         heads=2 * whole,
         moved=shares,
         to_image=-shares,
         change=shares,
-        word_change=torch.tensor([torch.inf]),
+        token_change=torch.tensor([torch.inf]),
     )
-    expected = {"method": "vhr", "rows": 3, "heads": 6, "moved": 1.5, "to_image": -1.5, "change": 1.5}
-    assert activity_summary([done]) == [{**expected, "word_change": None}]
+    expected = {"intervention": "vhr", "rows": 3, "heads": 6, "moved": 1.5, "to_image": -1.5, "change": 1.5}
+    assert activity_summary([done]) == [{**expected, "token_change": None}]

@@ -37,9 +37,9 @@ def test_the_same_questions_leave_the_file_alone_and_others_are_refused(tmp_path
     content = path.read_bytes()
     assert write(path).hash == first.hash
     others = [replace(SAMPLES[0], truth="yes"), *SAMPLES[1:]]
-    with pytest.raises(ValueError, match=r'asks .*"truth": "no".* and not .*"truth": "yes"'):
+    with pytest.raises(ValueError, match=r'has the sample .*"truth": "no".*, not .*"truth": "yes"'):
         write(path, others)
-    with pytest.raises(ValueError, match="has 10 questions and not 4"):
+    with pytest.raises(ValueError, match="has 10 samples, not 4"):
         write(path, SAMPLES[:4])
     with pytest.raises(ValueError, match="was made with"):
         write_samples(path, "pope", {"parser": "official"}, SAMPLES)
@@ -48,7 +48,7 @@ def test_the_same_questions_leave_the_file_alone_and_others_are_refused(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("samples", "message"), [([], "has no questions"), ([*SAMPLES, SAMPLES[4]], "'random-4' of pope is there twice")]
+    ("samples", "message"), [([], "has no samples"), ([*SAMPLES, SAMPLES[4]], "'random-4' of pope occurs twice")]
 )
 def test_lists_that_are_none_are_named(tmp_path: Path, samples: list[Sample], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -58,10 +58,10 @@ def test_lists_that_are_none_are_named(tmp_path: Path, samples: list[Sample], me
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "does not begin as a file of questions"),
-        (b"{}\n", "does not begin as a file of questions"),
+        (b"", "is not a sample file"),
+        (b"{}\n", "is not a sample file"),
         (b"notes\n", "line 1 is damaged"),
-        (b"[1]\n", "line 1 is damaged: a table is expected"),
+        (b"[1]\n", "line 1 is damaged: a JSON object is expected"),
         (b"\xff\xfe\n", "line 1 is damaged"),
     ],
 )

@@ -41,12 +41,12 @@ class YesNo:
             "strict": self._count(sample, answer),
         }
 
-    def _count(self, sample: Sample, said: str) -> Counted:
-        said = said if said in ("yes", "no") else "unknown"
-        right = said == ("yes" if sample.truth else "no")
-        invented = ("dog",) if said == "yes" and not sample.truth else ()
-        numbers = {"right": float(right), "asked": 1.0, "yes": float(said == "yes")}
-        return Counted(numbers=numbers, correct=right, said=said, invented=invented, true=("cat", "mat"))
+    def _count(self, sample: Sample, parsed: str) -> Counted:
+        parsed = parsed if parsed in ("yes", "no") else "unknown"
+        right = parsed == ("yes" if sample.truth else "no")
+        invented = ("dog",) if parsed == "yes" and not sample.truth else ()
+        numbers = {"right": float(right), "asked": 1.0, "yes": float(parsed == "yes")}
+        return Counted(numbers=numbers, correct=right, parsed=parsed, invented=invented, true=("cat", "mat"))
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         return {
@@ -65,16 +65,16 @@ class Captions:
         return []
 
     def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
-        said = [word for word in answer.split() if word in ("cat", "dog", "cup", "bed")]
-        invented = [word for word in said if word not in sample.truth]
-        found = set(said) & set(sample.truth)
-        parts = {"invented": invented, "said": said, "found": found, "there": sample.truth}
+        parsed = [word for word in answer.split() if word in ("cat", "dog", "cup", "bed")]
+        invented = [word for word in parsed if word not in sample.truth]
+        found = set(parsed) & set(sample.truth)
+        parts = {"invented": invented, "parsed": parsed, "found": found, "there": sample.truth}
         numbers = {name: float(len(words)) for name, words in parts.items()}
-        return {"words": Counted(numbers=numbers, said=said, invented=invented, true=sample.truth)}
+        return {"words": Counted(numbers=numbers, parsed=parsed, invented=invented, true=sample.truth)}
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         return {
-            "chair_i_percent": 100 * sums["invented"] / sums["said"],
+            "chair_i_percent": 100 * sums["invented"] / sums["parsed"],
             "recall_percent": 100 * sums["found"] / sums["there"],
         }
 
@@ -132,8 +132,10 @@ def test_every_number_of_a_part_is_that_of_the_statistics() -> None:
     rows = slice(160, 320)
     own = summary["parts"][1]["parsers"]["loose"]
     right = {
-        arm: np.array([(one.text == "yes") == sample.truth for one, sample in zip(said, QUESTIONS, strict=True)])[rows]
-        for arm, said in ARMS.items()
+        arm: np.array([(one.text == "yes") == sample.truth for one, sample in zip(parsed, QUESTIONS, strict=True)])[
+            rows
+        ]
+        for arm, parsed in ARMS.items()
     }
     found = bootstrap(
         [sample.image for sample in QUESTIONS[rows]],
@@ -184,10 +186,10 @@ def test_parsers_stand_side_by_side() -> None:
     parsers = summary["parts"][0]["parsers"]
     assert list(parsers) == ["loose", "strict"]
     for parser, shares in (("loose", (75.0, 25.0, 0.0)), ("strict", (0.0, 25.0, 75.0))):
-        said = parsers[parser]["said"]
-        assert tuple(said[f"{word}_percent"]["talk"]["value"] for word in ("yes", "no", "unknown")) == shares
-        assert said["yes_percent"]["talk"]["low"] <= said["yes_percent"]["talk"]["high"]
-    assert parsers["strict"]["metrics"]["right_of_yes"]["talk"]["value"] is None  # never said
+        parsed = parsers[parser]["parsed"]
+        assert tuple(parsed[f"{word}_percent"]["talk"]["value"] for word in ("yes", "no", "unknown")) == shares
+        assert parsed["yes_percent"]["talk"]["low"] <= parsed["yes_percent"]["talk"]["high"]
+    assert parsers["strict"]["metrics"]["right_of_yes"]["talk"]["value"] is None  # never parsed
     assert parsers["strict"]["metrics"]["right_of_yes"]["talk"]["difference"]["p"] is None
     json.dumps(summary, allow_nan=False)
 
@@ -198,19 +200,19 @@ def test_only_samples_that_all_have_answered_count() -> None:
     assert (summary["samples"], summary["paired"]) == (320, 140)
     assert summary["missing"] == {"base": 170, "good": 10}
     assert summary["unknown"] == {"base": 0, "good": 1}
-    cut = {arm: said[10:150] for arm, said in ARMS.items() if arm != "same"}
+    cut = {arm: parsed[10:150] for arm, parsed in ARMS.items() if arm != "same"}
     assert summary["parts"] == score(QUESTIONS[10:150], YesNo(), cut, resamples=50)["parts"]
     assert "170 of 320" in warned(summary, "base")
     assert "belong to no sample" in warned(summary, "good")
 
 
 def test_the_order_of_answers_does_not_matter() -> None:
-    turned = {arm: said[::-1] for arm, said in ARMS.items()}
+    turned = {arm: parsed[::-1] for arm, parsed in ARMS.items()}
     assert score(QUESTIONS, YesNo(), turned, resamples=50) == score(QUESTIONS, YesNo(), ARMS, resamples=50)
 
 
 def test_of_two_answers_to_a_sample_the_first_counts() -> None:
-    twice = {arm: [*said, *answers(QUESTIONS, lambda *_: "no")] for arm, said in ARMS.items()}
+    twice = {arm: [*parsed, *answers(QUESTIONS, lambda *_: "no")] for arm, parsed in ARMS.items()}
     assert score(QUESTIONS, YesNo(), twice, resamples=50) == score(QUESTIONS, YesNo(), ARMS, resamples=50)
 
 
@@ -222,11 +224,11 @@ def test_scoring_needs_no_torch() -> None:
 
 
 def test_answers_from_disk_are_scored_as_they_are(tmp_path: Path) -> None:
-    for arm, said in ARMS.items():
-        settings = Arm(benchmark="b", model="m", revision="1", method=arm, prompt="", decoding={}, code="1")
+    for arm, parsed in ARMS.items():
+        settings = Arm(benchmark="b", model="m", revision="1", intervention=arm, prompt="", decoding={}, code="1")
         for shard in range(2):
             with AnswerWriter(tmp_path, arm, settings, shard=shard, shards=2) as writer:
-                for one in said[shard::2]:
+                for one in parsed[shard::2]:
                     writer.add(one)
     stored = {arm: read_answers(tmp_path, arm) for arm in ARMS}
     assert score(QUESTIONS, YesNo(), stored, resamples=50) == score(QUESTIONS, YesNo(), ARMS, resamples=50)
@@ -245,7 +247,7 @@ def test_guard_rails_tell_what_the_texts_are_like() -> None:
         replace(ANSWER, id="0", text="a cat and a cup", tokens=5),
         replace(ANSWER, id="1", text=" ", tokens=0),
         replace(ANSWER, id="2", text="cat cat cat cat cat", tokens=7, at_limit=True),
-        replace(ANSWER, id="3", text="cat", tokens=4, activity=[{"heads": 0, "word_change": None}]),
+        replace(ANSWER, id="3", text="cat", tokens=4, activity=[{"heads": 0, "token_change": None}]),
     ]
     base = answers(SCENES[:4], lambda *_: "cat")
     text = score(SCENES[:4], Captions(), {"base": base, "fix": own}, resamples=20)["parts"][0]["text"]
@@ -279,10 +281,10 @@ LONG = "there is a cat beside a cup and a dog lies under the bed"
 @pytest.mark.parametrize(
     ("say", "more", "reason"),
     [
-        (lambda index, sample: "a cat and a cup", {}, "5.0 words and not 14.0"),
-        (lambda index, sample: "a cat and a cup stand there " * 4, {}, "words and not"),
+        (lambda index, sample: "a cat and a cup", {}, "5.0 words instead of 14.0"),
+        (lambda index, sample: "a cat and a cup stand there " * 4, {}, "words instead of"),
         (lambda index, sample: "there is a cat beside a thing that is on some table here", {}, "recall_percent falls"),
-        (lambda index, sample: "cat cup cat cup cat cup cat cup cat cup cat cup cat", {}, "repeats itself"),
+        (lambda index, sample: "cat cup cat cup cat cup cat cup cat cup cat cup cat", {}, "is repetition"),
         (
             lambda index, sample: (
                 "" if index % 4 == 0 else "there is one cat beside a cup and that is really all that I see here"
@@ -293,7 +295,7 @@ LONG = "there is a cat beside a cup and a dog lies under the bed"
         (
             lambda index, sample: "there is one cat beside a cup and that is all I see",
             {"at_limit": True},
-            "limit of tokens",
+            "token limit",
         ),
     ],
 )
@@ -321,7 +323,7 @@ def test_a_gain_that_comes_with_another_yes_share_is_doubted() -> None:
     eager = answers(QUESTIONS, lambda index, sample: "no" if not sample.truth and index % 3 else "yes")
     careful = answers(QUESTIONS, lambda index, sample: "no" if not sample.truth and index % 10 else "yes")
     told = warned(score(QUESTIONS, YesNo(), {"base": eager, "fix": careful}, resamples=100), "fix")
-    assert "higher accuracy_percent, but yes is said in" in told
+    assert "higher accuracy_percent, but 50.0 % of the answers are yes" in told
 
 
 def test_a_shift_is_told_with_what_d_prime_says_where_that_can_be_told() -> None:
@@ -335,13 +337,13 @@ def test_a_shift_is_told_with_what_d_prime_says_where_that_can_be_told() -> None
     for arm in arms.values():  # some yes is missed by all arms
         arm[0] = replace(arm[0], text="no")
     told = score(POPE_LIKE, POPE(), arms, resamples=100)
-    assert "a shift towards one answer does that, too; d', which such a shift does not move" in warned(told, "fix")
+    assert "has the same effect; d', which is invariant to such a shift" in warned(told, "fix")
     arms = {"base": shifted(2, 1), "fix": shifted(10_000, 1)}
     arms["fix"] = [
         replace(one, text="yes" if asked.truth == "yes" else "no")
         for one, asked in zip(arms["fix"], POPE_LIKE, strict=True)
     ]
-    assert warned(score(POPE_LIKE, POPE(), arms, resamples=100), "fix").endswith("does that, too")
+    assert warned(score(POPE_LIKE, POPE(), arms, resamples=100), "fix").endswith("the same effect")
 
 
 def test_a_gain_at_the_same_yes_share_is_not_doubted() -> None:
@@ -355,23 +357,24 @@ def test_a_gain_at_the_same_yes_share_is_not_doubted() -> None:
 
 
 def test_an_arm_that_answers_word_for_word_like_the_baseline_is_named() -> None:
-    idle = [replace(one, activity=[{"heads": 0, "word_change": 0.0}]) for one in ARMS["base"]]
+    idle = [replace(one, activity=[{"heads": 0, "token_change": 0.0}]) for one in ARMS["base"]]
     summary = score(QUESTIONS, YesNo(), {"base": ARMS["base"], "copy": ARMS["base"], "idle": idle}, resamples=50)
-    assert "word for word" in warned(summary, "copy")
-    assert "did nothing" in warned(summary, "idle")
+    assert "equal those of the baseline" in warned(summary, "copy")
+    assert "were inactive" in warned(summary, "idle")
     difference = summary["parts"][0]["parsers"]["loose"]["metrics"]["accuracy_percent"]["copy"]["difference"]
     assert (difference["value"], difference["p"], difference["holm"]) == (0, 1, 1)
 
 
 def test_few_images_are_named() -> None:
     summary = score(SCENES[:9], Captions(), {"base": answers(SCENES[:9], lambda *_: "cat")}, resamples=50)
-    assert [one["text"] for one in summary["warnings"]] == ["9 images only: intervals are rough, and rather too narrow"]
+    [warning] = summary["warnings"]
+    assert warning["text"] == "9 images only; intervals are rough and tend to be too narrow"
 
 
 def test_objects_that_are_not_there_are_told_with_what_is_beside_them() -> None:
     scenes = [replace(SCENES[0], truth=["cup"]), replace(SCENES[1], truth=["cat", "cup"]), replace(SCENES[2], truth=[])]
-    said = ["a dog and a dog and a cat", "a dog by a bed", "a cup"]
-    arms = {"base": answers(scenes, lambda index, _: said[index]), "fix": answers(scenes, lambda *_: "nothing")}
+    parsed = ["a dog and a dog and a cat", "a dog by a bed", "a cup"]
+    arms = {"base": answers(scenes, lambda index, _: parsed[index]), "fix": answers(scenes, lambda *_: "nothing")}
     found = score(scenes, Captions(), arms, resamples=20)["objects"]["words"]
     assert found["fix"] == []
     intervals = ("rate_percent", "low", "high")
@@ -387,31 +390,39 @@ def test_objects_that_are_not_there_are_told_with_what_is_beside_them() -> None:
         assert row["rate_percent"] == pytest.approx(100 * row["answers"] / 3)
 
 
-def test_what_methods_did_is_summed_up() -> None:
-    did = {"method": "vhr", "rows": 2, "heads": 4, "moved": 0.5, "to_image": 0.25, "change": 1.0, "word_change": 0.0}
+def test_what_interventions_did_is_summed_up() -> None:
+    did = {
+        "intervention": "vhr",
+        "rows": 2,
+        "heads": 4,
+        "moved": 0.5,
+        "to_image": 0.25,
+        "change": 1.0,
+        "token_change": 0.0,
+    }
     idle = {**did, "heads": 0, "moved": 0.0, "change": 3.0}
-    ruled_out = {**idle, "word_change": None}
+    ruled_out = {**idle, "token_change": None}
     notes = [[did], [idle], [ruled_out], []]
     own = [replace(ANSWER, id=str(index), text="cat", activity=note) for index, note in enumerate(notes)]
     arms = {"base": answers(SCENES[:4], lambda *_: "cat"), "fix": own}
     found = score(SCENES[:4], Captions(), arms, resamples=5)["activity"]
     assert found["base"] == []
-    counts = {"method": "vhr", "answers": 3, "active": 2, "rows": 2.0, "heads": 4 / 3, "to_image": 0.25}
-    assert found["fix"] == [{**counts, "moved": pytest.approx(1 / 6), "change": 3.0, "word_change": None}]
+    counts = {"intervention": "vhr", "answers": 3, "active": 2, "rows": 2.0, "heads": 4 / 3, "to_image": 0.25}
+    assert found["fix"] == [{**counts, "moved": pytest.approx(1 / 6), "change": 3.0, "token_change": None}]
 
 
 def test_right_or_wrong_is_no_question_of_captions() -> None:
     arms = {"base": answers(SCENES, lambda *_: "cat"), "fix": answers(SCENES, lambda *_: "dog")}
     parser = score(SCENES, Captions(), arms, resamples=20)["parts"][0]["parsers"]["words"]
     assert parser["mcnemar"] is None
-    assert parser["said"] is None
+    assert parser["parsed"] is None
 
 
 @pytest.mark.parametrize(
     ("samples", "arms", "baseline", "message"),
     [
-        (QUESTIONS, {}, None, "none of the arms"),
-        (QUESTIONS, ARMS, "bast", "'bast' is none of the arms: base, good, same"),
+        (QUESTIONS, {}, None, "not among the arms"),
+        (QUESTIONS, ARMS, "bast", "'bast' is not among the arms: base, good, same"),
         (QUESTIONS, {"a": ARMS["base"][:3], "b": ARMS["base"][3:]}, None, "answered: a 3, b 317, of 320"),
         ([*QUESTIONS, QUESTIONS[3]], ARMS, None, "'random/3' of yesno occurs twice"),
     ],
@@ -428,9 +439,9 @@ def test_a_benchmark_that_counts_unevenly_is_named() -> None:
         def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
             return {"only": Counted(numbers={"right": 1.0} if answer == "yes" else {})}
 
-    said = answers(QUESTIONS, lambda index, _: "no" if index == 5 else "yes")
+    parsed = answers(QUESTIONS, lambda index, _: "no" if index == 5 else "yes")
     with pytest.raises(ValueError, match="does not count 'right' for every answer of 'base'"):
-        score(QUESTIONS, Uneven(), {"base": said}, resamples=10)
+        score(QUESTIONS, Uneven(), {"base": parsed}, resamples=10)
 
 
 SCORER = """
@@ -455,7 +466,7 @@ def test_memory_does_not_grow_with_the_answers(tmp_path: Path) -> None:
     samples = [Sample(id=str(row), image=f"{row % 50}.jpg", question="Is it?", truth="yes") for row in range(count)]
     write_samples(tmp_path / "samples.jsonl", "pope", {}, samples)
     for name in ("base", "fix"):
-        settings = Arm(benchmark="b", model="m", revision="1", method=name, prompt="", decoding={}, code="1")
+        settings = Arm(benchmark="b", model="m", revision="1", intervention=name, prompt="", decoding={}, code="1")
         with AnswerWriter(tmp_path, name, settings) as writer:
             for sample in samples:
                 writer.add(replace(ANSWER, id=sample.id, text=long))

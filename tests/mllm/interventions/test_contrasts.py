@@ -1,4 +1,4 @@
-"""Methods with a second stream: their scores are those of fresh forward passes of both prompts, put together."""
+"""Interventions with a second stream: their scores are those of fresh forward passes of both prompts, put together."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from tiny_lvlms import IMAGE, TinyLVLM, tiny_lvlm
 from torch import Tensor
 
 from regard.mllm import PAI, VCD, VDD, Debias, EndBias, WordBias, intervene
-from regard.mllm.answers import with_answers
 from regard.mllm.interventions.debias import calibrated
 from regard.mllm.interventions.vcd import diffused
-from regard.mllm.session.edit import Intervention
+from regard.mllm.session.contract import Intervention
+from regard.mllm.session.teacher_forcing import with_answers
 
 TEXT, PLAIN = [5, 6, IMAGE, 7, 8], [5, 6, 7, 8]
 
 
-def scores_of(tiny: TinyLVLM, method: Intervention) -> tuple[Tensor, Tensor]:
+def scores_of(tiny: TinyLVLM, intervention: Intervention) -> tuple[Tensor, Tensor]:
     """Tokens of an answer and the scores that it came from."""
     inputs = tiny.inputs([TEXT], images=(0,))
-    with intervene(tiny.model, method) as session:
+    with intervene(tiny.model, intervention) as session:
         found = session.generate(**inputs, max_new_tokens=4, return_dict_in_generate=True, output_scores=True)
     return found.sequences[0, -4:], torch.cat(found.scores)
 
@@ -45,7 +45,7 @@ def pai(scores: Tensor, other: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("family", ["llava", "qwen2_vl", "gemma3"])
 @pytest.mark.parametrize(
-    ("method", "combine", "instead"),
+    ("intervention", "combine", "instead"),
     [
         (VDD(alpha=0.5, plausible=0.0), vdd, PLAIN),
         (VDD(alpha=0.5, plausible=0.0, instead="unknown", unknown_token=3), vdd, [5, 6, 3, 7, 8]),
@@ -55,11 +55,11 @@ def pai(scores: Tensor, other: Tensor) -> Tensor:
     ids=["vdd", "vdd with an unknown token", "vcd", "pai's guidance"],
 )
 def test_scores_are_those_of_both_prompts_together(
-    family: str, method: Intervention, combine: Callable[[Tensor, Tensor], Tensor], instead: list[int] | None
+    family: str, intervention: Intervention, combine: Callable[[Tensor, Tensor], Tensor], instead: list[int] | None
 ) -> None:
     tiny = tiny_lvlm(family)
     tiny.model.generation_config.suppress_tokens = None
-    answer, scores = scores_of(tiny, method)
+    answer, scores = scores_of(tiny, intervention)
     imaged = tiny.inputs([TEXT], images=(0,))
     if instead is None:
         other = imaged | {"pixel_values": diffused(imaged["pixel_values"], 500)}
@@ -130,8 +130,8 @@ def test_biases_move_their_tokens_and_no_others() -> None:
     tiny = tiny_lvlm("llava")
     tiny.model.generation_config.eos_token_id = 2
     base = fresh(tiny, tiny.inputs([TEXT], images=(0,)), torch.tensor([3]))[0]
-    for method, token, amount in ((EndBias(amount=0.5), 2, 0.5), (WordBias(tokens=[9], amount=-1.0), 9, -1.0)):
-        with intervene(tiny.model, method) as session:
+    for intervention, token, amount in ((EndBias(amount=0.5), 2, 0.5), (WordBias(tokens=[9], amount=-1.0), 9, -1.0)):
+        with intervene(tiny.model, intervention) as session:
             found = session.generate(
                 **tiny.inputs([TEXT], images=(0,)), max_new_tokens=1, return_dict_in_generate=True, output_scores=True
             )
@@ -157,15 +157,15 @@ def test_values_out_of_range_are_refused(make: Callable[[], Intervention], words
         make()
 
 
-@pytest.mark.parametrize("method", [Debias(), WordBias()], ids=lambda method: method.name)
-def test_words_need_their_tokens(method: Intervention) -> None:
+@pytest.mark.parametrize("intervention", [Debias(), WordBias()], ids=lambda intervention: intervention.name)
+def test_words_need_their_tokens(intervention: Intervention) -> None:
     tiny = tiny_lvlm("llava")
-    with intervene(tiny.model, method, allow_inactive=True) as session:
+    with intervene(tiny.model, intervention, allow_inactive=True) as session:
         with pytest.raises(ValueError, match="needs the tokens"):
             session.generate(**tiny.inputs([TEXT]), max_new_tokens=1)
 
 
-def test_a_method_that_needs_the_image_says_so() -> None:
+def test_an_intervention_that_needs_the_image_says_so() -> None:
     tiny = tiny_lvlm("llava")
     with intervene(tiny.model, VCD(), allow_inactive=True) as session:
         with pytest.raises(ValueError, match="vcd needs 'pixel_values'"):

@@ -40,13 +40,15 @@ def test_outliers_follow_the_deviation_that_is_asked_for() -> None:
     without[0, :, 0] = torch.tensor([0.0, 0.0, 0.0, 1.0])
     with_image = without * 2
     assert head_divergence(with_image, without).outlier.any()  # 1 > 0.25 + 0.43
-    assert head_divergence(with_image, without, deviation="sample").outlier.any()  # 1 > 0.25 + 0.5
+    assert head_divergence(with_image, without, std="sample").outlier.any()  # 1 > 0.25 + 0.5
 
 
-@pytest.mark.parametrize("method", [VHR(alpha=1.5), RandomHeads(alpha=1.5)], ids=lambda method: method.name)
-def test_heads_stay_for_the_whole_answer_and_half_of_them_are_scaled(method: VHR | RandomHeads) -> None:
+@pytest.mark.parametrize(
+    "intervention", [VHR(alpha=1.5), RandomHeads(alpha=1.5)], ids=lambda intervention: intervention.name
+)
+def test_heads_stay_for_the_whole_answer_and_half_of_them_are_scaled(intervention: VHR | RandomHeads) -> None:
     tiny = tiny_lvlm("llava")
-    with intervene(tiny.model, method) as session:
+    with intervene(tiny.model, intervention) as session:
         session.generate(**tiny.inputs([[5, IMAGE, 6, 7]]), max_new_tokens=5)
         (done,) = session.activity
     rows = 7 + 4  # the prompt, and four new tokens that are read

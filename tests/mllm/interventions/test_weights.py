@@ -10,7 +10,7 @@ from tiny_lvlms import IMAGE, TinyLVLM, tiny_lvlm
 from torch import Tensor
 
 from regard.mllm import ACT, PAI, ImageScale, ZeroTuning, intervene
-from regard.mllm.session.edit import Intervention
+from regard.mllm.session.contract import Intervention
 
 TEXT = [5, 6, 3, IMAGE, 7, 8, 9]
 FIRST, PHOTO, AFTER = 0, slice(3, 7), 7
@@ -21,9 +21,9 @@ def tiny() -> TinyLVLM:
     return tiny_lvlm("llava")
 
 
-def last_row(tiny: TinyLVLM, *methods: Intervention) -> Tensor:
-    """Mean over the heads of layer 0's attention of the last row; what comes before it no method changes."""
-    with intervene(tiny.model, methods, watch=True) as session:
+def last_row(tiny: TinyLVLM, *interventions: Intervention) -> Tensor:
+    """Mean over the heads of layer 0's attention of the last row; what comes before it no intervention changes."""
+    with intervene(tiny.model, interventions, watch=True) as session:
         session.forward(**tiny.inputs([TEXT]))
         return session.attention()[0, 0, 0]
 
@@ -54,8 +54,8 @@ def test_zerotuning_multiplies_the_first_token(tiny: TinyLVLM) -> None:
     row = heads_of_layer_0(tiny)[:, -1].clone()
     row[1:3, FIRST] *= 0.5
     row /= row.sum(-1, keepdim=True)
-    method = ZeroTuning(gamma=0.5, heads="1,2", layers=[0])
-    torch.testing.assert_close(last_row(tiny, method), row.mean(0), rtol=1e-4, atol=1e-6)
+    intervention = ZeroTuning(gamma=0.5, heads="1,2", layers=[0])
+    torch.testing.assert_close(last_row(tiny, intervention), row.mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_act_takes_from_sinks_beyond_the_first_token(tiny: TinyLVLM) -> None:
@@ -70,8 +70,8 @@ def test_act_takes_from_sinks_beyond_the_first_token(tiny: TinyLVLM) -> None:
         row[head, sinks] *= 0.4
         row[head, ~sinks] *= 1 + freed / others
     assert not torch.allclose(row, maps[:, -1])
-    method = ACT(alpha=1.5, beta=0.4, layers=[0])
-    torch.testing.assert_close(last_row(tiny, method), row.mean(0), rtol=1e-4, atol=1e-6)
+    intervention = ACT(alpha=1.5, beta=0.4, layers=[0])
+    torch.testing.assert_close(last_row(tiny, intervention), row.mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_pai_raises_scores_and_so_the_image(tiny: TinyLVLM) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_lvlms import IMAGE, TinyLVLM, tiny_lvlm
+from tiny_lvlms import IMAGE, TinyLVLM, by_kind, tiny_lvlm
 from torch import Tensor, nn
 
 from regard.mllm.interventions.rebalance import outliers, strongest
@@ -38,7 +38,7 @@ def many_windows() -> tuple[TinyLVLM, dict[str, Tensor]]:
     return tiny, {"pixel_values": pixels, "image_grid_thw": torch.tensor([[1, 8, 12]])}
 
 
-@pytest.mark.parametrize("family", [*(family for family in FAMILIES if family != "instructblip"), "several windows"])
+@pytest.mark.parametrize("family", [*by_kind(one for one in FAMILIES if one != "instructblip"), "several windows"])
 def test_a_patch_belongs_to_the_token_that_changes_with_it(family: str) -> None:
     if family == "several windows":
         family = "qwen2_5_vl"
@@ -90,7 +90,7 @@ def test_a_patch_belongs_to_the_token_that_changes_with_it(family: str) -> None:
         assert torch.equal(mapped > 0, changed), (index, mapped, changed)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", by_kind(FAMILIES))
 def test_scores_lie_on_image_tokens_and_do_not_depend_on_the_batch(family: str) -> None:
     tiny = tiny_lvlm(family)
     texts = [[5, IMAGE, 7], [6, 5, 4, IMAGE, 8]]

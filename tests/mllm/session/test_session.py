@@ -1,4 +1,4 @@
-"""The session: what it refuses, how methods compose, what it reports, and that nothing of it stays."""
+"""The session: what it refuses, how interventions compose, what it reports, and that nothing of it stays."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from regard.mllm.interventions.var import VAR
 from regard.mllm.interventions.vdd import VDD
 from regard.mllm.interventions.vhr import VHR, head_divergence
 from regard.mllm.interventions.zerotuning import ZeroTuning
-from regard.mllm.session.edit import Edit, layer_indices
-from regard.mllm.session.layers import attention_modules
+from regard.mllm.session.contract import Edit
+from regard.mllm.session.layer_selection import layer_indices
+from regard.mllm.session.model_structure import attention_modules
 from regard.mllm.session.session import intervene
 
 TEXTS = [[SINK, 5, IMAGE, 7, 8], [SINK, 9, 3, 4, IMAGE, 10, 11, 12]]
@@ -100,7 +101,7 @@ def by_definition(tiny: TinyLVLM, inputs: dict[str, Tensor], *, swap: bool = Fal
 
 
 @pytest.mark.parametrize("swap", [False, True])
-def test_composed_methods_are_their_definition_one_after_the_other(llava: TinyLVLM, swap: bool) -> None:
+def test_composed_interventions_are_their_definition_one_after_the_other(llava: TinyLVLM, swap: bool) -> None:
     inputs = llava.inputs(TEXTS)
     expected = by_definition(llava, inputs, swap=swap)
     weights = [ZeroTuning(gamma=0.6), MOVE] if swap else [MOVE, ZeroTuning(gamma=0.6)]
@@ -111,15 +112,15 @@ def test_composed_methods_are_their_definition_one_after_the_other(llava: TinyLV
         assert (llava.model(**inputs).logits[:, -1] - expected[:, -1]).abs().max() > 0.1
 
 
-def test_a_session_in_a_session_adds_its_methods_behind(llava: TinyLVLM) -> None:
+def test_a_session_in_a_session_adds_its_interventions_behind(llava: TinyLVLM) -> None:
     inputs = llava.inputs(TEXTS)
     with plant_sinks(llava), intervene(llava.model, [PAY, MOVE, VHR()]) as flat:
         expected = flat.forward(**inputs).logits
     with plant_sinks(llava), intervene(llava.model, PAY) as outer:
         with intervene(llava.model, [MOVE, VHR()]) as inner:
             assert torch.equal(inner.forward(**inputs).logits, expected)
-            assert [one.method for one in inner.activity] == ["var", "vhr"]
-            assert [one.method for one in outer.activity] == ["pai"]
+            assert [one.intervention for one in inner.activity] == ["var", "vhr"]
+            assert [one.intervention for one in outer.activity] == ["pai"]
         with intervene(llava.model, PAY) as alone:
             alone.forward(**inputs)
         after = outer.forward(**inputs).logits
@@ -196,16 +197,16 @@ def test_the_largest_change_of_a_score_is_that_of_pai(llava: TinyLVLM) -> None:
     torch.testing.assert_close(changes[1], 2 * changes[0])  # alpha |z|, where z is the same
 
 
-def test_a_method_that_never_fires_is_an_error(llava: TinyLVLM) -> None:
+def test_an_intervention_that_never_fires_is_an_error(llava: TinyLVLM) -> None:
     nothing_so_strong = VAR(dimensions=[3], threshold=7.9)
     inputs = llava.inputs(TEXTS)
-    with pytest.raises(RuntimeError, match="var did nothing in this session of 1 call:"):
+    with pytest.raises(RuntimeError, match="var changed nothing in this session of 1 call,"):
         with intervene(llava.model, [PAY, nothing_so_strong]) as session:
             session.generate(**inputs, max_new_tokens=2)
     with intervene(llava.model, [PAY, nothing_so_strong], allow_inactive=True) as session:
         session.generate(**inputs, max_new_tokens=2)
         assert [one.active for one in session.activity] == [True, False]
-        assert str(session.activity[1]) == "var: did nothing"
+        assert str(session.activity[1]) == "var: inactive"
 
 
 def test_a_text_without_image_is_left_alone(llava: TinyLVLM) -> None:
@@ -260,9 +261,9 @@ def test_sampling_goes_through_the_methods(llava: TinyLVLM) -> None:
     inputs = llava.inputs(TEXTS)
     options = {"max_new_tokens": 8, "do_sample": True, "temperature": 1.5}
 
-    def sample(*methods: Any) -> Tensor:
+    def sample(*interventions: Any) -> Tensor:
         torch.manual_seed(0)
-        with intervene(llava.model, methods) as session:
+        with intervene(llava.model, interventions) as session:
             return session.generate(**inputs, **options)
 
     torch.manual_seed(0)
@@ -309,7 +310,7 @@ def test_a_compiled_model_is_refused() -> None:
 )
 def test_ways_of_decoding_that_cannot_be_followed_are_refused(llava: TinyLVLM, option: dict[str, Any]) -> None:
     with intervene(llava.model, PAY, allow_inactive=True) as session:
-        with pytest.raises(ValueError, match=f"cannot follow generate\\({next(iter(option))}"):
+        with pytest.raises(ValueError, match=f"generate\\({next(iter(option))}"):
             session.generate(**llava.inputs(TEXTS), **option)
 
 
@@ -343,7 +344,11 @@ def test_embeddings_without_ids_are_refused(llava: TinyLVLM) -> None:
 
 @pytest.mark.parametrize(
     ("layers", "words"),
-    [("9", "layer 9 .* does not exist; the model has 4 layers, 0 to 3"), ("2:2", "name none"), ("two", "cannot read")],
+    [
+        ("9", "layer 9 .* does not exist; the model has 4 layers, 0 to 3"),
+        ("2:2", "select none"),
+        ("two", "cannot parse"),
+    ],
 )
 def test_layers_that_do_not_exist_are_named(llava: TinyLVLM, layers: str, words: str) -> None:
     with intervene(llava.model, PAI(layers=layers), allow_inactive=True) as session:
@@ -352,8 +357,10 @@ def test_layers_that_do_not_exist_are_named(llava: TinyLVLM, layers: str, words:
     assert llava.text_stack.config._attn_implementation == "sdpa"
 
 
-def test_something_that_is_no_method_is_refused(llava: TinyLVLM) -> None:
-    with pytest.raises((ValueError, TypeError), match=r"is no method|parameter 'methods'"):  # the tests check types too
+def test_something_that_is_no_intervention_is_refused(llava: TinyLVLM) -> None:
+    with pytest.raises(
+        (ValueError, TypeError), match=r"is no intervention|parameter 'interventions'"
+    ):  # the tests check types too
         with intervene(llava.model, ["var"]):  # type: ignore[list-item]
             pass
 
@@ -375,7 +382,7 @@ def test_another_thread_is_refused(llava: TinyLVLM) -> None:
     assert "another thread" in str(raised[0])
 
 
-def test_a_method_of_ones_own_needs_a_name_and_begin(llava: TinyLVLM) -> None:
+def test_an_intervention_of_ones_own_needs_a_name_and_begin(llava: TinyLVLM) -> None:
     class Mute:
         name = "mute"
 

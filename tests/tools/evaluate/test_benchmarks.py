@@ -24,7 +24,7 @@ QUICK = [
     "--max_new_tokens",
     "4",
     "--fix",
-    "vdd:alpha=0.5",
+    "vdd(alpha=0.5)",
 ]
 
 
@@ -92,7 +92,7 @@ def captioning(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "text", "parts", "parsers"),
     [
-        (coco, "chair:images=2", ["all"], ["official", "fixed"]),
+        (coco, "chair(images=2)", ["all"], ["official", "fixed"]),
         (coco, 'chair:images=0,prompt="Tell me, what is there?",mode=fixed', ["all"], ["fixed", "official"]),
         (amber, "amber", ["generative", "existence", "all", "mean"], ["amber", "official"]),
         (mme, "mme", ["existence"], ["mme", "official"]),

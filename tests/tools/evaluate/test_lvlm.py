@@ -17,12 +17,11 @@ from jobs import run, start
 from PIL import Image
 
 from regard.mllm.benchmarks import Benchmark
-from regard.mllm.loading import EMBEDDED
 from regard.tools.evaluate.scene_benchmarks import SceneCaptions, SceneQuestions
 
 QUICK = ["--resamples", "50", "--costs", "0", "--attention_samples", "0"]
-FEW = [*QUICK, "--scenes", "4", "--benchmark", "scene_captions", "--fix", "vdd:alpha=0.5"]
-POPE = [*QUICK, "--benchmark", "pope", "--fix", "vdd:alpha=0.5", "--max_new_tokens", "3", "--batch_size", "2"]
+FEW = [*QUICK, "--scenes", "4", "--benchmark", "scene_captions", "--fix", "vdd(alpha=0.5)"]
+POPE = [*QUICK, "--benchmark", "pope", "--fix", "vdd(alpha=0.5)", "--max_new_tokens", "3", "--batch_size", "2"]
 
 
 def files(out: Path) -> dict[str, bytes]:
@@ -64,7 +63,7 @@ def test_a_fix_stands_beside_the_baseline_on_the_same_scenes(
     words = [*FEW, "--fix", "image_scale:factor=2", "--costs", "1", "--attention_samples", "1", "--max_new_tokens", "9"]
     assert run("evaluate", "lvlm", *words, "--out", tmp_path) == 0
     found = scored(tmp_path)
-    assert found["arms"] == ["none", "vdd:alpha=0.5", "image_scale"]
+    assert found["arms"] == ["none", "vdd(alpha=0.5)", "image_scale"]
     chair = found["parts"][0]["parsers"]["scenes"]["metrics"]["chair_s_percent"]
     for name, cell in chair.items():
         assert cell["low"] <= cell["value"] <= cell["high"]
@@ -74,7 +73,7 @@ def test_a_fix_stands_beside_the_baseline_on_the_same_scenes(
     assert len(list((tmp_path / "scene_captions" / "answers").iterdir())) == 3
     assert len((tmp_path / "scene_captions" / "samples.jsonl").read_text().splitlines()) == 5
     costs = json.loads((tmp_path / "scene_captions" / "costs.json").read_text())
-    assert costs["arms"]["vdd:alpha=0.5"]["ratio"]["token"][1] > 1  # reads a second prompt, too
+    assert costs["arms"]["vdd(alpha=0.5)"]["ratio"]["token"][1] > 1  # reads a second prompt, too
     assert costs["arms"]["none"]["ratio"] == {
         **dict.fromkeys(("prompt", "token", "tokens_per_second"), [1.0] * 3),
         "mb": 1.0,
@@ -82,7 +81,7 @@ def test_a_fix_stands_beside_the_baseline_on_the_same_scenes(
     assert len(list((tmp_path / "scene_captions" / "images").iterdir())) == 3
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") + page.count("data:image/png;base64,") == 4 + 3
-    assert found["activity"]["vdd:alpha=0.5"][0]["active"] == 4
+    assert found["activity"]["vdd(alpha=0.5)"][0]["active"] == 4
     assert "scene_captions, all questions: 4 images" in capsys.readouterr().out
 
 
@@ -91,9 +90,9 @@ def test_questions_of_files_are_asked_about_images_of_any_size(pope: Path, tmp_p
     found = scored(tmp_path / "out", "pope")
     assert [part["part"] for part in found["parts"]] == ["random", "adversarial", "all", "mean"]
     assert (found["samples"], found["paired"], found["images"]) == (20, 20, 5)
-    settings = found["settings"]["vdd:alpha=0.5"]
+    settings = found["settings"]["vdd(alpha=0.5)"]
     assert settings["decoding"]["max_new_tokens"] == 3
-    assert settings["method"] == "vdd:alpha=0.5"
+    assert settings["intervention"] == "vdd(alpha=0.5)"
     assert json.loads(settings["code"]).keys() == {"regard", "torch", "transformers"}
 
 
@@ -118,13 +117,13 @@ def test_missing_and_broken_images_are_skipped_when_asked_named_and_counted(
     for _ in range(2):  # nothing is answered again
         assert run("evaluate", "lvlm", *words) == 1
         found = scored(tmp_path / "out", "pope")
-        assert [(one["image"], one["samples"]) for one in found["left_out"]] == [("1.png", 4), ("3.png", 4)]
-        assert "truncated" in found["left_out"][0]["reason"]
-        assert "is not in" in found["left_out"][1]["reason"]
+        assert [(one["image"], one["samples"]) for one in found["skipped_images"]] == [("1.png", 4), ("3.png", 4)]
+        assert "truncated" in found["skipped_images"][0]["reason"]
+        assert "is not in" in found["skipped_images"][1]["reason"]
         assert (found["samples"], found["paired"]) == (20, 12)
-        assert found["missing"] == {"none": 8, "vdd:alpha=0.5": 8}
+        assert found["missing"] == {"none": 8, "vdd(alpha=0.5)": 8}
     captured = capsys.readouterr()
-    assert "left out: 1.png (4 questions)" in captured.out
+    assert "skipped: 1.png (4 samples)" in captured.out
     assert "they are skipped" in captured.err
     (pope / "1.png").unlink()
     assert run("evaluate", "lvlm", *POPE, "--data", pope, "--out", tmp_path / "else") == 2
@@ -258,17 +257,18 @@ def test_other_settings_do_not_mix_with_a_run(
 
 def test_another_fix_joins_the_ones_that_are_there(tmp_path: Path) -> None:
     assert run("evaluate", "lvlm", *FEW, "--out", tmp_path) == 0
-    assert run("evaluate", "lvlm", *FEW[:-1], "vdd:alpha=1.5", "--out", tmp_path) == 0
-    assert scored(tmp_path)["arms"] == ["none", "vdd:alpha=1.5"]
+    assert run("evaluate", "lvlm", *FEW[:-1], "vdd(alpha=1.5)", "--out", tmp_path) == 0
+    assert scored(tmp_path)["arms"] == ["none", "vdd(alpha=1.5)"]
     assert run("score", tmp_path, "--resamples", "50") == 0
-    assert scored(tmp_path)["arms"] == ["none", "vdd:alpha=1.5", "vdd:alpha=0.5"]
+    assert scored(tmp_path)["arms"] == ["none", "vdd(alpha=1.5)", "vdd(alpha=0.5)"]
 
 
 def test_a_fix_that_does_nothing_is_said_and_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [*FEW[:-1], "var:dimensions=[3],threshold=11", "--out", tmp_path]
     assert run("evaluate", "lvlm", *words) == 1
-    assert "did nothing in any sample" in capsys.readouterr().err
-    assert json.loads((tmp_path / "summary.json").read_text())["did_nothing"] == ["var:threshold=11,dimensions=[3]"]
+    assert "was inactive in all samples" in capsys.readouterr().err
+    inactive = json.loads((tmp_path / "summary.json").read_text())["inactive_arms"]
+    assert inactive == ["var(threshold=11.0, dimensions=[3])"]
 
 
 @pytest.mark.parametrize(
@@ -276,16 +276,15 @@ def test_a_fix_that_does_nothing_is_said_and_fails(tmp_path: Path, capsys: pytes
     [
         (["--benchmark", "scene_caption"], "no benchmark is called 'scene_caption'; did you mean 'scene_captions'?"),
         (["--benchmark", "pope"], "the benchmark pope needs its files: give --data FOLDER"),
-        (["--benchmark", "pope", "--data", "nowhere"], "there is no folder nowhere"),
+        (["--benchmark", "pope", "--data", "nowhere"], "there is no file or folder nowhere"),
         (["--benchmark", "pope", "--data", "."], "has none of the files that are needed"),
         (["--benchmark", "pope:parsers=words", "--data", "."], "has no option 'parsers'; did you mean 'parser'?"),
         (["--benchmark", "chair", "--data", "."], "has none of the files"),
-        (["--fix", "vdr"], "no method is called 'vdr'; did you mean '"),
-        (["--scenes", "1"], "scenes is 1; give 2 at least"),
-        (["--shard", "3/2"], "the shard is '3/2'; give I/N"),
-        (["--engine", "ray", "--shard", "1/2"], "makes shards of its own"),
+        (["--fix", "vdr"], "no intervention is called 'vdr'; did you mean '"),
+        (["--scenes", "1"], "--scenes is 1; give 2 or more"),
+        (["--shard", "3/2"], "--shard is '3/2'; give I/N"),
+        (["--engine", "ray", "--shard", "1/2"], "make the shards themselves"),
         (["--model", "nowhere", "--benchmark", "scene_captions"], "there is no folder nowhere"),
-        (["--model", str(EMBEDDED)], "it is a vision-language model; say with --benchmark what it is asked"),
     ],
 )
 def test_wrong_settings_are_named(

@@ -234,7 +234,7 @@ def test_another_file_under_the_same_name_is_refused(
     assert score(pope, tmp_path / "out", "--answers", f"x={path}") == 0
     write(path, answers(pope, 4))
     assert score(pope, tmp_path / "out", "--answers", f"x={path}") == 2
-    assert "has answers to other settings: revision" in capsys.readouterr().err
+    assert "has answers with other settings: revision" in capsys.readouterr().err
 
 
 def test_code_that_a_folder_names_is_not_imported(
@@ -245,19 +245,19 @@ def test_code_that_a_folder_names_is_not_imported(
     samples = tmp_path / "out" / "pope" / "samples.jsonl"
     samples.write_text(samples.read_text().replace('"benchmark": "pope"', '"benchmark": "subprocess:Popen"'))
     assert run("score", tmp_path / "out", *QUICK) == 2
-    assert "subprocess:Popen, which is none of ours; if you trust it" in capsys.readouterr().err
+    assert "subprocess:Popen, which is not a bundled benchmark" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["nowhere"], "there is no folder nowhere"),
-        (["."], "has no questions with answers"),
+        (["."], "has no answers"),
         (["out", "--answers", "x=a.jsonl"], "give --benchmark NAME and --data FOLDER"),
-        (["out", "--benchmark", "pope", "--data", "pope", "--answers", "a.jsonl"], "is not of the form NAME=FILE"),
-        (["out", "--benchmark", "pope", "--data", "pope", "--answers", "x=none"], "there is no file none"),
-        (["out", "--benchmark", "pope", "--data", "empty", "--answers", "x=none"], "has none of the files"),
-        ([".", "--resamples", "0"], "resamples is 0"),
+        (["out", "--benchmark", "pope", "--data", "pope", "--answers", "a.jsonl"], "is not NAME=FILE"),
+        (["out", "--benchmark", "pope", "--data", "pope", "--answers", "x=none"], "'x=none' is not NAME=FILE"),
+        (["out", "--benchmark", "pope", "--data", "empty", "--answers", "x=a.jsonl"], "has none of the files"),
+        ([".", "--resamples", "0"], "--resamples is 0; give 1 or more"),
     ],
 )
 def test_wrong_settings_are_named(
@@ -269,6 +269,7 @@ def test_wrong_settings_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a.jsonl").touch()
     monkeypatch.chdir(tmp_path)
     assert run("score", *words) == 2
     assert message in capsys.readouterr().err

@@ -29,13 +29,13 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "image.png"
 
 
-def test_answers_stand_side_by_side_with_what_each_method_did(
+def test_answers_stand_side_by_side_with_what_each_intervention_did(
     model: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["ask", image, DOG, "--model", model, "--out", tmp_path / "out", "--max_new_tokens", "5"]
     assert run(*words, "--fix", "vhr:alpha=4,layers=0,-2:,pai:layers=1:", "--fix=pai:alpha=0.5,gamma=1") == 0
     out = capsys.readouterr().out.splitlines()
-    names = ["baseline", "vhr:alpha=4,layers=0,-2:,pai:layers=1:", "pai:alpha=0.5,gamma=1"]
+    names = ["baseline", 'vhr(alpha=4.0, layers="0,-2:"), pai(layers="1:")', "pai(alpha=0.5, gamma=1.0)"]
     assert [line.startswith(f"{name}: ") for line, name in zip(out[:3], names, strict=True)] == [True] * 3
     assert [line.split(":")[0].strip() for line in out[3:]] == ["vhr", "pai", "pai"]
     report = json.loads((tmp_path / "out" / "answers.json").read_text())
@@ -56,7 +56,7 @@ def test_json_is_the_whole_output(model: Path, image: Path, tmp_path: Path, caps
     assert report["answers"][0]["complete"] is False
 
 
-def test_a_method_that_did_nothing_is_told_and_makes_the_exit_code_one(
+def test_an_intervention_that_did_nothing_is_told_and_makes_the_exit_code_one(
     model: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["ask", image, DOG, "--model", model, "--out", tmp_path, "--max_new_tokens", "3"]

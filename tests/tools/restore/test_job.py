@@ -1,4 +1,4 @@
-"""`regard restore`: what becomes of images of every kind, and of runs that stop."""
+"""`regard restore`: images of every kind, and interrupted runs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from PIL import Image, ImageCms
 
 from regard import create_model
 from regard.datasets.full_depth_image import read_full_depth_image
-from regard.tools.restore import job as restore
-from regard.tools.restore.job import find_model
-from regard.tools.settings.types import parse_bytes
+from regard.tools.restore import network
+from regard.tools.restore.network import find_network
 from regard.tools.train.export import export
 from regard.vision.restoration_start import start_as_interpolation
 from regard.whole_files import PARTIAL
@@ -58,7 +57,7 @@ def summary(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_a_folder_is_restored_once_and_the_rest_is_named(model: Path, tmp_path: Path) -> None:
+def test_a_folder_is_restored_once_and_failures_are_named(model: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     save(folder / "a.jpg")
     save(folder / "deep" / "b.webp")
@@ -85,7 +84,7 @@ def test_a_folder_is_restored_once_and_the_rest_is_named(model: Path, tmp_path: 
     assert len(again["images"]) == 6
 
 
-def test_what_belongs_to_a_image_goes_along(model: Path, tmp_path: Path) -> None:
+def test_metadata_of_an_image_is_kept(model: Path, tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
     exif[274] = 6
@@ -100,7 +99,7 @@ def test_what_belongs_to_a_image_goes_along(model: Path, tmp_path: Path) -> None
             assert found.getexif().get_ifd(0x8769)[0xA002] == 60
 
 
-def test_transparency_grey_and_16_bits_stay(model: Path, tmp_path: Path) -> None:
+def test_transparency_grey_and_16_bits_are_kept(model: Path, tmp_path: Path) -> None:
     clear = np.dstack([pixels(), np.tile(np.arange(30, dtype=np.uint8) * 8, (21, 1))])
     Image.fromarray(clear).save(tmp_path / "clear.png")
     Image.fromarray(pixels()[..., 0]).save(tmp_path / "grey.png")
@@ -134,7 +133,7 @@ def test_tiles_make_the_same_image(model: Path, tmp_path: Path) -> None:
     assert np.abs(whole - tiled).max() <= 1
 
 
-def test_a_run_that_is_killed_leaves_no_half_image(
+def test_an_interrupted_run_leaves_no_partial_image(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object, **__: object) -> None:
@@ -153,16 +152,16 @@ def test_a_run_that_is_killed_leaves_no_half_image(
     ("words", "message"),
     [
         ((), "is missing"),
-        (("in",), "say also where to"),
+        (("in",), "give images and a result: IN OUT"),
         (("in", "in"), "is where the images are"),
         (("nowhere", "out"), "no image or folder nowhere"),
-        (("empty", "out"), "no images are in empty"),
+        (("empty", "out"), "there are no images in empty"),
         (("in/a.png", "in/a.png"), "is the image itself"),
         (("in/a.png", "a.xyz"), "a result ends in .png"),
-        (("in", "out", "--memory", "much"), "give it as 4GB"),
+        (("in", "out", "--memory", "much"), "memory"),
         (("in", "out", "--memory", "1MB"), None),
-        (("in", "out", "--tile", "0"), "tile is 0; it must be at least 1"),
-        (("in", "out", "--tile", "16"), "less than twice the overlap of 16 px; --tile 32"),
+        (("in", "out", "--tile", "0"), "tile is 0; give 1 or more"),
+        (("in", "out", "--tile", "16"), "less than twice the overlap of 16 px; give --tile 32"),
         (("in", "out", "--scale", "3"), "enlarges 2 times, not 3"),
         (("in", "out", "--model", "resnet10t"), None),
         (("in", "out", "--dtype", "float16"), "float16"),
@@ -181,11 +180,11 @@ def test_wrong_settings_are_named(
     (tmp_path / "empty").mkdir()
     named = () if "--model" in words else ("--model", str(model))
     if words[-1:] == ("resnet10t",):
-        monkeypatch.setattr(restore, "create_model", lambda name, pretrained: torch.nn.Linear(1, 1))
-        message = "restores no images"
+        monkeypatch.setattr(network, "create_model", lambda name, pretrained: torch.nn.Linear(1, 1))
+        message = "does not restore images"
     expected = 2
     if message is None:  # that an image does not fit is a matter of that image
-        message, expected = "do not fit into the memory", 1
+        message, expected = "do not fit into the memory limit", 1
     assert go(*words, *named) == expected
     said = capsys.readouterr()
     assert message in " ".join((said.err + said.out).split())
@@ -199,23 +198,16 @@ def test_results_of_other_settings_are_not_mixed(model: Path, tmp_path: Path, ca
     assert go(source.parent, out, "--model", model, "--overlap", 8, "--overwrite", "true") == 0
 
 
-def test_a_file_of_any_size_of_network_is_a_model(tmp_path: Path) -> None:
+def test_a_file_of_weights_of_any_size_is_a_model(tmp_path: Path) -> None:
     network = create_model("hat_tiny_x2", scale=8, **SMALL)
     torch.save({"params_ema": network.state_dict()}, tmp_path / "net.pth")
-    assert find_model(str(tmp_path / "net.pth")).scale == 8
+    assert find_network(str(tmp_path / "net.pth")).scale == 8
     torch.save({"head.weight": torch.zeros(3, 4)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="holds no network that restores"):
-        find_model(str(tmp_path / "other.pth"))
+    with pytest.raises(ValueError, match="does not hold a restoration network"):
+        find_network(str(tmp_path / "other.pth"))
 
 
-def test_bytes_are_read() -> None:
-    assert parse_bytes("4GB") == 4e9
-    assert parse_bytes("0.5 GiB") == 5e8
-    with pytest.raises(ValueError, match="memory is '0'"):
-        parse_bytes("0")
-
-
-def test_what_a_killed_run_left_is_removed_but_not_what_another_writes(model: Path, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_removed_but_not_what_another_writes(model: Path, tmp_path: Path) -> None:
     image = save(tmp_path / "in" / "a.png")
     old, new = (tmp_path / f".a_x2.png.{name}{PARTIAL}.png" for name in ("0123", "4567"))
     for path in (old, new):

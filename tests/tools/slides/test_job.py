@@ -69,7 +69,7 @@ def test_the_summary_has_every_slide(undisturbed: Path) -> None:
     assert 0 < float(rows["one"]["prob_tumour"]) < 1
     assert float(rows["one"]["spread_tumour"]) >= 0
     assert rows["text"]["reason"]
-    assert all(name in (undisturbed / "report.html").read_text() for name in ("one bad tile", "cut off"))
+    assert all(name in (undisturbed / "report.html").read_text() for name in ("one bad tile", "truncated"))
 
 
 def test_a_second_run_does_nothing_again(undisturbed: Path, words: list[str]) -> None:

@@ -39,7 +39,7 @@ def build_report(data: Mapping[str, Any]) -> str:
               `tokens_per_second`, `mb`, and `ratio` to the first arm: `prompt`, `token` and `tokens_per_second` are
               quartiles with the median between, `mb` is a number or `None`;
             - `samples`, some or all of those that were scored: `id`, `image` (key of `images` or `None`), `question`,
-              `truth`, `part`, and `answers`: arm -> `text`, `said`, `correct` (`None` where that is no question),
+              `truth`, `part`, and `answers`: arm -> `text`, `parsed`, `correct` (`None` where not applicable),
               `invented` (names of objects), `images` (keys of `images`);
             - `images`: key -> data URI, see `data_uri`.
 

@@ -23,15 +23,15 @@ _IMAGE_PX, _ATTENTION_PX = 320, 1100
 Scored = tuple[Path, SampleFile, Benchmark, Mapping[str, Answers], Mapping[str, Any]]
 
 
-def image_path(folder: Path, row: int, method: str) -> Path:
+def image_path(folder: Path, row: int, intervention: str) -> Path:
     """The file of a plot of attention.
 
     Args:
         folder: of the benchmark.
         row: place of the question.
-        method: text form of the methods.
+        intervention: text form of the interventions.
     """
-    return folder / "attention" / f"{row}.{arm_file_name(method)}.png"
+    return folder / "attention" / f"{row}.{arm_file_name(intervention)}.png"
 
 
 def report_data(settings: Mapping[str, Any], parts: Sequence[Scored], images: Path | None) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _benchmark(
     part: Scored, settings: Mapping[str, Any], images: Path | None, data_uris: dict[str, str]
 ) -> dict[str, Any]:
     folder, samples, benchmark, answers, scored = part
-    wanted = set(scored["telling"])
+    wanted = set(scored["discordant_samples"])
     rows = [row for row, sample in enumerate(samples) if sample.id in wanted]
     texts: dict[str, dict[int, str]] = {arm: {} for arm in answers}
     places = {samples[row].id: row for row in rows}
@@ -74,21 +74,21 @@ def _benchmark(
             image = _opened(benchmark, samples, row, settings, images)
             if image is not None:
                 data_uris[key] = data_uri(image, _IMAGE_PX)
-        said = {}
+        shown_answers = {}
         for arm in answers:
             counted = next(iter(benchmark.count(sample, texts[arm][row]).values()))
-            said[arm] = _answer(texts[arm][row], counted, _attention_plots(folder, row, arm, key, data_uris))
+            shown_answers[arm] = _answer(texts[arm][row], counted, _attention_plots(folder, row, arm, key, data_uris))
         shown.append(
             {
                 "id": sample.id,
                 "image": key if key in data_uris else None,
                 "question": sample.question,
-                "truth": _truth(sample.truth, said),
+                "truth": _truth(sample.truth, shown_answers),
                 "part": sample.part,
-                "answers": said,
+                "answers": shown_answers,
             }
         )
-        for one in said.values():
+        for one in shown_answers.values():
             one.pop("true")
     costs = folder / "costs.json"
     return {
@@ -100,10 +100,10 @@ def _benchmark(
 
 
 def _answer(text: str, counted: Counted, attention: list[str]) -> dict[str, Any]:
-    said = counted.said if isinstance(counted.said, str) else ", ".join(dict.fromkeys(counted.said))
+    parsed = counted.parsed if isinstance(counted.parsed, str) else ", ".join(dict.fromkeys(counted.parsed))
     return {
         "text": text,
-        "said": said,
+        "parsed": parsed,
         "correct": counted.correct,
         "invented": list(dict.fromkeys(counted.invented)),
         "attention": attention,
@@ -111,10 +111,10 @@ def _answer(text: str, counted: Counted, attention: list[str]) -> dict[str, Any]
     }
 
 
-def _truth(truth: Any, said: Mapping[str, Mapping[str, Any]]) -> str:
+def _truth(truth: Any, answers: Mapping[str, Mapping[str, Any]]) -> str:
     if isinstance(truth, str):
         return truth
-    true = next(iter(said.values()))["true"]
+    true = next(iter(answers.values()))["true"]
     return ", ".join(map(str, true)) if true else "" if truth is None else json.dumps(truth)[:200]
 
 

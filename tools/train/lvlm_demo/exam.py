@@ -76,7 +76,7 @@ def caption_figures(scenes: Sequence[Scene], captions: Sequence[str]) -> dict[st
     counted = [benchmark.count(sample, said)["scenes"] for sample, said in zip(asked, captions, strict=True)]
     sums = {name: np.array([sum(one.numbers[name] for one in counted)]) for name in counted[0].numbers}
     figures = {name.removesuffix("_percent"): float(value[0]) for name, value in benchmark.metrics(sums).items()}
-    return {**figures, "things": float(np.mean([len(set(one.said)) for one in counted]))}
+    return {**figures, "things": float(np.mean([len(set(one.parsed)) for one in counted]))}
 
 
 @torch.no_grad()

@@ -15,10 +15,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from ....heads.comparison import ScoredBags, bootstrap_means, class_scores, paired_test, survival_scores
+from ....heads.comparison import class_scores, survival_scores
 from ....heads.metrics import SCORES
 from ....heads.survival import survival_loss
-from ....paired_statistics import holm
+from ....paired_statistics import ScoredRun, bootstrap_means, holm, paired_test
 from ....whole_files import write_atomically
 from ...settings import TrainMilSettings
 from ..plots import save_figure
@@ -175,8 +175,13 @@ def _tests(
     }
 
 
-def _tested(run: Mapping[str, Any], task: str, bags_per_seed: bool) -> ScoredBags:
+<<<<<<< HEAD:tools/train/mil/comparison.py
+def _tested(run: Mapping[str, Any], task: str, bags_per_seed: bool) -> ScoredRun:
     """A training's test bags for the bootstrap."""
+=======
+def _tested(run: Mapping[str, Any], task: str, own_worlds: bool) -> ScoredRun:
+    """A run's bags for the bootstrap."""
+>>>>>>> main:tools/train/mil/tables.py
     bags = run["predictions"]
     patients = [(run["seed"] if bags_per_seed else 0, bag["patient"]) for bag in bags]
     if task == "survival":
@@ -187,10 +192,17 @@ def _tested(run: Mapping[str, Any], task: str, bags_per_seed: bool) -> ScoredBag
         losses = np.array(
             [float(survival_loss(row[None], target[None])) for row, target in zip(rows, targets, strict=True)]
         )
-        return ScoredBags(patients, lambda weights: survival_scores(rows.numpy(), times, events, losses, weights))
+<<<<<<< HEAD:tools/train/mil/comparison.py
+        return ScoredRun(patients, lambda weights: survival_scores(rows.numpy(), times, events, losses, weights))
     probabilities = _probabilities(run, task).double().numpy()
     labels = np.array([bag["label"] for bag in bags])
-    return ScoredBags(patients, lambda weights: class_scores(probabilities, labels, weights))
+    return ScoredRun(patients, lambda weights: class_scores(probabilities, labels, weights))
+=======
+        return ScoredRun(patients, lambda weights: survival_scores(rows.numpy(), times, events, losses, weights))
+    chances = _chances(run, task).double().numpy()
+    labels = np.array([bag["label"] for bag in bags])
+    return ScoredRun(patients, lambda weights: class_scores(chances, labels, weights))
+>>>>>>> main:tools/train/mil/tables.py
 
 
 def _probabilities(run: Mapping[str, Any], task: str) -> torch.Tensor:

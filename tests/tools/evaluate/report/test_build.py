@@ -186,8 +186,8 @@ def page(browser: Page) -> Iterator[Page]:
 def test_the_page_tells_what_was_run_and_warns_first(page: Page) -> None:
     assert page.driver.title.startswith("Do VDD and rebalancing")
     head = page.texts("#head")[0]
-    assert head.index("Read these first: 3 warnings") < head.index("In short") < head.index("What was run")
-    assert "2 images left out, with 12 samples" in head
+    assert head.index("Read these first: 3 warnings") < head.index("Summary") < head.index("Settings of the run")
+    assert "2 images skipped, with 12 samples" in head
     assert "COCO_val2014_000000016631.jpg: cannot be read: it is empty (6 samples)" in head
     assert "llava-hf/llava-1.5-7b-hf" in head
     assert "regard 0.1.0, torch 2.14.0" in head
@@ -300,13 +300,13 @@ def test_what_is_not_there_leaves_no_trace(page: Page, tmp_path: Path) -> None:
     data |= {"settings": {}, "versions": {}, "images": {}}
     for benchmark in data["benchmarks"]:
         scores = benchmark["scores"]
-        scores |= {"left_out": [], "warnings": [], "activity": {}, "objects": {}}
+        scores |= {"skipped_images": [], "warnings": [], "activity": {}, "objects": {}}
         for part in scores["parts"]:
             part["text"] = None
             for parser in part["parsers"].values():
                 row = next(iter(parser["metrics"].values()))
                 row[ARMS[1]] |= {"value": None, "low": None, "high": None, "difference": None}
-                parser |= {"metrics": {"odd": row}, "mcnemar": None, "said": None}
+                parser |= {"metrics": {"odd": row}, "mcnemar": None, "parsed": None}
         benchmark |= {"costs": None, "samples": []}
     (tmp_path / "report.html").write_text(build_report(data))
     for name in ("pope", "chair"):

@@ -283,7 +283,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"heads": [ABMIL], "seeds": [1, 1]}, "give different numbers"),
     ({"heads": [ABMIL], "folds": 200}, "too few for 200 folds"),
     ({"heads": [ABMIL], "folds": "no/such/folder"}, "no/such/folder"),
-    ({"heads": [ABMIL], "classes": ["normal", "benign"]}, "'tumour', which is none of normal, benign"),
+    ({"heads": [ABMIL], "classes": ["normal", "benign"]}, "'tumour', which is not one of normal, benign"),
     ({"heads": [ABMIL], "label": "grade"}, "grade"),
     ({"heads": [ABMIL], "instances": 1.5}, "instances is 1.5"),
     ({"heads": [{"name": "ins"}], "task": "survival"}, "time"),

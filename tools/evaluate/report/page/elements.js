@@ -30,33 +30,33 @@ function refill(element, ...children) {
   return fill(element, {}, children);
 }
 
-// Names of arms are long: they break behind a comma or colon.
-const breakable = (text) => text.split(/(?<=[,:])/).flatMap((piece, index) => [index ? make("wbr") : null, piece]);
+// Names of arms are long: they break after a comma or an opening bracket.
+const breakable = (text) => text.split(/(?<=[,(])/).flatMap((piece, index) => [index ? make("wbr") : null, piece]);
 
 function armName(arm) {
   return make("code", { class: "arm" }, breakable(arm));
 }
 
-// The method of an arm above its options.
+// The intervention of an arm above its options.
 function armHead(arm) {
-  const [method, ...options] = arm.split(/(?<=:)/);
+  const [intervention, ...options] = arm.split(/(?=\()/);
   return make(
     "span",
     { class: "arm-head" },
-    make("code", { class: "arm" }, method.replace(/:$/, "")),
+    make("code", { class: "arm" }, intervention),
     options.length ? make("small", {}, breakable(options.join(""))) : null,
   );
 }
 
-// The method alone, where no other arm has it.
-const METHODS = [...new Set(DATA.benchmarks.flatMap((benchmark) => benchmark.scores.arms))].map(
-  (arm) => arm.split(":")[0],
+// The intervention without options, if no other arm has it.
+const INTERVENTIONS = [...new Set(DATA.benchmarks.flatMap((benchmark) => benchmark.scores.arms))].map(
+  (arm) => arm.split("(")[0],
 );
 
 function armShort(arm) {
-  const method = arm.split(":")[0];
-  const alone = METHODS.filter((other) => other === method).length < 2;
-  return alone && method !== arm ? make("code", { class: "arm", title: arm }, method) : armName(arm);
+  const intervention = arm.split("(")[0];
+  const alone = INTERVENTIONS.filter((other) => other === intervention).length < 2;
+  return alone && intervention !== arm ? make("code", { class: "arm", title: arm }, intervention) : armName(arm);
 }
 
 function scrollBox(label, ...children) {
@@ -147,33 +147,33 @@ const GLOSSARY = [
   [
     /^cog(_|$)/,
     "lower",
-    "Share of the objects that people, too, would expect in such a scene, and that are not there.",
+    "Share of the annotated traps, objects that are typical of such a scene but absent, that are mentioned.",
   ],
-  [/^recall/, "higher", "Of what is there (or of the questions whose answer is yes), the share that is found."],
-  [/^cover/, "higher", "Of the objects that are there, the share that is named."],
-  [/^precision/, "higher", "Of what is claimed, the share that is true."],
-  [/f1/, "higher", "F1: harmonic mean of precision and recall; high only if both are."],
-  [/accuracy|(^|_)acc(_|$)/, "higher", "Share of the answers that are right."],
+  [/^recall/, "higher", "Share of the objects in the image (or of the questions whose answer is yes) that is found."],
+  [/^cover/, "higher", "Share of the objects in the image that is mentioned."],
+  [/^precision/, "higher", "Share of the positive answers (or of the mentioned objects) that is correct."],
+  [/f1/, "higher", "F1: harmonic mean of precision and recall."],
+  [/accuracy|(^|_)acc(_|$)/, "higher", "Share of correct answers."],
   [
     /^d_prime/,
     "higher",
-    "How well things that are there are told from things that are not, whichever answer comes easier.",
+    "How well present and absent objects are separated, regardless of a bias towards one answer.",
   ],
   [
     /^(score|amber|perception|cognition|hallucination)/,
     "higher",
-    "A sum or mean of other figures, as the benchmark defines it.",
+    "A sum or mean of other metrics, as defined by the benchmark.",
   ],
-  [/^yes_/, null, "Share of the answers that say yes. A shift towards one answer can look like a gain."],
-  [/^no_/, null, "Share of the answers that say no."],
+  [/^yes_/, null, "Share of the answer yes. A shift towards one answer can look like a gain."],
+  [/^no_/, null, "Share of the answer no."],
   [/^unknown/, "lower", "Answers in which the parser finds neither yes nor no."],
-  [/^words/, null, "Words of an answer on average. Short answers have less room for inventions."],
-  [/^tokens/, null, "Tokens of an answer on average."],
-  [/^repe(tition|ated)/, "lower", "Share of the runs of four words that were there before in the same answer."],
-  [/^empty/, "lower", "Share of the answers without any text."],
-  [/^at_limit/, "lower", "Share of the answers that the limit of tokens cut off."],
+  [/^words/, null, "Mean number of words per answer. Short answers have less room for hallucinations."],
+  [/^tokens/, null, "Mean number of tokens per answer."],
+  [/^repe(tition|ated)/, "lower", "Share of four-word n-grams that occurred before in the same answer."],
+  [/^empty/, "lower", "Share of empty answers."],
+  [/^at_limit/, "lower", "Share of the answers that were cut at the token limit."],
   [/^changed/, null, "Share of the answers that differ from the baseline's by at least one character."],
-  [/^active/, null, "Share of the answers in which a method did something at all."],
+  [/^active/, null, "Share of the answers in which an intervention was active."],
 ];
 
 function known(metric) {
@@ -189,7 +189,7 @@ const metricName = (metric) =>
     .replace(/^(chair|f1)\b/i, (word) => word.toUpperCase());
 const betterNote = (metric) => ({ lower: "lower is better", higher: "higher is better" })[known(metric).better] ?? null;
 
-// Digits behind the point: fewer for percentages, counts and large numbers than for shares of 0 to 1.
+// Decimal places: fewer for percentages, counts and large numbers than for shares of 0 to 1.
 function digitsOf(metric, rows) {
   if (/_percent$|^(words|tokens|unknown)/.test(metric)) return 1;
   const cells = rows.flatMap((row) => Object.values(row ?? {}));
@@ -197,7 +197,7 @@ function digitsOf(metric, rows) {
   return largest <= 1 ? 3 : largest < 10 ? 2 : 1;
 }
 
-// What a difference shows: its sign, and whether chance would do.
+// How to mark a difference: its sign, and whether it is significant.
 function verdict(difference, metric) {
   const defined = difference && difference.low !== null && difference.low !== undefined;
   const apart = Boolean(defined && (difference.low > 0 || difference.high < 0));
@@ -215,5 +215,5 @@ function readingOf(difference, metric) {
   if (difference.value === 0 && difference.low === 0 && difference.high === 0) return "no difference";
   const found = verdict(difference, metric);
   if (found.sure) return found.word;
-  return found.apart ? `${found.word}, but not after Holm's correction` : "not told from chance";
+  return found.apart ? `${found.word}, but not after Holm's correction` : "not significant";
 }

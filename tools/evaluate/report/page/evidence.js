@@ -1,4 +1,4 @@
-// What lies behind the scores: invented objects, activity of the methods, and cost.
+// What lies behind the scores: invented objects, activity of the interventions, and cost.
 
 // Objects that are named and not there, most mentions first.
 function objectTable(benchmark, parser, arms, showAll, link) {
@@ -77,7 +77,7 @@ function objectTable(benchmark, parser, arms, showAll, link) {
     ["rate, %", "number"],
     ["mentions", "number"],
     ["answers", "number"],
-    ["stands beside (answers)", ""],
+    ["objects in these images (answers)", ""],
   ];
   const element = scrollBox(
     "Invented objects",
@@ -111,35 +111,35 @@ function activityTable(benchmark) {
         "tr",
         {},
         rowHead(index ? "" : armHead(arm)),
-        make("td", {}, make("code", {}, row.method)),
+        make("td", {}, make("code", {}, row.intervention)),
         make(
           "td",
           { class: "number" },
           `${whole(row.active)} of ${whole(row.answers)}${share}`,
-          idle ? make("span", { class: "badge warn" }, "did nothing") : null,
+          idle ? make("span", { class: "badge warn" }, "inactive") : null,
         ),
-        ["rows", "heads", "moved", "to_image", "change", "word_change"].map((name) => numeric(shortly(row[name]))),
+        ["rows", "heads", "moved", "to_image", "change", "token_change"].map((name) => numeric(shortly(row[name]))),
       );
     }),
   );
-  if (!lines.length) return make("p", { class: "note" }, "No arm has a method that reports what it did.");
+  if (!lines.length) return make("p", { class: "note" }, "No arm has an intervention that reports what it did.");
   const columns = [
     "arm",
-    { text: "method", kind: "" },
+    { text: "intervention", kind: "" },
     "active in answers",
     { text: "rows", note: "edited" },
     { text: "heads", note: "edited" },
-    { text: "attention moved", note: "share, summed" },
+    { text: "attention moved", note: "mass, summed" },
     { text: "of it to the image", note: "negative: away" },
     { text: "change of scores", note: "attention, largest" },
-    { text: "change of scores", note: "next word, largest" },
+    { text: "change of logits", note: "next token, largest" },
   ];
   return [
-    table("Activity of the methods", columns, lines),
+    table("Activity of the interventions", columns, lines),
     make(
       "p",
       { class: "note" },
-      "Means over the answers, as the methods counted them while they worked. A method that was active nowhere has the baseline\u2019s figures, and proves nothing.",
+      "Means over the answers, recorded during generation. An inactive intervention has the baseline\u2019s scores and is no evidence.",
     ),
   ];
 }

@@ -40,17 +40,17 @@ function drawHead() {
     drawLeftOut(),
     section(
       "short",
-      "In short",
+      "Summary",
       overview(DATA.benchmarks, benchmarkLink),
       make(
         "p",
         { class: "note" },
-        "The headline metric of each benchmark. \u201cChanged\u201d: answers that differ from the baseline\u2019s. Full dots: the interval excludes 0, which is the dashed line.",
+        "The headline metric of each benchmark. \u201cChanged\u201d: share of answers that differ from the baseline\u2019s. Filled dots: the interval excludes 0 (dashed line).",
       ),
     ),
     section(
       "run",
-      "What was run",
+      "Settings of the run",
       make(
         "dl",
         { class: "facts" },
@@ -60,7 +60,7 @@ function drawHead() {
         "details",
         {},
         make("summary", {}, "All settings"),
-        settings.length ? listOf(settings) : make("p", { class: "note" }, "None were given."),
+        settings.length ? listOf(settings) : make("p", { class: "note" }, "No settings."),
         ofArms,
       ),
     ),
@@ -107,7 +107,7 @@ function drawWarnings() {
 
 function drawLeftOut() {
   const lists = DATA.benchmarks
-    .map(({ name, scores }) => [name, scores.left_out ?? []])
+    .map(({ name, scores }) => [name, scores.skipped_images ?? []])
     .filter(([, images]) => images.length);
   if (!lists.length) return null;
   const samplesOf = (one) => (Array.isArray(one.samples) ? one.samples.length : (one.samples ?? 0));
@@ -119,11 +119,11 @@ function drawLeftOut() {
     );
   return make(
     "section",
-    { class: "left-out", "aria-label": "Images left out" },
+    { class: "left-out", "aria-label": "Skipped images" },
     make(
       "details",
       { open: total <= 5 },
-      make("summary", {}, `${counted(total, "image")} left out, with ${counted(lost, "sample")}, for all arms`),
+      make("summary", {}, `${counted(total, "image")} skipped, with ${counted(lost, "sample")}, for all arms`),
       lists.map(([name, images]) => [
         lists.length > 1 || DATA.benchmarks.length > 1 ? make("h3", {}, name) : null,
         make("ul", {}, shown(images)),

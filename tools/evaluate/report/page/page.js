@@ -110,15 +110,15 @@ function open(benchmark) {
   const rest =
     benchmark.samples.length < scores.paired
       ? `This report holds ${whole(benchmark.samples.length)} of the ${whole(scores.paired)} samples that were scored. They are a choice to look at: take shares from the tables, not from here.`
-      : "This report holds all samples that were scored.";
+      : "This report has all scored samples.";
   document
     .getElementById("main")
     .replaceChildren(
       make("h2", { class: "benchmark-title" }, benchmark.name),
       section("scores", "Scores", make("div", { class: "controls" }, Object.values(view.pickers.all)), view.scores),
-      section("text-guards", "What a gain may hide", view.text),
+      section("text-guards", "Text statistics and caveats", view.text),
       section("objects", "Invented objects", view.objects),
-      section("activity", "Did the methods do anything?", activityTable(benchmark)),
+      section("activity", "Activity of the interventions", activityTable(benchmark)),
       section("cost", "Cost", costTable(benchmark)),
       section(
         "samples",
@@ -159,7 +159,7 @@ function drawFilters(benchmark) {
   let waiting = 0;
   const input = make("input", {
     type: "search",
-    placeholder: "words of a question or answer",
+    placeholder: "text in a question or answer",
     oninput: () => {
       clearTimeout(waiting);
       waiting = setTimeout(() => choose({ text: input.value, page: null }), 150);
@@ -278,8 +278,8 @@ function renderScores(now) {
           scoreTable("Text of the answers", benchmark, text, (metric) => digitsOf(metric, [text[metric]])),
           glossary(Object.keys(text)),
         ]
-      : [make("p", { class: "note" }, "Text is counted for a part or for all of them pooled; choose one above.")]),
-    ...(found.said ? saidTable(benchmark, found.said) : []),
+      : [make("p", { class: "note" }, "Text statistics exist for single parts and for all parts pooled; choose one above.")]),
+    ...(found.parsed ? parsedTable(benchmark, found.parsed) : []),
   );
 }
 
@@ -331,7 +331,7 @@ function renderObjects(now) {
             "p",
             { class: "note" },
             `Objects that answers name although they are not in the image, as ${now.parser} finds them. Rate: share of the answers that name it, with its interval. ` +
-              "\u201cStands beside\u201d: what is truly in those images, which tells what the model takes as a hint. Names and counts lead to the samples.",
+              "\u201cObjects in these images\u201d: objects that are present where this one is invented, possible cues of the model. Names and counts link to the samples.",
           ),
         ].filter(Boolean)
       : [
@@ -426,5 +426,5 @@ render();
 document.getElementById("skip").addEventListener("click", jump("samples"));
 document
   .getElementById("foot")
-  .append(make("p", {}, "Made by regard evaluate. This file is complete: it loads nothing, and sends nothing."));
+  .append(make("p", {}, "Made by regard evaluate. This file is self-contained: it loads and sends nothing."));
 if (FILTER_KEYS.some((key) => chosen[key])) jumpTo("samples");

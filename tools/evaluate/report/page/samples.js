@@ -3,13 +3,13 @@
 const PAGE = 20;
 
 const OUTCOMES = {
-  gained: ["right, and the baseline wrong (gained)", (own, base) => own.correct === true && base.correct === false],
-  lost: ["wrong, and the baseline right (lost)", (own, base) => own.correct === false && base.correct === true],
+  gained: ["correct, baseline wrong (gained)", (own, base) => own.correct === true && base.correct === false],
+  lost: ["wrong, baseline correct (lost)", (own, base) => own.correct === false && base.correct === true],
   all_wrong: ["all arms wrong", null],
-  changed: ["another text than the baseline\u2019s", (own, base) => own.text !== base.text],
+  changed: ["text differs from the baseline", (own, base) => own.text !== base.text],
   invents: ["invents an object", (own) => own.invented.length > 0],
-  fewer: ["invents less than the baseline", (own, base) => own.invented.length < base.invented.length],
-  more: ["invents more than the baseline", (own, base) => own.invented.length > base.invented.length],
+  fewer: ["invents fewer objects than the baseline", (own, base) => own.invented.length < base.invented.length],
+  more: ["invents more objects than the baseline", (own, base) => own.invented.length > base.invented.length],
 };
 
 function armsIn(benchmark, sample) {
@@ -45,7 +45,7 @@ const haystacks = new WeakMap();
 
 function contains(sample, text) {
   if (!haystacks.has(sample)) {
-    const answers = Object.values(sample.answers).flatMap((answer) => [answer.text, answer.said, ...answer.invented]);
+    const answers = Object.values(sample.answers).flatMap((answer) => [answer.text, answer.parsed, ...answer.invented]);
     haystacks.set(sample, [sample.id, sample.question, sample.truth, ...answers].join("\n").toLowerCase());
   }
   return haystacks.get(sample).includes(text.toLowerCase());
@@ -181,7 +181,7 @@ function sampleCard(benchmark, sample, only) {
   const groups = new Map();
   for (const arm of arms) {
     const answer = sample.answers[arm];
-    const key = JSON.stringify([answer.text, answer.said, answer.correct, answer.invented]);
+    const key = JSON.stringify([answer.text, answer.parsed, answer.correct, answer.invented]);
     groups.set(key, [...(groups.get(key) ?? []), arm]);
   }
   const album = [];
@@ -217,8 +217,8 @@ function sampleCard(benchmark, sample, only) {
         { class: "who" },
         names.map((arm) => make("div", {}, armShort(arm), arm === baseline ? make("small", {}, "baseline") : null)),
         result,
-        answer.said && answer.said.length <= 12 && answer.correct !== null
-          ? make("small", {}, `read as \u201c${answer.said}\u201d`)
+        answer.parsed && answer.parsed.length <= 12 && answer.correct !== null
+          ? make("small", {}, `read as \u201c${answer.parsed}\u201d`)
           : null,
         missing ? make("small", {}, `without ${counted(missing, "word")} of the baseline`) : null,
       ),

@@ -60,7 +60,7 @@ function glossary(metrics) {
   return make(
     "details",
     { class: "glossary" },
-    make("summary", {}, "What these figures say"),
+    make("summary", {}, "How to read these figures"),
     make(
       "dl",
       {},
@@ -74,7 +74,7 @@ function legend(scores) {
     "p",
     { class: "note" },
     `Each cell: value, and the interval that holds ${100 * scores.level} % of ${whole(scores.resamples)} resamples of images (seed ${scores.seed}); ` +
-      "all questions about an image are drawn together. Below it the difference to ",
+      "all samples about an image are resampled together. Below it the difference to ",
     armName(scores.baseline),
     " [its interval] on the same samples, and p. ",
     make("b", {}, "*"),
@@ -136,11 +136,11 @@ function overview(benchmarks, link) {
     ["", ""],
   ];
   return scrollBox(
-    "In short",
+    "Summary",
     make(
       "table",
       { class: "overview" },
-      make("caption", { class: "unseen" }, "In short: the headline metric of every benchmark"),
+      make("caption", { class: "unseen" }, "Summary: the headline metric of every benchmark"),
       make(
         "thead",
         {},
@@ -181,22 +181,22 @@ function mcnemarTable(benchmark, rows, part, link) {
       );
     });
   return [
-    make("h3", {}, "Right and wrong in pairs"),
+    make("h3", {}, "Paired correctness"),
     table("McNemar\u2019s test", ["arm", "gained", "lost", "p", "Holm"], lines),
     make(
       "p",
       { class: "note" },
-      "Gained: right where the baseline is wrong; lost: the other way round. p by McNemar\u2019s exact test, which takes " +
-        "every answer by itself; where images have several questions, trust the intervals above.",
+      "Gained: correct where the baseline is wrong; lost: the reverse. p by McNemar\u2019s exact test, which assumes " +
+        "independent samples; if images have several samples, rely on the intervals above.",
     ),
   ];
 }
 
-function saidTable(benchmark, said) {
+function parsedTable(benchmark, parsed) {
   const scores = benchmark.scores;
   const words = ["yes", "no", "unknown"];
   const lines = scores.arms
-    .filter((arm) => said[arm])
+    .filter((arm) => parsed.yes_percent[arm])
     .map((arm) =>
       make(
         "tr",
@@ -205,9 +205,9 @@ function saidTable(benchmark, said) {
         make(
           "td",
           { class: "plot" },
-          shareFigure(words.map((word) => [word, said[arm][`${word}_percent`]?.value ?? 0])),
+          shareFigure(words.map((word) => [word, parsed[`${word}_percent`][arm]?.value ?? 0])),
         ),
-        words.map((word) => scoreCell(said[arm][`${word}_percent`], "", 1)),
+        words.map((word) => scoreCell(parsed[`${word}_percent`][arm], "", 1)),
       ),
     );
   const columns = [
@@ -216,12 +216,12 @@ function saidTable(benchmark, said) {
     ...words.map((word) => ({ text: make("span", { class: `key key-${word}` }, `${word}, %`) })),
   ];
   return [
-    make("h3", {}, "What was said"),
+    make("h3", {}, "Yes, no and unknown"),
     table("Shares of yes and no", columns, lines, "scores"),
     make(
       "p",
       { class: "note" },
-      "As the parser reads the answers. An arm that merely says no more often gains wherever the baseline says yes too often.",
+      "Answers as read by the parser. An arm that merely answers no more often gains wherever the baseline answers yes too often.",
     ),
   ];
 }

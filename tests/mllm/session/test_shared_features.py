@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_lvlms import FAMILIES, IMAGE, tiny_lvlm
+from tiny_lvlms import FAMILIES, IMAGE, by_kind, tiny_lvlm
 
 from regard.mllm.interventions.vcd import VCD
 from regard.mllm.interventions.vhr import VHR
 from regard.mllm.session.session import intervene
-from regard.mllm.shared_features import shared_image_features
+from regard.mllm.session.shared_features import shared_image_features
 
 FOUND = [family for family in FAMILIES if family not in ("llama",)]
 EDITED = [family for family in FOUND if family not in ("mllama", "qwen3_5")]
 TEXTS = [[5, IMAGE, 7, 8], [9, 3, IMAGE, 10]]
 
 
-def logits(model: Any, inputs: dict[str, Any], methods: Any = ()) -> torch.Tensor:
-    with intervene(model, methods, allow_inactive=True) as session:
+def logits(model: Any, inputs: dict[str, Any], interventions: Any = ()) -> torch.Tensor:
+    with intervene(model, interventions, allow_inactive=True) as session:
         found = session.generate(
             **inputs, max_new_tokens=2, do_sample=False, return_dict_in_generate=True, output_scores=True
         )
@@ -33,15 +33,15 @@ def runs(encoder: torch.nn.Module) -> list[int]:
     return calls
 
 
-@pytest.mark.parametrize("family", EDITED)
+@pytest.mark.parametrize("family", by_kind(EDITED))
 def test_the_encoder_runs_once_for_all_arms_and_every_score_is_the_same(family: str) -> None:
     tiny = tiny_lvlm(family)
     inputs, model = tiny.inputs(TEXTS), tiny.model
-    alone = [logits(model, inputs, methods) for methods in ((), VHR(alpha=1.5), ())]
+    alone = [logits(model, inputs, interventions) for interventions in ((), VHR(alpha=1.5), ())]
     encoder = model.get_encoder(modality="image")
     calls = runs(encoder)
     with shared_image_features(model):
-        together = [logits(model, inputs, methods) for methods in ((), VHR(alpha=1.5), ())]
+        together = [logits(model, inputs, interventions) for interventions in ((), VHR(alpha=1.5), ())]
     assert model.get_encoder(modality="image") is encoder
     assert len(calls) == (1 if encoder is not model else 0)
     for one, other in zip(alone, together, strict=True):
@@ -50,7 +50,7 @@ def test_the_encoder_runs_once_for_all_arms_and_every_score_is_the_same(family: 
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("family", FOUND)
+@pytest.mark.parametrize("family", by_kind(FOUND))
 def test_other_images_are_encoded_anew(family: str) -> None:
     tiny = tiny_lvlm(family)
     first, model = tiny.inputs(TEXTS), tiny.model
@@ -63,7 +63,7 @@ def test_other_images_are_encoded_anew(family: str) -> None:
         assert torch.equal(one, other)
 
 
-def test_a_method_that_shows_noise_has_it_encoded() -> None:
+def test_an_intervention_that_shows_noise_has_it_encoded() -> None:
     tiny = tiny_lvlm("llava")
     inputs = tiny.inputs(TEXTS)
     alone = logits(tiny.model, inputs, VCD(plausible=0.0))

@@ -1,4 +1,4 @@
-"""The one test of effects: what methods do to the captions of the embedded model, where two trainings agreed.
+"""The one test of effects: what interventions do to the captions of the embedded model, where two trainings agreed.
 
 It is about this model, whose habit was planted, and nothing else. Intervals are of paired resamples of 300 scenes.
 """
@@ -11,16 +11,20 @@ import pytest
 from regard.datasets.scene_captions import named_objects
 from regard.datasets.scenes import Scene, Scenes
 from regard.mllm import LVLM, PAI, VDD, ImageScale
-from regard.mllm.session.edit import Intervention
+from regard.mllm.session.contract import Intervention
 
 SCENES = 300
 
 
-def counts(lvlm: LVLM, scenes: list[Scene], *methods: Intervention) -> np.ndarray:
+def counts(lvlm: LVLM, scenes: list[Scene], *interventions: Intervention) -> np.ndarray:
     """For each scene, whether its caption names something absent, and the share of its things that are named."""
     images = [scene.image() for scene in scenes]
     answers = lvlm.answer(
-        images, ["describe the image in detail ."] * len(scenes), methods=methods, max_new_tokens=60, batch_size=100
+        images,
+        ["describe the image in detail ."] * len(scenes),
+        interventions=interventions,
+        max_new_tokens=60,
+        batch_size=100,
     )
     named = [set(named_objects(answer.text)) for answer in answers]
     pairs = list(zip(scenes, named, strict=True))
@@ -41,15 +45,15 @@ def base() -> tuple[LVLM, list[Scene], np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "method",
+    "intervention",
     [VDD(alpha=0.5), PAI(alpha=0.2, gamma=1.0, layers="all"), ImageScale(factor=2.0)],
-    ids=lambda method: method.name,
+    ids=lambda intervention: intervention.name,
 )
 def test_less_is_invented_and_no_less_is_named(
-    base: tuple[LVLM, list[Scene], np.ndarray], method: Intervention
+    base: tuple[LVLM, list[Scene], np.ndarray], intervention: Intervention
 ) -> None:
     lvlm, scenes, before = base
-    after = counts(lvlm, scenes, method)
+    after = counts(lvlm, scenes, intervention)
     assert interval(after[0] - before[0])[1] < 0
     assert interval(after[1] - before[1])[1] > 0  # recall is not lower
     assert (after[1] - before[1]).mean() > -0.01

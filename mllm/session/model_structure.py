@@ -47,7 +47,7 @@ def attention_modules(model: PreTrainedModel) -> list[nn.Module]:
         if any("CrossAttention" in kind for kind in kinds):
             raise ValueError(
                 f"decoder layer {index} of {type(model).__name__} reads the image by cross-attention ({kinds[0]}); "
-                "methods that edit the columns of image tokens have nothing to edit there. Models that put image "
+                "interventions that edit the columns of image tokens have nothing to edit there. Models that put image "
                 "tokens into the prompt work"
             )
         softmax = [module for module in inside if hasattr(module, "q_proj") or hasattr(module, "qkv_proj")]

@@ -24,8 +24,8 @@ _MISSING = object()
 def shared_image_features(model: PreTrainedModel) -> Iterator[None]:
     """Let the encoder of images remember what it saw first, for as long as the block lasts.
 
-    One set of inputs is kept: those of the first answer. Methods that show the model other images (noise, crops) have
-    these encoded anew. A model whose encoder transformers does not find is left as it is.
+    One set of inputs is kept: those of the first answer. Interventions that show the model other images (noise, crops)
+    have these encoded anew. A model whose encoder transformers does not find is left as it is.
 
     Args:
         model: a vision-language model.
