@@ -175,13 +175,8 @@ def _tests(
     }
 
 
-<<<<<<< HEAD:tools/train/mil/comparison.py
 def _tested(run: Mapping[str, Any], task: str, bags_per_seed: bool) -> ScoredRun:
     """A training's test bags for the bootstrap."""
-=======
-def _tested(run: Mapping[str, Any], task: str, own_worlds: bool) -> ScoredRun:
-    """A run's bags for the bootstrap."""
->>>>>>> main:tools/train/mil/tables.py
     bags = run["predictions"]
     patients = [(run["seed"] if bags_per_seed else 0, bag["patient"]) for bag in bags]
     if task == "survival":
@@ -192,17 +187,10 @@ def _tested(run: Mapping[str, Any], task: str, own_worlds: bool) -> ScoredRun:
         losses = np.array(
             [float(survival_loss(row[None], target[None])) for row, target in zip(rows, targets, strict=True)]
         )
-<<<<<<< HEAD:tools/train/mil/comparison.py
         return ScoredRun(patients, lambda weights: survival_scores(rows.numpy(), times, events, losses, weights))
     probabilities = _probabilities(run, task).double().numpy()
     labels = np.array([bag["label"] for bag in bags])
     return ScoredRun(patients, lambda weights: class_scores(probabilities, labels, weights))
-=======
-        return ScoredRun(patients, lambda weights: survival_scores(rows.numpy(), times, events, losses, weights))
-    chances = _chances(run, task).double().numpy()
-    labels = np.array([bag["label"] for bag in bags])
-    return ScoredRun(patients, lambda weights: class_scores(chances, labels, weights))
->>>>>>> main:tools/train/mil/tables.py
 
 
 def _probabilities(run: Mapping[str, Any], task: str) -> torch.Tensor:
