@@ -190,7 +190,7 @@ def tile_cost(model: nn.Module, peak_bytes: Callable[[Callable[[], Any]], int]) 
 
     Args:
         model: as in `restore_strips`.
-        peak_bytes: runs a function and says what it holds at its peak, such as
+        peak_bytes: calls a function and returns its peak memory, such as
             `regard.tools.benchmark.profiler.peak_bytes`.
     """
     given: Any = model
