@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..loader import Draw
 from .bag import Bags
 
-__all__ = ["BagDataset", "collate_bags"]
+__all__ = ["BagBatch", "BagDataset", "collate_bags"]
 
 #: Label, or time and whether the event happened, or nothing.
 Target = int | tuple[float, bool] | None
+
+
+class BagBatch(NamedTuple):
+    """Some bags, as a head is trained on them.
+
+    Attributes:
+        features: of the bags, padded to one length.
+        valid: where instances are; None if the bags have one length.
+        targets: class of each bag; for survival its time, and 1 for an event or 0 for censored.
+        indices: of the bags in their set.
+    """
+
+    features: Float[Tensor, "bags instances dim"]
+    valid: Bool[Tensor, "bags instances"] | None
+    targets: Shaped[Tensor, "bags ..."]
+    indices: Int[Tensor, " bags"]
 
 
 class BagDataset(Dataset[tuple[Tensor, Target, int]]):
