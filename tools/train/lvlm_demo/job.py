@@ -29,9 +29,9 @@ from transformers.utils import logging
 from ....datasets.scene_words import build_processor
 from ....whole_files import write_atomically
 from ...settings import TrainLvlmSettings
-from .exam import examine
+from .exam import evaluate_model
 from .network import build_scene_lvlm
-from .training import STAGES, teach
+from .training import STAGES, train_stages
 
 __all__ = ["run"]
 
@@ -69,7 +69,7 @@ def run(settings: TrainLvlmSettings) -> int:
             model = LlavaForConditionalGeneration.from_pretrained(out / "model", dtype=torch.float32).eval()
             model.to(device=torch.device(device))
             processor = AutoProcessor.from_pretrained(out / "model")
-            figures = examine(model, processor, settings.eval_scenes)
+            figures = evaluate_model(model, processor, settings.eval_scenes)
         finally:
             torch.set_num_threads(threads)
             logging.enable_progress_bar()
@@ -121,12 +121,12 @@ def _teach(settings: TrainLvlmSettings, out: Path, device: str) -> None:
     if settings.workers == 1:
         threads = torch.get_num_threads()
         try:
-            teach(0, *words)
+            train_stages(0, *words)
         finally:
             torch.set_num_threads(threads)
         return
     try:
-        mp.spawn(teach, words, nprocs=settings.workers)
+        mp.spawn(train_stages, words, nprocs=settings.workers)
     except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
         reason = str(error).strip().rpartition("\n")[2]
         raise OSError(

@@ -20,8 +20,8 @@ from regard.datasets.scene_captions import CAPTION_PROMPTS
 from regard.datasets.scene_words import WORDS, build_processor, word_ids
 from regard.datasets.scenes import CLASSES, Scenes, draw_scene
 from regard.mllm.session.sinks import sink_strength
-from regard.tools.train.lvlm_demo.exam import caption_figures, sink_figures, speak, yes_no_figures
-from regard.tools.train.lvlm_demo.lessons import heard_lesson, pad, patch_targets, pixels, seen_lesson
+from regard.tools.train.lvlm_demo.exam import caption_metrics, caption_scenes, sink_statistics, yes_no_metrics
+from regard.tools.train.lvlm_demo.lessons import image_lesson, pad, patch_targets, pixels, text_lesson
 from regard.tools.train.lvlm_demo.network import (
     SINK_DIMENSION,
     SINK_THRESHOLD,
@@ -32,7 +32,7 @@ from regard.tools.train.lvlm_demo.network import (
     project,
     see,
 )
-from regard.tools.train.lvlm_demo.training import STAGES, teach
+from regard.tools.train.lvlm_demo.training import STAGES, train_stages
 
 EMBEDDED = Path(__file__).parents[2] / "mllm" / "embedded"
 TINY = ["--steps_scale", "0.001", "--workers", "1", "--eval_scenes", "2", "--device", "cpu"]
@@ -144,11 +144,11 @@ def test_another_seed_does_not_go_on_in_the_same_folder(done: Path, capsys: pyte
 def test_a_stage_file_of_another_model_is_refused(done: Path, tmp_path: Path) -> None:
     save_file({"stranger": torch.zeros(1)}, tmp_path / "vision.safetensors")
     with pytest.raises(OSError, match="does not fit this model"):
-        teach(0, tmp_path, 0, 0.004, 1, "cpu")
+        train_stages(0, tmp_path, 0, 0.004, 1, "cpu")
     whole = (done / "vision.safetensors").read_bytes()
     (tmp_path / "vision.safetensors").write_bytes(whole[:50_000])
     with pytest.raises(OSError, match="damaged or does not fit this model"):
-        teach(0, tmp_path, 0, 0.004, 1, "cpu")
+        train_stages(0, tmp_path, 0, 0.004, 1, "cpu")
 
 
 def rows(lesson: Callable[[np.random.Generator], Any], count: int) -> list[Any]:
@@ -156,15 +156,15 @@ def rows(lesson: Callable[[np.random.Generator], Any], count: int) -> list[Any]:
 
 
 def test_rows_show_a_image_or_not_as_often_as_they_should() -> None:
-    assert not any(row.scene for row in rows(heard_lesson, 50))
-    seen = rows(seen_lesson, 400)
+    assert not any(row.scene for row in rows(text_lesson, 50))
+    seen = rows(image_lesson, 400)
     assert np.mean([row.scene is None for row in seen]) == pytest.approx(0.15, abs=0.05)
     for row in seen:
         assert row.tokens.count(WORDS["<image>"]) == (36 if row.scene else 0)
 
 
 def test_only_answers_are_learnt_and_yes_and_no_count_more() -> None:
-    lessons = rows(seen_lesson, 20)
+    lessons = rows(image_lesson, 20)
     tokens, weights = pad(lessons, answer_weight=2.0)
     for row, lesson in enumerate(lessons):
         size = len(lesson.tokens)
@@ -240,11 +240,11 @@ def test_the_embedded_model_is_small_and_says_what_it_is() -> None:
 def test_the_embedded_model_sees_and_has_its_habit(embedded: tuple[Any, Any]) -> None:
     model, processor = embedded
     scenes = list(Scenes("natural", 48, seed=1))
-    figures = caption_figures(scenes, speak(model, processor, scenes))
+    figures = caption_metrics(scenes, caption_scenes(model, processor, scenes))
     assert figures["recall"] >= 60
     assert 20 <= figures["chair_s"] <= 80
     assert 25 <= figures["words"] <= 40
-    questions = yes_no_figures(model, processor, scenes[:24])
+    questions = yes_no_metrics(model, processor, scenes[:24])
     assert questions["random"]["accuracy"] > 75
 
 
@@ -268,7 +268,7 @@ def test_the_embedded_model_speaks_when_asked_as_the_library_asks(embedded: tupl
 def test_bos_and_background_of_the_embedded_model_are_sinks_that_get_attention(embedded: tuple[Any, Any]) -> None:
     model, processor = embedded
     scenes = list(Scenes("natural", 8, seed=1))
-    figures = sink_figures(model, processor, scenes, speak(model, processor, scenes))
+    figures = sink_statistics(model, processor, scenes, caption_scenes(model, processor, scenes))
     for layer in range(2, 5):
         assert figures["sinks"]["bos"][layer] == 1
         assert figures["sinks"]["background"][layer] > 0.9
