@@ -1,4 +1,4 @@
-"""`regard train-lvlm`, sized down, and the model that it once made for the package."""
+"""`regard train lvlm-demo`, sized down, and the model that it once made for the package."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ TINY = ["--steps_scale", "0.001", "--workers", "1", "--eval_scenes", "2", "--dev
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("done")
-    assert run("train-lvlm", *TINY, "--out", out) == 0
+    assert run("train", "lvlm-demo", *TINY, "--out", out) == 0
     return out
 
 
@@ -82,7 +82,7 @@ def test_only_its_own_stage_changes_a_part_of_the_model(done: Path) -> None:
 
 def test_two_processes_learn_what_one_learns(done: Path, tmp_path: Path) -> None:
     out = tmp_path / "two of them"
-    process = start(["train-lvlm", *TINY, "--workers", "2", "--out", out])
+    process = start(["train", "lvlm-demo", *TINY, "--workers", "2", "--out", out])
     said = process.communicate()[1]
     assert process.returncode == 0, said
     for stage in ("vision", "language"):  # later on rounding differences grow
@@ -93,7 +93,7 @@ def test_two_processes_learn_what_one_learns(done: Path, tmp_path: Path) -> None
 
 
 def test_a_killed_run_goes_on_after_the_last_finished_stage(done: Path, tmp_path: Path) -> None:
-    process = start(["train-lvlm", *TINY, "--out", tmp_path])
+    process = start(["train", "lvlm-demo", *TINY, "--out", tmp_path])
     while not (tmp_path / "language.safetensors").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
@@ -101,7 +101,7 @@ def test_a_killed_run_goes_on_after_the_last_finished_stage(done: Path, tmp_path
     process.communicate()
     assert not (tmp_path / "summary.json").exists()
     kept = (tmp_path / "vision.safetensors").stat().st_mtime_ns
-    process = start(["train-lvlm", *TINY, "--out", tmp_path])
+    process = start(["train", "lvlm-demo", *TINY, "--out", tmp_path])
     said = process.communicate()[1]
     assert process.returncode == 0, said
     assert "vision" not in said
@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on_after_the_last_finished_stage(done: Path, tmp_path
 
 def test_a_finished_run_is_only_told_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in done.glob("*.safetensors")}
-    assert run("train-lvlm", *TINY, "--out", done) == 0
+    assert run("train", "lvlm-demo", *TINY, "--out", done) == 0
     assert "recall" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in done.glob("*.safetensors")} == before
 
@@ -131,13 +131,13 @@ def test_a_finished_run_is_only_told_again(done: Path, capsys: pytest.CaptureFix
 def test_a_wrong_setting_is_named(
     words: list[str], hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("train-lvlm", "--out", tmp_path / "out", *words) == 2
+    assert run("train", "lvlm-demo", "--out", tmp_path / "out", *words) == 2
     assert hint in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_another_seed_does_not_go_on_in_the_same_folder(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("train-lvlm", *TINY, "--seed", "1", "--out", done) == 2
+    assert run("train", "lvlm-demo", *TINY, "--seed", "1", "--out", done) == 2
     assert "holds a run with other settings (seed: 0 there, 1 here)" in capsys.readouterr().err
 
 
@@ -232,7 +232,7 @@ def test_the_first_weights_depend_on_the_seed_and_leave_the_chance_of_others_alo
 def test_the_embedded_model_is_small_and_says_what_it_is() -> None:
     assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 10_000_000
     said = " ".join((EMBEDDED / "README.txt").read_text().split())
-    assert "regard train-lvlm" in said
+    assert "regard train lvlm-demo" in said
     assert "no evidence about real LVLMs" in said
     assert not [path for path in EMBEDDED.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
 
