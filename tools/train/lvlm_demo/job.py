@@ -20,17 +20,11 @@ from transformers import AutoProcessor, LlavaForConditionalGeneration
 from transformers.utils import logging
 
 from ....datasets.scene_words import build_processor
-<<<<<<< HEAD
-from ....whole_files import write_atomically
-from ...settings import TrainLvlmSettings
-from .exam import evaluate_model
-=======
 from ....whole_files import whole_folder
 from ...run.devices import choose_device
 from ...run.run_folder import open_run
 from ...settings import TrainLvlmDemoSettings
-from .exam import examine
->>>>>>> main
+from .exam import evaluate_model
 from .network import build_scene_lvlm
 from .training import STAGES, train_stages
 
@@ -50,31 +44,6 @@ def run(settings: TrainLvlmDemoSettings) -> int:
         ValueError: a setting is wrong, or the output folder is refused (see `regard.tools.run.run_folder`).
         OSError: the output folder cannot be written, or a process was killed.
     """
-<<<<<<< HEAD
-    _check(settings)
-    out = Path(settings.out)
-    result = out / "summary.json"
-    _open_folder(settings)
-    if not result.is_file():
-        device = settings.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        _teach(settings, out, device)
-        logging.disable_progress_bar()
-        _export(out, settings.seed)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(settings.workers)
-        try:
-            model = LlavaForConditionalGeneration.from_pretrained(out / "model", dtype=torch.float32).eval()
-            model.to(device=torch.device(device))
-            processor = AutoProcessor.from_pretrained(out / "model")
-            figures = evaluate_model(model, processor, settings.eval_scenes)
-        finally:
-            torch.set_num_threads(threads)
-            logging.enable_progress_bar()
-        write_atomically(result, json.dumps(figures, indent=1))
-    _print(json.loads(result.read_text(encoding="utf-8")), out)
-=======
     rows = min(stage.batch for stage in STAGES)
     if settings.workers > rows:
         raise ValueError(f"--workers is {settings.workers}; give 1 to {rows}, so that each has a row of every batch")
@@ -86,7 +55,6 @@ def run(settings: TrainLvlmDemoSettings) -> int:
             summary = _export_and_examine(settings, folder.path, device)
             folder.finish(summary)
     _print(summary, folder.path)
->>>>>>> main
     return 0
 
 
@@ -100,7 +68,7 @@ def _export_and_examine(settings: TrainLvlmDemoSettings, out: Path, device: str)
         model = LlavaForConditionalGeneration.from_pretrained(out / "model", dtype=torch.float32).eval()
         model.to(device=torch.device(device))
         processor = AutoProcessor.from_pretrained(out / "model")
-        return examine(model, processor, settings.eval_scenes)
+        return evaluate_model(model, processor, settings.eval_scenes)
     finally:
         torch.set_num_threads(threads)
         logging.enable_progress_bar()
@@ -112,20 +80,12 @@ def _teach(settings: TrainLvlmDemoSettings, out: Path, device: str) -> None:
     if settings.workers == 1:
         threads = torch.get_num_threads()
         try:
-<<<<<<< HEAD
-            train_stages(0, *words)
-=======
-            teach(0, *arguments)
->>>>>>> main
+            train_stages(0, *arguments)
         finally:
             torch.set_num_threads(threads)
         return
     try:
-<<<<<<< HEAD
-        mp.spawn(train_stages, words, nprocs=settings.workers)
-=======
-        mp.spawn(teach, arguments, nprocs=settings.workers)
->>>>>>> main
+        mp.spawn(train_stages, arguments, nprocs=settings.workers)
     except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
         reason = str(error).strip().rpartition("\n")[2]
         raise OSError(
