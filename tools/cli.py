@@ -18,6 +18,7 @@ from ..class_names import nearest
 from . import settings as s
 from .run.help_page import entry, help_page, in_words, summary
 from .run.recipes import recipe_file
+from .run.run_folder import check_run_folder, has_run_folder
 from .run.task_choice import choose_task
 from .settings.types import check
 
@@ -102,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(help_page(command, TASKS[verb][task].settings))
             return 0
         settings = parse_settings(verb, task, rest)
+        if has_run_folder(settings):
+            check_run_folder(settings)
         return import_module(f".{TASKS[verb][task].module}", __package__).run(settings)
     except KeyboardInterrupt:
         sys.stderr.write(f"{command}: stopped; the same command resumes after the last finished part\n")

@@ -8,13 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-import yaml
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
@@ -22,6 +20,7 @@ from ...datasets.labelled_images import LabelledImages
 from ...vision import ImageClassifier
 from ...whole_files import write_atomically
 from ..run.fit import build_trainer, quiet_lightning
+from ..run.run_folder import RunFolder, open_run
 from ..settings import EvaluateClassifierSettings
 from ..train.classifier import build_data, check_size, image_config, print_summary, write_tables
 
@@ -41,7 +40,13 @@ def run(settings: EvaluateClassifierSettings) -> int:
         ValueError: no model in the folder, or its classes are not those of the data.
         OSError: the output folder cannot be written.
     """
-    out = Path(settings.out)
+    with open_run(settings) as folder:
+        summary = _measure(settings, folder)
+    print_summary(summary, f"{settings.model} on {settings.data} ({settings.split})")
+    return 1 if summary["unreadable"] else 0
+
+
+def _measure(settings: EvaluateClassifierSettings, folder: RunFolder) -> dict[str, Any]:
     model, classes = load_model(Path(settings.model))
     config = image_config(settings.images, model, {})
     check_size(model, config["input_size"])
@@ -54,21 +59,18 @@ def run(settings: EvaluateClassifierSettings) -> int:
             f"{settings.model} knows the classes {_few(classes)}, {source} has {_few(data.classes)}; "
             "measure it on data with the same class names"
         )
-    out.mkdir(parents=True, exist_ok=True)
     classifier = ImageClassifier(model, multi_label=data.multi_label)
     predictions = _Predictions()
     trainer = build_trainer([predictions], accelerator=settings.accelerator, devices="1", precision=settings.precision)
     with quiet_lightning():
         trainer.test(classifier, data.evaluation_dataloader(settings.split), verbose=False)
     images = data.splits[settings.split]
-    write_atomically(out / "settings.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
-    write_atomically(out / "predictions.csv", predictions.table(images, data.multi_label))
-    write_tables(out, f"{settings.model} on {source}", classifier.report, classes)
+    write_atomically(folder.path / "predictions.csv", predictions.table(images, data.multi_label))
+    write_tables(folder.path, f"{settings.model} on {source}", classifier.report, classes)
     unreadable = [{"split": part, "path": path, "reason": why} for part, path, why in data.unreadable]
     summary = {"metrics": classifier.report["metrics"], "images": len(images), "unreadable": unreadable}
-    write_atomically(out / "summary.json", json.dumps(summary, indent=1))
-    print_summary(summary, f"{settings.model} on {source} ({settings.split})")
-    return 1 if unreadable else 0
+    folder.finish(summary)
+    return summary
 
 
 def load_model(folder: Path) -> tuple[nn.Module, list[str]]:

@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from PIL import Image
 
 from ...mllm import LVLM, describe, parse_interventions
@@ -29,6 +28,7 @@ from ...whole_files import write_atomically
 from ..look.ask import quiet_loading
 from ..run.devices import choose_device
 from ..run.progress import progress
+from ..run.run_folder import open_run
 from ..run.shards import parse_shard
 from ..run.workers import run_tasks
 from ..settings import EvaluateLvlmSettings
@@ -86,19 +86,16 @@ def run(settings: EvaluateLvlmSettings) -> int:
     shard, shards = parse_shard(settings.shard)
     interventions = _interventions(settings.fix or FIXES)
     out = Path(settings.out)
-    asked = [_prepared(settings, text, out) for text in settings.benchmark or list(SCENE_BENCHMARKS)]
-    kept = yaml.safe_dump(asdict(replace(settings, shard="1/1", fix=[*interventions][1:])), sort_keys=False)
-    if not (out / "settings.yaml").exists():
-        write_atomically(out / "settings.yaml", kept)
-    if settings.workers > 1 or settings.engine == "ray":
-        _run_shards(settings)
-    else:
-        _answer(settings, asked, interventions, shard, shards)
-    write_atomically(out / "settings.yaml", kept)  # the last ones that were not refused
-    if shards > 1:
-        sys.stderr.write(f"part {shard + 1} of {shards} is done; when all are, regard score {out} joins them\n")
-        return 0
-    return finish(out, [one.name for one in asked], list(interventions), settings.resamples, settings.seed)
+    with open_run(replace(settings, shard="1/1", fix=[*interventions][1:]), shared=True):  # arms have their own locks
+        asked = [_prepared(settings, text, out) for text in settings.benchmark or list(SCENE_BENCHMARKS)]
+        if settings.workers > 1 or settings.engine == "ray":
+            _run_shards(settings)
+        else:
+            _answer(settings, asked, interventions, shard, shards)
+        if shards > 1:
+            sys.stderr.write(f"part {shard + 1} of {shards} is done; when all are, regard score {out} joins them\n")
+            return 0
+        return finish(out, [one.name for one in asked], list(interventions), settings.resamples, settings.seed)
 
 
 def _run_shards(settings: EvaluateLvlmSettings) -> None:

@@ -6,16 +6,12 @@ folder holds settings.yaml, images.csv (a row an image) and summary.json.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -28,6 +24,7 @@ from ...vision.restoration import MEASURES
 from ...vision.restorers import load_restorer
 from ...whole_files import write_atomically
 from ..run.devices import choose_device
+from ..run.run_folder import RunFolder, open_run
 from ..settings import EvaluateRestorerSettings
 from ..train.restorer import table_of
 
@@ -47,6 +44,16 @@ def run(settings: EvaluateRestorerSettings) -> int:
         ValueError: no such model or images, or images that have no partner.
         OSError: the output folder cannot be written.
     """
+    with open_run(settings) as folder:
+        summary = _measure(settings, folder)
+    scale = summary["scale"]
+    print_gains(summary["images"], f"{settings.model} on {settings.data}", "bicubic" if scale > 1 else "low quality")
+    for image in summary["unreadable"]:
+        sys.stderr.write(f"skipped: {image['image']}: {image['reason']}\n")
+    return 1 if summary["unreadable"] else 0
+
+
+def _measure(settings: EvaluateRestorerSettings, folder: RunFolder) -> dict[str, Any]:
     model = load_restorer(settings.model)
     scale, channels = int(model.scale), int(model.in_chans)  # type: ignore[arg-type]
     source = settings.data
@@ -63,8 +70,6 @@ def run(settings: EvaluateRestorerSettings) -> int:
             )
         degradation = build_degradation(name, scale, settings.degradation_options)
         images = WholeImages(hq, degradation=degradation, **options)
-    out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
     device = choose_device(settings.device)
     rows: list[dict[str, Any]] = []
     unreadable: list[dict[str, str]] = []
@@ -81,14 +86,17 @@ def run(settings: EvaluateRestorerSettings) -> int:
     if not rows:
         raise ValueError(f"none of the {len(images)} images of {source} can be read: {unreadable[0]['reason']}")
     means = {name: sum(row[name] for row in rows) / len(rows) for name in list(rows[0])[1:]}
-    summary = {"metrics": means, "images": rows, "unreadable": unreadable, "border_px": scale if scale > 1 else 0}
-    write_atomically(out / "settings.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
-    write_atomically(out / "images.csv", table_of(rows))
-    write_atomically(out / "summary.json", json.dumps(summary, indent=1))
-    print_gains(rows, f"{settings.model} on {source}", "bicubic" if scale > 1 else "low quality")
-    for one in unreadable:
-        sys.stderr.write(f"left out: {one['image']}: {one['reason']}\n")
-    return 1 if unreadable else 0
+    border_px = scale if scale > 1 else 0
+    summary = {
+        "metrics": means,
+        "images": rows,
+        "unreadable": unreadable,
+        "scale": scale,
+        "border_px": border_px,
+    }
+    write_atomically(folder.path / "images.csv", table_of(rows))
+    folder.finish(summary)
+    return summary
 
 
 def restore_and_measure(

@@ -1,6 +1,6 @@
 """`regard restore`: enlarge or clean an image, or all images of folders and globs.
 
-A folder of results holds restore.json (settings and versions), the images, and summary.json with a row for each image.
+A folder of results holds settings.yaml, run.json (versions), the images, and summary.json with a row for each image.
 Images are complete or absent; the same command again restores what is missing or older than its source.
 """
 
@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,14 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from ... import __version__
 from ...datasets.image_reading import UnreadableImageError
-from ...file_lock import ProcessLock
 from ...whole_files import remove_leftovers, write_atomically
 from ..run.progress import progress
+from ..run.run_folder import open_run
 from ..settings import RestoreSettings
 from .result_paths import result_paths
 
 __all__ = ["run"]
-
-#: Settings that decide what results look like.
-_RESULT_SETTINGS = ("model", "scale", "tile", "overlap", "format", "quality", "dtype")
 
 
 def run(settings: RestoreSettings) -> int:
@@ -49,13 +44,11 @@ def run(settings: RestoreSettings) -> int:
         OSError: the weights cannot be downloaded, or results cannot be written.
     """
     pairs, folder = result_paths(settings.paths, settings.format)
-    with _alone_in(folder) if folder else nullcontext():
+    with open_run(settings, folder=folder, overwrite=settings.overwrite) if folder else nullcontext():
         return _run(settings, pairs, folder)
 
 
 def _run(settings: RestoreSettings, pairs: Sequence[tuple[Path, Path]], folder: Path | None) -> int:
-    if folder:
-        _claim(folder, settings)
     missing = [pair for pair in pairs if settings.overwrite or not _is_done(*pair)]
     if not folder and not missing:
         raise ValueError(f"{pairs[0][1]} exists already; give another name, or --overwrite true")
@@ -70,47 +63,6 @@ def _run(settings: RestoreSettings, pairs: Sequence[tuple[Path, Path]], folder: 
         write_atomically(folder / "summary.json", json.dumps(summary | {"images": [*earlier, *rows]}, indent=1))
     _print(rows, kept, settings)
     return 1 if failed else 0
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder of results.
-
-    Raises:
-        ValueError: another process is active in it.
-    """
-    lock = ProcessLock(folder / ".run.lock")
-    if not lock.acquire():
-        raise ValueError(f"another process is active in {folder}; wait until it ends, or give another folder")
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _claim(folder: Path, settings: RestoreSettings) -> None:
-    """Record the settings of the results in a folder, or check that they are the same as before.
-
-    Raises:
-        ValueError: it has results of other settings.
-    """
-    now = {name: getattr(settings, name) for name in _RESULT_SETTINGS}
-    record = folder / "restore.json"
-    if record.is_file() and not settings.overwrite:
-        try:
-            before = json.loads(record.read_text(encoding="utf-8"))["settings"]
-        except (OSError, ValueError, LookupError, TypeError):
-            before = {}
-        different = [
-            f"{name}: {before.get(name)!r} there, {now[name]!r} here" for name in now if before.get(name) != now[name]
-        ]
-        if different:
-            raise ValueError(
-                f"{folder} has results of other settings ({'; '.join(different)}); "
-                "give another folder, or --overwrite true"
-            )
-    versions = {"regard": __version__, "torch": version("torch")}
-    write_atomically(record, json.dumps({"settings": now, "versions": versions}, indent=1))
 
 
 def _earlier_rows(folder: Path, results: set[str]) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ import yaml
 from ...file_lock import ProcessLock
 from ...whole_files import PARTIAL, remove_leftovers, write_atomically
 
-__all__ = ["RunFolder", "check_run_folder", "is_first_process", "open_run", "plain_settings"]
+__all__ = ["RunFolder", "check_run_folder", "has_run_folder", "is_first_process", "open_run", "plain_settings"]
 
 #: Files of the contract itself; a folder with no others holds nothing that could be lost.
 _OWN = ("settings.yaml", "run.json", ".run.lock")
@@ -103,14 +103,14 @@ def open_run(
     lock = ProcessLock(path / ".run.lock")
     alone = first and not shared
     if alone and not lock.acquire():
-        raise ValueError(f"another process is active in {path}; wait until it ends, or give another --out")
+        raise ValueError(f"another process is active in {path}; wait until it ends, or give {_elsewhere(settings)}")
     try:
         extended = check_run_folder(settings, folder=path, overwrite=overwrite)
         path.mkdir(parents=True, exist_ok=True)
         if alone:
             for holding in {left.parent for left in path.rglob(f".*{PARTIAL}*")}:
                 remove_leftovers(holding / "*", older_than_s=0)
-        if first and (extended or overwrite):
+        if first and extended:
             (path / "summary.json").unlink(missing_ok=True)
         if first:
             write_atomically(path / "settings.yaml", yaml.safe_dump(plain_settings(settings), sort_keys=False))
@@ -145,17 +145,24 @@ def check_run_folder(settings: Any, *, folder: str | Path | None = None, overwri
         record = path / "run.json"
         task = json.loads(record.read_text(encoding="utf-8")).get("task") if record.is_file() else None
     except (yaml.YAMLError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} holds a run whose settings cannot be read ({error}); give another --out") from error
+        reason = " ".join(str(error).split())
+        message = f"{path} holds a run whose settings cannot be read ({reason:.80}); give {_elsewhere(settings)}"
+        raise ValueError(message) from error
     if task not in (None, _task(settings)) or not isinstance(before, dict):
-        raise ValueError(f"{path} holds a run of 'regard {task}'; give another --out")
+        raise ValueError(f"{path} holds a run of 'regard {task}'; give {_elsewhere(settings)}")
     rules = dict(_rules(settings))
     there, here = _flat(before), _flat(plain_settings(settings))
     differing = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
     refused = [key for key in differing if _rule(key, rules) is None]
     if refused:
         named = "; ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in refused)
-        raise ValueError(f"{path} holds a run with other settings ({named}); give another --out")
+        raise ValueError(f"{path} holds a run with other settings ({named}); give {_elsewhere(settings)}")
     return any(_rule(key, rules) == "extend" for key in differing)
+
+
+def has_run_folder(settings: Any) -> bool:
+    """Whether a task keeps its results in a run folder `out`, as the rule of that field says."""
+    return any(field.name == "out" and "resume" in field.metadata for field in fields(settings))
 
 
 def is_first_process() -> bool:
@@ -175,6 +182,11 @@ def _task(settings: Any) -> str:
     """Words of the command, e.g. "train mil" of TrainMilSettings."""
     words = re.findall(r"[A-Z][a-z0-9]*", type(settings).__name__.removesuffix("Settings"))
     return " ".join([words[0], "-".join(words[1:])]).strip().lower()
+
+
+def _elsewhere(settings: Any) -> str:
+    """What to give instead of a folder that is refused."""
+    return "another --out" if hasattr(settings, "out") else "another folder, or --overwrite true"
 
 
 def _has_results(path: Path) -> bool:

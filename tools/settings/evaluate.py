@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from .lvlm import LvlmSettings
 from .names import BenchmarkText, InterventionText
+from .resuming import EXTEND, FREE
 from .train import ImageSettings
 from .types import (
     Checked,
@@ -49,10 +50,10 @@ class EvaluateClassifierSettings(Checked):
     model: ExistingFolder
     data: str = "digits"
     split: Literal["train", "val", "test"] = "test"
-    out: str = "runs/evaluate"
-    batch_size: PositiveInt = 128
+    out: str = field(default="runs/evaluate", metadata=FREE)
+    batch_size: PositiveInt = field(default=128, metadata=FREE)
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
-    accelerator: str = "auto"
+    accelerator: str = field(default="auto", metadata=FREE)
     images: ImageSettings = field(default_factory=ImageSettings)
 
 
@@ -79,8 +80,8 @@ class EvaluateRestorerSettings(Checked):
     degradation_options: dict[str, Any] = field(default_factory=dict)
     limit: NonNegativeInt = 0
     seed: NonNegativeInt = 0
-    out: str = "runs/evaluate"
-    device: str | None = None
+    out: str = field(default="runs/evaluate", metadata=FREE)
+    device: str | None = field(default=None, metadata=FREE)
 
     def check_together(self) -> None:
         """Images that are degraded already have no degradation."""
@@ -127,11 +128,11 @@ class EvaluateLvlmSettings(LvlmSettings):
         "out": "the run",
     }
 
-    fix: list[InterventionText] = field(default_factory=list, metadata={"repeated": True})
-    benchmark: list[BenchmarkText] = field(default_factory=list, metadata={"repeated": True})
+    fix: list[InterventionText] = field(default_factory=list, metadata=EXTEND | {"repeated": True})
+    benchmark: list[BenchmarkText] = field(default_factory=list, metadata=EXTEND | {"repeated": True})
     data: ExistingPath | None = None
-    image_folder: ExistingFolder | None = None
-    missing_images: Literal["stop", "skip"] = "stop"
+    image_folder: ExistingFolder | None = field(default=None, metadata=FREE)
+    missing_images: Literal["stop", "skip"] = field(default="stop", metadata=FREE)
     synonyms: ExistingFile | None = None
     scenes: Annotated[int, Within(2)] = 200
     limit: NonNegativeInt = 0
@@ -140,14 +141,14 @@ class EvaluateLvlmSettings(LvlmSettings):
     top_p: Annotated[float, Within(0, 1, open_low=True)] = 1.0
     beams: PositiveInt = 1
     seed: NonNegativeInt = 0
-    resamples: PositiveInt = 10_000
-    costs: NonNegativeInt = 8
-    attention_samples: NonNegativeInt = 2
-    out: str = "runs/evaluate"
+    resamples: PositiveInt = field(default=10_000, metadata=EXTEND)
+    costs: NonNegativeInt = field(default=8, metadata=EXTEND)
+    attention_samples: NonNegativeInt = field(default=2, metadata=EXTEND)
+    out: str = field(default="runs/evaluate", metadata=FREE)
     batch_size: PositiveInt | None = None
-    shard: ShardText = "1/1"
-    engine: Literal["local", "ray"] = "local"
-    workers: PositiveInt = 1
+    shard: ShardText = field(default="1/1", metadata=FREE)
+    engine: Literal["local", "ray"] = field(default="local", metadata=FREE)
+    workers: PositiveInt = field(default=1, metadata=FREE)
 
     def check_together(self) -> None:
         """Benchmarks have their files, and workers get shards of their own."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from .resuming import FREE
 from .types import Checked
 
 __all__ = ["LvlmSettings"]
@@ -21,5 +22,5 @@ class LvlmSettings(Checked):
     """
 
     model: str = "embedded"
-    device: str | None = None
+    device: str | None = field(default=None, metadata=FREE)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

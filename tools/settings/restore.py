@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from .resuming import FREE
 from .types import Checked, MemorySize, NonNegativeInt, PositiveInt, Within
 
 __all__ = ["RestoreSettings"]
@@ -39,18 +40,18 @@ class RestoreSettings(Checked):
         "format": "results",
     }
 
-    paths: list[str] = field(metadata={"positional": True})
+    paths: list[str] = field(metadata=FREE | {"positional": True})
     model: str = "embedded"
     scale: PositiveInt | None = None
-    memory: MemorySize = "4GB"
+    memory: MemorySize = field(default="4GB", metadata=FREE)
     tile: PositiveInt | Literal["auto"] = "auto"
     overlap: NonNegativeInt | None = None
-    threads: PositiveInt | None = None
-    device: str | None = None
+    threads: PositiveInt | None = field(default=None, metadata=FREE)
+    device: str | None = field(default=None, metadata=FREE)
     dtype: Literal["float32", "bfloat16"] = "float32"
     format: Literal["png", "jpg", "webp", "tiff"] = "png"
     quality: Annotated[int, Within(1, 100)] = 95
-    overwrite: bool = False
+    overwrite: bool = field(default=False, metadata=FREE)
 
     def check_together(self) -> None:
         """Sources exist, and the last path says where results go."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from ...class_names import nearest
+from .resuming import FREE
 from .types import (
     Checked,
     ExistingFile,
@@ -95,11 +96,11 @@ class SlideSettings(Checked):
         "device": "speed",
     }
 
-    slides: list[str] = field(default_factory=list, metadata={"positional": True})
-    stages: Annotated[str, Parsed(wanted_stages)] = ",".join(STAGES)
-    out: str = "runs/slides"
-    annotations: ExistingPath | None = None
-    table: ExistingFile | None = None
+    slides: list[str] = field(default_factory=list, metadata=FREE | {"positional": True})
+    stages: Annotated[str, Parsed(wanted_stages)] = field(default=",".join(STAGES), metadata=FREE)
+    out: str = field(default="runs/slides", metadata=FREE)
+    annotations: ExistingPath | None = field(default=None, metadata=FREE)
+    table: ExistingFile | None = field(default=None, metadata=FREE)
     slide_mpp: Mpp | None = None
     reader: Literal["auto", "tiff", "openslide", "image"] = "auto"
     tissue: str = "biopsy"
@@ -111,20 +112,20 @@ class SlideSettings(Checked):
     align: bool = False
     encoder: str = "embedded"
     weights: ExistingFile | None = None
-    head: list[str] = field(default_factory=list, metadata={"repeated": True})
+    head: list[str] = field(default_factory=list, metadata=FREE | {"repeated": True})
     precision: Literal["float32", "float16"] = "float32"
-    also: Literal["none", "pt"] = "none"
-    trust: bool = False
-    top: NonNegativeInt = 12
-    overlay: NonNegativeInt | None = None
-    pages: bool = True
-    page_px: Annotated[int, Within(512)] = 8192
-    device: str | None = None
-    batch_size: PositiveInt = 64
-    threads: PositiveInt = 1
-    workers: PositiveInt = 1
-    engine: Literal["local", "ray"] = "local"
-    shard: ShardText = "1/1"
+    also: Literal["none", "pt"] = field(default="none", metadata=FREE)
+    trust: bool = field(default=False, metadata=FREE)
+    top: NonNegativeInt = field(default=12, metadata=FREE)
+    overlay: NonNegativeInt | None = field(default=None, metadata=FREE)
+    pages: bool = field(default=True, metadata=FREE)
+    page_px: Annotated[int, Within(512)] = field(default=8192, metadata=FREE)
+    device: str | None = field(default=None, metadata=FREE)
+    batch_size: PositiveInt = field(default=64, metadata=FREE)
+    threads: PositiveInt = field(default=1, metadata=FREE)
+    workers: PositiveInt = field(default=1, metadata=FREE)
+    engine: Literal["local", "ray"] = field(default="local", metadata=FREE)
+    shard: ShardText = field(default="1/1", metadata=FREE)
 
     def check_together(self) -> None:
         """A Ray cluster divides the slides itself."""

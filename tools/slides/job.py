@@ -9,19 +9,13 @@ changed; but tissue/ID.geojson may be edited, and is then used as it is.
 
 from __future__ import annotations
 
-import json
-import platform
 import sys
 import time
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import yaml
-
-from ...whole_files import write_atomically
+from ..run.run_folder import open_run
 from ..run.shards import parse_shard, part_of
 from ..settings import SlideSettings
 from .cohort_plan import plan_slides
@@ -30,12 +24,6 @@ from .parallel import process_slides
 from .summary import finish, is_well
 
 __all__ = ["run"]
-
-#: Settings that decide what features are; a folder holds those of one set of them.
-_FIXED = (
-    *("encoder", "weights", "mpp", "patch", "overlap", "min_tissue", "align", "tissue", "segmenter", "slide_mpp"),
-    *("reader", "precision"),
-)
 
 
 def run(settings: SlideSettings) -> int:
@@ -55,10 +43,10 @@ def run(settings: SlideSettings) -> int:
     tasks = plan_slides(settings)
     mine = part_of(tasks, parse_shard(settings.shard))
     out = Path(settings.out)
-    _open_folder(settings, out)
     begun = time.time()
-    process_slides(settings, mine, run_id=uuid4().hex)
-    results = finish(settings, out, mine, seconds=time.time() - begun, embedded=_is_demonstration(settings))
+    with open_run(settings, shared=True):  # every slide has a lock of its own
+        process_slides(settings, mine, run_id=uuid4().hex)
+        results = finish(settings, out, mine, seconds=time.time() - begun, embedded=_is_demonstration(settings))
     if len(mine) < len(tasks):
         sys.stderr.write(
             f"part {settings.shard}: {len(mine)} of {len(tasks)} slides; the report has all that are done\n"
@@ -76,36 +64,3 @@ def _completed(settings: SlideSettings) -> SlideSettings:
 def _is_demonstration(settings: SlideSettings) -> bool:
     """Whether a model made for demonstration is used."""
     return settings.encoder == "embedded" or "embedded" in settings.head
-
-
-def _open_folder(settings: SlideSettings, out: Path) -> None:
-    """Make the output folder, or resume in it.
-
-    Raises:
-        ValueError: it is a file, or holds features of other settings.
-        OSError: it cannot be written.
-    """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; give a folder")
-    now, file = asdict(settings), out / "settings.yaml"
-    if file.is_file() and (out / "stages").is_dir():
-        before = _read_settings(file)
-        different = [
-            f"{name}: {before[name]!r} there, {now[name]!r} here"
-            for name in _FIXED
-            if name in before and before[name] != now[name]
-        ]
-        if different:
-            raise ValueError(f"{out} holds a run with other settings ({'; '.join(different)}); give another --out")
-    names = ("regard", "torch", "timm", "numpy", "openslide-python", "tifffile")
-    versions = {"python": platform.python_version()} | {name: version(name) for name in names}
-    write_atomically(file, yaml.safe_dump(now, sort_keys=False))
-    write_atomically(out / "run.json", json.dumps({"versions": versions, "command": sys.argv[1:]}, indent=1))
-
-
-def _read_settings(file: Path) -> dict[str, Any]:
-    try:
-        read = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}; give another --out") from error
-    return read if isinstance(read, dict) else {}
