@@ -1,8 +1,8 @@
-"""ACT: attention calibration. Take attention off the sinks beyond the first token, in the newest rows.
+"""ACT: attention calibration, which reduces the attention to sinks other than the first token.
 
 Source: Yu et al. 2024, "Unveiling and Harnessing Hidden Attention Sinks: Enhancing Large Language Models without
-Training through Attention Calibration", arXiv:2406.15765. Written from third-party notes on the paper; no code was
-compared with.
+Training through Attention Calibration", arXiv:2406.15765. Implemented from third-party notes on the paper, without
+reference code.
 """
 
 from __future__ import annotations
@@ -24,18 +24,23 @@ __all__ = ["ACT"]
 
 @dataclass(frozen=True, kw_only=True)
 class ACT:
-    """Multiply the attention to sinks by `beta`, and share what is freed among the other tokens as they stand.
+    """Multiply the attention to sinks by `beta`, and redistribute the freed mass over the other tokens.
 
-    A column is a sink of a head if the rows of the prompt pay it on average more than `alpha` times an even share.
-    The paper averages over all rows; here over those after the image, which are the ones that are edited. The first
-    token, every model's sink, is left alone, as in the paper.
+    With attention weights a, the sinks S of a head are the columns with mean_rows(a_j) > alpha / tokens, without the
+    first token. Edited rows become
+
+        a_j <- beta * a_j                                          for j in S
+        a_j <- a_j * (1 + (1 - beta) * sum_S a / (1 - sum_S a))    otherwise
+
+    The paper averages over all rows of the prompt; here the mean is over the rows after the image, which are the edited
+    ones. Cost: attention of the edited rows is computed explicitly in the selected layers.
 
     Attributes:
-        alpha: how far above an even share of 1 / tokens a sink is, above 1; 5 in the paper.
+        alpha: threshold of a sink in units of the uniform weight 1 / tokens, above 1; 5 in the paper.
         beta: factor of a sink's attention, 0-1; 0.4 in the paper.
-        heads: heads that are edited, as in `layer_indices`; the paper leaves out heads in which sinks help, found on
-            a calibration set.
-        layers: decoder layers, as in `layer_indices`; the first two are left out.
+        heads: edited heads, in the form of `layer_indices`; the paper excludes heads in which sinks help, found on a
+            calibration set.
+        layers: decoder layers, see `layer_indices`; the first two are excluded by default.
 
     Raises:
         ValueError: a value is out of its range.
@@ -56,7 +61,7 @@ class ACT:
             raise ValueError(f"ACT needs alpha > 1 and beta from 0 to below 1; got {self.alpha} and {self.beta}")
 
     def begin(self, call: Call) -> Edit:
-        """Keep the sinks of every layer from the reading of the prompt on."""
+        """Find the sinks of every layer in the prefill."""
         heads = head_mask(self.heads, call.text_config.num_attention_heads, call.device)[:, None]
         beyond_first = call.valid & (call.valid.cumsum(dim=-1) > 1)
         tokens = call.valid.sum(dim=-1)
@@ -75,9 +80,10 @@ class ACT:
         return Edit(layers=layer_indices(self.layers, call.layers), rows="after_image", edit_weights=edit)
 
     def _sinks(self, weights: Tensor, view: View, call: Call, tokens: Tensor) -> Bool[Tensor, "batch heads prompt"]:
-        rows, places = weights.shape[2], torch.arange(call.total - weights.shape[2], call.total, device=weights.device)
+        rows = weights.shape[2]
+        positions = torch.arange(call.total - rows, call.total, device=weights.device)
         mine = weights.new_ones(1, 1, rows, 1) if view.rows is None else view.rows.to(weights.dtype)
-        mine = mine * (places < call.prompt)[:, None]  # not the rows of a given answer
+        mine = mine * (positions < call.prompt)[:, None]  # not the rows of a given answer
         mean = (weights * mine).sum(dim=2) / mine.sum(dim=2).clamp(min=1)  # batch heads keys
         found = torch.zeros(*mean.shape[:2], call.prompt, dtype=torch.bool, device=weights.device)
         part = found[..., view.start : view.start + view.keys]

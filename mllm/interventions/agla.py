@@ -1,4 +1,4 @@
-"""AGLA: assembly of global and local attention. Add what is said of the parts of the image that the question is about.
+"""AGLA: assembly of global and local attention, which adds the logits for an image reduced to the relevant regions.
 
 Source: An et al., CVPR 2025, arXiv:2406.12718; Lackel/AGLA@efa1263 (`augmentation.py`, `sample.py`).
 """
@@ -31,26 +31,25 @@ _SIDE = 384
 
 @dataclass(frozen=True, kw_only=True)
 class AGLA:
-    """Scores of the next word z + alpha z', z' being those of the prompt with the question's parts of the image.
+    """Logits z + alpha * z', with z' the logits of the prompt with an augmented image.
 
-    A matching model says how well the question fits the image, and which patches make it so. The less it fits, the
-    more of the image is kept, from all to a half; the pixels that matter least become black.
+    A matching model gives the similarity of question and image, and the relevance of each patch. The lower the
+    similarity, the more of the image is kept, from half to all of it; the least relevant pixels become black. Cost: one
+    forward and backward pass of the matching model per image, and a second stream with an image.
 
-    In the authors' code the second stream takes its arguments anew from the first one at every step of the loop, and
-    with them the first one's cache: from the second word on both say the same, z' = z, and the rule does no more than
-    sharpen z by 1 + alpha. Here the second stream has a cache of its own. The authors also squeeze the augmented image
-    to 384 x 384; here it keeps its size and shape, so that the prompt has as many image tokens as before; the map is
-    theirs, stretched. They match the question as it was asked before " Please answer this question with one word." was
-    put behind it; here it is the question that is given. They sample; under greedy decoding this takes the largest
-    score.
+    Differences from the authors' code: there the second stream takes over the cache of the first at every step, so that
+    from the second token on z' = z and the rule only sharpens z by 1 + alpha; here the second stream has its own cache.
+    They resize the augmented image to 384 x 384; here it keeps its size, so that the prompt has the same number of
+    image tokens, and their map is stretched. They match the question without the suffix " Please answer this question
+    with one word."; here the question is matched as given. They sample; greedy decoding takes the largest logit.
 
     Attributes:
         matcher: the matching model: a folder or hub id of BLIP for image-text matching in transformers' form with
-            safetensors, or `open_clip:ARCH:WEIGHTS` for another kind, with a map of our own; see
-            `regard.mllm.image_matching.load_matcher`. It is loaded once, when it is needed first.
-        alpha: weight of the second prompt, at least 0.
-        plausible: words less likely than this share of the likeliest one are ruled out, 0-1.
-        block: index of the block of BLIP's text encoder whose attention to the image counts, from 0; not the last.
+            safetensors, or `open_clip:ARCH:WEIGHTS` for another kind, with our own relevance map; see
+            `regard.mllm.image_matching.load_matcher`. It is loaded at first use.
+        alpha: weight of the second stream, at least 0.
+        plausible: tokens whose probability is below this fraction of the highest are excluded, 0-1.
+        block: block of BLIP's text encoder whose attention to the image gives the relevance, from 0; not the last.
         device: of the matching model, e.g. `"cuda:1"`; by default that of the LVLM's inputs.
         dtype: of the matching model.
         inputs: the LVLM's inputs for the augmented images; `bind` makes them.
@@ -83,13 +82,13 @@ class AGLA:
             raise ValueError(f"AGLA's matching model can be float32, float16 or bfloat16; got dtype={self.dtype!r}")
 
     def bind(self, prompts: Prompts) -> AGLA:
-        """The same, with the LVLM's inputs for the augmented images.
+        """A copy with the LVLM's inputs for the augmented images.
 
         Raises:
             ValueError: no prompt has an image; or the matching model cannot be loaded or matched with a question.
         """
         if not any(len(images) for images in prompts.images):
-            raise ValueError("AGLA needs images with its prompts; for text alone leave it out")
+            raise ValueError("AGLA needs prompts with images")
         matcher = self._matching
         matcher.to(self.device or prompts.inputs_with(prompts.images)["input_ids"].device)
         images = [
@@ -99,11 +98,11 @@ class AGLA:
         return dataclasses.replace(self, inputs=prompts.inputs_with(images))
 
     def begin(self, call: Call) -> Edit:
-        """Open the stream with the augmented images."""
+        """Start the stream with the augmented images."""
         if self.inputs is None:
             raise ValueError(
-                "AGLA needs the question and the images themselves, to augment them: ask through LVLM, which gives "
-                "them, or give AGLA(...).bind(prompts) in place of AGLA(...)"
+                "AGLA needs the question and the images: use LVLM, which provides them, or pass "
+                "AGLA(...).bind(prompts) instead of AGLA(...)"
             )
         stream = Stream.with_images(call, self.inputs)
 
@@ -118,11 +117,11 @@ class AGLA:
 
 
 def augmented(image: Image.Image, match: Match) -> Image.Image:
-    """An image whose pixels that matter least to the match are black; of the same size, in RGB.
+    """The image with its least relevant pixels black; same size, RGB.
 
     Args:
         image: the image.
-        match: what the matching model said of it.
+        match: result of the matching model.
 
     Example:
         >>> match = Match(0.9, torch.eye(24)[:, :, None].amax(dim=-1))
@@ -135,7 +134,7 @@ def augmented(image: Image.Image, match: Match) -> Image.Image:
 
 
 def smooth_map(relevance: Float[Tensor, "rows columns"], height: int, width: int) -> Float[Tensor, "{height} {width}"]:
-    """A map of patches as a smooth one of pixels, 0 to 1.
+    """A relevance map of patches as a smooth map of pixels, 0 to 1.
 
     As LAVIS's `getAttMap` draws it on 384 x 384 pixels: scaled to 0-1, enlarged by cubic splines with zeros beyond the
     border, and blurred by a Gaussian of 0.02 of the side; then stretched to the size of the image.
@@ -156,7 +155,7 @@ def smooth_map(relevance: Float[Tensor, "rows columns"], height: int, width: int
 
 
 def kept_pixels(values: Float[Tensor, "height width"], similarity: float) -> Bool[Tensor, "height width"]:
-    """Pixels that stay: those not below the value at the rank that the similarity gives.
+    """The pixels to keep: those not below the value at the rank given by the similarity.
 
     Of n pixels, int(n r) + 1 stay, and those that are equal to the last of them; r = min(1 - similarity / 2,
     1 - 1e-5).

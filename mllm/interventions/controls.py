@@ -1,8 +1,7 @@
-"""Controls: simple things that no idea about images is behind, to print beside every intervention that claims one.
+"""Controls: simple interventions without any idea about images, as a reference for the others.
 
-An intervention that lowers hallucination no further than these has shown nothing: a bias towards the end of the text
-makes captions shorter, a bias against "yes" removes a bias for it, and amplified heads change a model whichever they
-are.
+An intervention is only evidence if it reduces hallucination more than these: a bias towards the end of the text
+shortens captions, a bias against "yes" removes a bias for it, and amplifying random heads changes a model too.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ __all__ = ["EndBias", "ImageScale", "RandomHeads", "WordBias"]
 
 @dataclass(frozen=True, kw_only=True)
 class EndBias:
-    """Add a constant to the score of the token that ends an answer.
+    """Add the constant `amount` to the logit of the end-of-answer token.
 
     Attributes:
-        amount: of natural logarithms of probability; above 0 for shorter answers.
+        amount: in nats; above 0 for shorter answers.
 
     Example:
         >>> EndBias(amount=0.5).name
@@ -37,10 +36,10 @@ class EndBias:
     amount: float = 1.0
 
     def begin(self, call: Call) -> Edit:
-        """Look up which tokens end an answer.
+        """Look up the tokens that end an answer.
 
         Raises:
-            ValueError: none does.
+            ValueError: there is none.
         """
         end = call.inputs.get("eos_token_id", call.model.generation_config.eos_token_id)
         if end is None:
@@ -50,12 +49,12 @@ class EndBias:
 
 @dataclass(frozen=True, kw_only=True)
 class WordBias:
-    """Add a constant to the scores of the first tokens of a word, such as yes.
+    """Add the constant `amount` to the logits of the first tokens of a word, such as yes.
 
     Attributes:
-        word: for which the wrapper `LVLM` looks up the first tokens of the usual spellings.
-        amount: of natural logarithms of probability; below 0 for fewer.
-        tokens: the tokens themselves, instead of the word.
+        word: its usual spellings are looked up by `LVLM`.
+        amount: in nats; below 0 makes the word less frequent.
+        tokens: token ids, instead of the word.
 
     Example:
         >>> WordBias(tokens=[5], amount=-0.5).word
@@ -68,28 +67,28 @@ class WordBias:
     tokens: Sequence[int] | None = None
 
     def bind(self, prompts: Prompts) -> WordBias:
-        """The same, with the tokens."""
+        """A copy with the token ids."""
         return self if self.tokens else dataclasses.replace(self, tokens=prompts.first_tokens(self.word))
 
     def begin(self, call: Call) -> Edit:
-        """Nothing is to be made ready.
+        """Check that the token ids are known.
 
         Raises:
             ValueError: the word's tokens are not known.
         """
         if not self.tokens:
-            raise ValueError(f"WordBias needs the tokens of {self.word!r}: give tokens=[...], or ask through LVLM")
+            raise ValueError(f"WordBias needs the tokens of {self.word!r}: give tokens=[...], or use LVLM")
         return _biased(call, list(self.tokens), self.amount)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RandomHeads:
-    """Multiply half of the heads of each layer, drawn at random: the control of VHR.
+    """Multiply the outputs of a random half of the heads in each layer by `alpha`: the control of VHR.
 
     Attributes:
         alpha: factor, above 0.
-        layers: decoder layers, as in `layer_indices`.
-        seed: of the draw; the heads are the same for every prompt.
+        layers: decoder layers, see `layer_indices`.
+        seed: of the selection; the heads are the same for every prompt.
 
     Raises:
         ValueError: `alpha` is not above 0.
@@ -109,7 +108,7 @@ class RandomHeads:
             raise ValueError(f"RandomHeads multiplies heads by alpha, which is above 0; got {self.alpha}")
 
     def begin(self, call: Call) -> Edit:
-        """Draw the heads."""
+        """Select the heads."""
         heads, layers = call.text_config.num_attention_heads, layer_indices(self.layers, call.layers)
         generator = torch.Generator().manual_seed(self.seed)
         drawn = {layer: torch.randperm(heads, generator=generator)[: heads // 2].to(call.device) for layer in layers}
@@ -122,13 +121,11 @@ class RandomHeads:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageScale:
-    """Multiply the newest row's attention to all image tokens by a constant, and let the row sum to 1 again.
-
-    The plainest way of looking more, or with a factor below 1 less, at the image.
+    """Multiply the attention of the last row to all image tokens by `factor`, and normalise the row.
 
     Attributes:
         factor: at least 0, other than 1.
-        layers: decoder layers, as in `layer_indices`.
+        layers: decoder layers, see `layer_indices`.
 
     Raises:
         ValueError: the factor is negative or 1.
@@ -161,7 +158,7 @@ class ImageScale:
 def _biased(call: Call, tokens: list[int], amount: float) -> Edit:
     ids = torch.tensor(tokens, device=call.device)
 
-    def process(seen: Tensor, scores: Tensor) -> Tensor:
+    def process(tokens_so_far: Tensor, scores: Tensor) -> Tensor:
         changed = scores.clone()
         changed[:, ids.to(scores.device)] += amount
         return changed.log_softmax(dim=-1) if call.beams > 1 else changed

@@ -1,4 +1,4 @@
-"""Post-hoc debiasing of closed questions: divide out how likely each answer is without the image.
+"""Post-hoc debiasing of closed questions: divides out the probability of each answer without the image.
 
 Source: Zhang et al., "Debiasing Multimodal Large Language Models", arXiv:2403.05262; yfzhang114/LLaVA-Align@dfbecfa,
 after Zhao et al. 2021, "Calibrate Before Use", arXiv:2102.09690.
@@ -23,19 +23,19 @@ __all__ = ["Debias", "calibrated"]
 
 @dataclass(frozen=True, kw_only=True)
 class Debias:
-    """Calibrate the first word of an answer among given labels with their probabilities without the image.
+    """Calibrate the first token of an answer among given labels with their probabilities without the image.
 
-    A label's probability is the sum over its first tokens. The authors read the labels' probabilities and nothing
-    else; here the probability that all labels have together is shared out anew among them, and other words keep
-    theirs, so that the answer goes on as the model would write it.
+    With label probabilities p (each the sum over the first tokens of its spellings) and `prior` the same without the
+    image, the calibrated probabilities are normalised p / prior (`rule="divide"`) or p - prior (`"subtract"`). The
+    authors only read the labels' probabilities; here the joint probability of the labels is redistributed among them,
+    and other tokens keep theirs, so that generation continues. Cost: one image-free prefill, unless `prior` is given.
 
     Attributes:
-        labels: words, for which the wrapper `LVLM` finds the first tokens of their usual spellings; or the tokens
-            themselves, a list for each label.
+        labels: words, whose usual spellings are looked up by `LVLM`; or a list of first-token ids for each label.
         rule: `"divide"` by the probability without the image (W = diag(1/p), b = 0) or `"subtract"` it (W = 1,
-            b = -p); probabilities that fall to zero or below are 1e-6.
-        prior: the labels' probabilities without the image, if they were measured beforehand, e.g. as the mean over a
-            set of questions; otherwise every question's own are used, at the cost of reading it without the image.
+            b = -p); probabilities are clamped to at least 1e-6.
+        prior: label probabilities without the image, such as the mean over a set of questions; by default those of
+            each question.
 
     Raises:
         ValueError: fewer than two labels; an unknown rule; a prior that does not fit; or, when a call begins, labels
@@ -60,18 +60,18 @@ class Debias:
             raise ValueError(f"Debias has {len(self.labels)} labels and {len(self.prior)} prior probabilities")
 
     def bind(self, prompts: Prompts) -> Debias:
-        """The same, with the first tokens of the labels' spellings."""
+        """A copy with the first tokens of the labels' spellings."""
         if not any(isinstance(label, str) for label in self.labels):
             return self
         return dataclasses.replace(self, labels=[prompts.first_tokens(str(label)) for label in self.labels])
 
     def begin(self, call: Call) -> Edit:
-        """Read the question without the image, unless the prior is known."""
+        """Start the image-free stream, unless the prior is given."""
         words = [label for label in self.labels if isinstance(label, str)]
         if words:
             raise ValueError(
                 f"Debias needs the tokens of its labels {words}: give labels=[[...], [...]] with the ids of each "
-                "label's first token, or ask through LVLM, which looks them up"
+                "label's first token, or use LVLM, which looks them up"
             )
         tokens = [torch.as_tensor(label, dtype=torch.long, device=call.device) for label in self.labels]
         stream = Stream.without_image(call) if self.prior is None else None

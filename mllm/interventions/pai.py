@@ -1,4 +1,4 @@
-"""PAI: pay more attention to the image. Raise the scores of image columns, and contrast with the text alone.
+"""PAI: pays more attention to the image by raising its attention scores, with classifier-free guidance.
 
 Source: Liu, Zheng and Chen, ECCV 2024, arXiv:2407.21771; LALBJ/PAI@9bbd8bd (`llama_new_forward`, `CFGLogits`).
 """
@@ -22,17 +22,20 @@ __all__ = ["PAI", "raised"]
 
 @dataclass(frozen=True, kw_only=True)
 class PAI:
-    """Raise every image score z of the newest row to z + alpha |z|; then weigh against the answer without the image.
+    """Raise the attention scores z of image columns to z + alpha * |z|, and apply classifier-free guidance.
 
-    The authors' code edits after the mask is added and keeps one image span for a whole batch; here hidden columns
-    stay hidden and every sample has its own columns. Their examples use alpha 0.2 and gamma 1.1 for LLaVA-1.5.
+    The scores are those of the last row, before the softmax. The log probabilities of the next token become
+    gamma * (s - u) + u, with s with the image and u without it. Cost: the last row is computed explicitly in the
+    selected layers; with gamma > 1 a second, image-free stream.
+
+    Differences from the authors' code: it edits after the mask is added and has one image span for a whole batch; here
+    masked columns stay masked and every sample has its own image columns.
 
     Attributes:
-        alpha: how much the scores of image columns rise, at least 0; 0.2 in the authors' examples, up to 0.5 in use.
-        gamma: weight of the answer with the image against the one without: gamma (s - u) + u, s and u the log
-            probabilities with and without; 1 turns this half off and saves its cost.
-        plausible: words less likely than this share of the likeliest one are ruled out, 0-1; only with gamma.
-        layers: decoder layers whose attention is edited, as in `layer_indices`; the authors leave out the first two.
+        alpha: increase of image scores, at least 0; 0.2 in the authors' examples for LLaVA-1.5, up to 0.5 in use.
+        gamma: guidance scale, at least 1; 1.1 in the authors' examples. 1 disables guidance and its cost.
+        plausible: tokens whose probability is below this fraction of the highest are excluded, 0-1; only with gamma.
+        layers: decoder layers whose attention is edited, see `layer_indices`; the authors exclude the first two.
 
     Raises:
         ValueError: a value is out of its range.
@@ -56,7 +59,7 @@ class PAI:
             )
 
     def begin(self, call: Call) -> Edit:
-        """Mark the image columns; open the stream without the image if `gamma` asks for it."""
+        """Mark the image columns; start the image-free stream if `gamma` is above 1."""
         factor = self.alpha * call.image.float()  # batch prompt
         return Edit(
             layers=layer_indices(self.layers, call.layers) if self.alpha else (),
@@ -69,7 +72,7 @@ class PAI:
 def raised(
     logits: Float[Tensor, "batch heads rows keys"], factors: Float[Tensor, "batch #heads #rows keys"]
 ) -> Float[Tensor, "batch heads rows keys"]:
-    """Scores z + factor |z|.
+    """Scores z + factors * |z|.
 
     Example:
         >>> raised(torch.tensor([[[[-1.0, 2.0, 3.0]]]]), torch.tensor([[[[0.5, 0.5, 0.0]]]]))

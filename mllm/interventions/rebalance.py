@@ -1,7 +1,7 @@
-"""Attention rebalancing: raise the scores of the image tokens that the vision tower itself looks at.
+"""Attention rebalancing: raises the attention scores of image tokens that are salient in the vision tower.
 
 Source: "Fixing Imbalanced Attention to Mitigate In-Context Hallucination of Large Vision-Language Model",
-arXiv:2501.12206; hasanar1f/llava-hallunication-fix@c5ee7da (`clip_encoder.py`, `attention.py`). It builds on PAI.
+arXiv:2501.12206; hasanar1f/llava-hallunication-fix@c5ee7da (`clip_encoder.py`, `attention.py`). Extends PAI.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ __all__ = ["Rebalance", "outliers", "strongest"]
 
 @dataclass(frozen=True, kw_only=True)
 class Rebalance:
-    """Raise scores z of the newest row to z + alpha |z| on local tokens, and z + beta |z| on summary tokens.
+    """Raise the scores z of the last row to z + alpha * |z| on local tokens and z + beta * |z| on summary tokens.
 
-    Local tokens are those that the tower's class token attends to most in its first layer; summary tokens, the
-    outliers of the same attention in its last layer but one. A token that is both counts as summary. The tower runs
-    once more for this. Where there is no class token, the attention that patches receive from all others stands for
-    it; where patches are merged, a token has their mean; where the image is in several tiles or images, the tokens
-    of a sample are ranked together. The authors' "spatial" stream, off in their code, sums a softmax over its own
-    axis, which is 1 everywhere, and is left out.
+    Local tokens are the fraction `local` of image tokens with the highest attention of the tower's class token in its
+    first layer; summary tokens are the outliers of the same attention in its second to last layer. A token that is both
+    counts as summary. Without a class token, the attention that patches receive from all others is used; merged patches
+    are averaged; the tokens of several tiles or images are ranked together. Cost: one more pass of the vision tower,
+    the last row computed explicitly in the selected layers, and with gamma > 1 a second, image-free stream.
+
+    Not included: the authors' "spatial" stream, off in their code, which sums a softmax over its own axis and so is 1.
 
     Attributes:
-        alpha: for local tokens, at least 0; 0.7 in the authors' parser and best results, 0.9 in their script breaks
-            the text down.
+        alpha: for local tokens, at least 0; 0.7 in the authors' parser and best results, 0.9 in their script
+            degrades the text.
         beta: for summary tokens, at least 0; 0.3 in the parser, 0.4 in the best results.
-        local: share of image tokens that are local, 0-1.
-        gamma: weight of the answer against the one without the image, as in PAI; 1 turns it off.
-        plausible: words less likely than this share of the likeliest one are ruled out, 0-1; only with gamma.
-        per_head: raise the scores of each head in proportion to how much of its attention is on the image, the most
-            attentive head of the layer fully. The paper's abstract speaks of head-specific modulation, but gives no
-            formula and its code has none: this one is ours.
-        layers: decoder layers, as in `layer_indices`; the authors leave out the first two.
+        local: fraction of image tokens that are local, 0-1.
+        gamma: guidance scale as in PAI, at least 1; 1 disables it.
+        plausible: tokens whose probability is below this fraction of the highest are excluded, 0-1; only with gamma.
+        per_head: scale the increase of each head by its attention to the image relative to the highest in the layer.
+            The paper's abstract mentions head-specific modulation without a formula or code; this rule is ours.
+        layers: decoder layers, see `layer_indices`; the authors exclude the first two.
 
     Raises:
         ValueError: a value is out of its range; or, when a call begins, it has no image, or how the model's patches
@@ -73,7 +73,7 @@ class Rebalance:
             )
 
     def begin(self, call: Call) -> Edit:
-        """Look at the image with the tower, and choose the tokens."""
+        """Run the vision tower and select the tokens."""
         call.given("pixel_values", self.name)
         image = call.image[:: call.beams]
         first, last = image_saliency(call.model, call.inputs, image)
@@ -85,8 +85,8 @@ class Rebalance:
         def edit(layer: int, logits: Tensor, view: View) -> Tensor:
             factors = view.where_edited(view.of_prompt(factor))
             if self.per_head:
-                looks = (logits.softmax(dim=-1) * view.of_prompt(columns)).sum(dim=-1, keepdim=True)
-                factors = factors * looks / looks.amax(dim=1, keepdim=True).clamp(min=1e-12)
+                to_image = (logits.softmax(dim=-1) * view.of_prompt(columns)).sum(dim=-1, keepdim=True)
+                factors = factors * to_image / to_image.amax(dim=1, keepdim=True).clamp(min=1e-12)
             return raised(logits, factors)
 
         return Edit(
@@ -94,7 +94,7 @@ class Rebalance:
             rows="last",
             edit_logits=edit,
             process=guidance(call, self.gamma, self.plausible) if self.gamma > 1 else None,
-            details={name: _places(chosen) for name, chosen in (("local", local), ("summary", summary))},
+            details={name: _positions(chosen) for name, chosen in (("local", local), ("summary", summary))},
         )
 
 
@@ -131,5 +131,5 @@ def outliers(
     return (own > high + 1.5 * (high - low)) & among
 
 
-def _places(chosen: Bool[Tensor, "samples tokens"]) -> list[list[int]]:
+def _positions(chosen: Bool[Tensor, "samples tokens"]) -> list[list[int]]:
     return [row.nonzero().flatten().tolist() for row in chosen]

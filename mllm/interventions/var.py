@@ -1,4 +1,4 @@
-"""VAR: visual attention redistribution. Attention that sinks into a few tokens goes back to the image.
+"""VAR: visual attention redistribution, which moves attention from sinks to the other image tokens.
 
 Source: Kang et al., "See What You Are Told: Visual Attention Sink in Large Multimodal Models", ICLR 2025,
 arXiv:2503.03321; seilk/VisAttnSink@98e62d6 (`src/logic/logic.py`).
@@ -21,32 +21,38 @@ from ..session.sinks import sink_strength, sinks_of
 
 __all__ = ["VAR", "SinkColumns", "redistributed"]
 
-_ROOM = 128  # new tokens at a time
-_TINY = 1e-30  # less than any attention; keeps a quotient finite
+_ROOM = 128  # columns for generated tokens, added at a time
+_TINY = 1e-30  # keeps a quotient finite
 
 
 @dataclass(frozen=True, kw_only=True)
 class VAR:
-    """Take a part of the attention of every sink and give it to the image tokens that are none.
+    """Move the fraction `transfer` of the attention to sinks to the image tokens that are not sinks.
 
-    A token is a sink of a layer if, in the layer's input, one of the model's few sink dimensions is larger than
-    `threshold` times the root mean square of all. Only rows after the image and only heads that look at the image
-    beyond its sinks are edited. The sinks are found while the prompt is read; the heads, for every new token.
+    A token is a sink S of a layer if max_d |x_d| / RMS(x) > threshold over the model's sink dimensions d, with x its
+    input to the layer. With attention weights a, image columns V and free = V without S, a row of a head is edited if
+    sum_V a >= min_image and sum_free a >= min_free * sum_V a; it becomes
 
-    Where the authors' code and paper differ, the options say which is meant. Their code keeps the sinks of the first
-    image it ever saw; here every call finds its own. As in the code, a layer without a sink on the image is left
-    alone, and the last layer is edited (the code means to leave it out, but does not; write layers="2:-1" for that).
+        a_j <- (1 - transfer) * a_j                                    for j in S
+        a_j <- a_j + transfer * sum_S a * a_j / sum_free a             for j in free
+
+    and still sums to 1. Only rows after the image are edited. Sinks are found in the prefill, heads are selected for
+    every new token. Cost: attention of the edited rows is computed explicitly in layers with a sink on the image.
+
+    Differences from the authors' code: it keeps the sinks of the first image it ever saw; here every call finds its
+    own. As in the code, a layer without a sink on the image is not edited, and the last layer is edited (the code
+    intends to exclude it, but does not; use layers="2:-1" for that).
 
     Attributes:
-        transfer: part of a sink's attention that is given away, 0-1. The paper transfers 0.6; the code, which calls
-            the part that is kept p = 0.6, transfers 0.4.
-        min_image: least attention that a row pays to the image, 0-1; else it is left alone.
-        min_free: least share of that attention that is not on sinks, 0-1. The code's rho is the largest share on
-            sinks: min_free = 1 - rho. 0.5 for hallucination, 0.8 in general and 0.9 for vision-centric questions.
-        threshold: a sink's strength (tau), above 0, at most the square root of the width; by default the model's own
-            of the table, 20 for published models.
-        dimensions: sink dimensions; by default those in the table for this model.
-        layers: decoder layers, as in `layer_indices`; the authors leave out the first two.
+        transfer: fraction of a sink's attention that is moved, 0-1. 0.6 in the paper; in the code p = 0.6 is the
+            fraction that is kept, so it moves 0.4.
+        min_image: minimum attention of a row to the image, 0-1.
+        min_free: minimum fraction of that attention that is not on sinks, 0-1. The code's rho is the maximum fraction
+            on sinks: min_free = 1 - rho. 0.5 for hallucination, 0.8 in general, 0.9 for vision-centric questions.
+        threshold: minimum strength of a sink (tau), above 0, at most the square root of the width; by default that of
+            the table `SINKS`, 20 for published models.
+        dimensions: sink dimensions; by default those of the table `SINKS`.
+        layers: decoder layers, see `layer_indices`; the authors exclude the first two.
 
     Raises:
         ValueError: a value is out of its range; or, when a call begins, the model is not in the table.
@@ -73,17 +79,17 @@ class VAR:
             raise ValueError(f"VAR takes shares from 0 to 1 and a threshold above 0; got {', '.join(wrong)}")
 
     def begin(self, call: Call) -> Edit:
-        """Look the sink dimensions up, and the sinks themselves in every layer's input."""
+        """Look up the sink dimensions, and find the sinks in every layer's input."""
         layers = layer_indices(self.layers, call.layers)
         known = sinks_of(call.model, self.dimensions, self.threshold)
         columns: dict[int, SinkColumns] = {}
         found: dict[str, dict[int, list[int]]] = {"sinks": {}, "image_sinks": {}}
 
-        def look(layer: int, hidden: Tensor) -> None:
+        def find_sinks(layer: int, hidden: Tensor) -> None:
             strength = sink_strength(hidden[:, : call.prompt], known.dimensions)
             sinks = (strength > known.threshold) & call.valid
             on_image = sinks & call.image
-            acts = on_image.any(dim=-1, keepdim=True)  # no sink on the image: the sample is left alone
+            acts = on_image.any(dim=-1, keepdim=True)  # without a sink on the image the sample is not edited
             found["sinks"][layer] = sinks.sum(dim=-1).tolist()
             found["image_sinks"][layer] = on_image.sum(dim=-1).tolist()
             if any(found["image_sinks"][layer]):
@@ -104,7 +110,7 @@ class VAR:
             rows = None if view.rows is None else view.rows.squeeze(-1)
             return redistributed(weights, columns[layer].seen(view.start, view.keys), rows)[0]
 
-        return Edit(layers=layers, rows="after_image", on_hidden=look, edit_weights=edit, details=found)
+        return Edit(layers=layers, rows="after_image", on_hidden=find_sinks, edit_weights=edit, details=found)
 
 
 class SinkColumns(NamedTuple):
@@ -164,7 +170,7 @@ def redistributed(
     columns: SinkColumns,
     rows: Bool[Tensor, "batch 1 rows"] | None = None,
 ) -> tuple[Float[Tensor, "batch heads rows keys"], Bool[Tensor, "batch heads rows"]]:
-    """Give a part of the attention of the sinks to the image columns that are none, in proportion to what they have.
+    """Move attention from sinks to the other image columns, in proportion to their attention; see `VAR`.
 
     Rows still sum to 1.
 

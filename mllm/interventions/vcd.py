@@ -1,4 +1,4 @@
-"""VCD: visual contrastive decoding. Take away from the answer what a noisy image would have said.
+"""VCD: visual contrastive decoding, which contrasts the logits with those for a noisy image.
 
 Source: Leng et al., CVPR 2024, arXiv:2311.16922; DAMO-NLP-SG/VCD@d6568ff (`vcd_add_noise.py`, `vcd_sample.py`).
 """
@@ -22,15 +22,16 @@ _STEPS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class VCD:
-    """Scores of the next word (1 + alpha) z - alpha z', z' being those of the prompt with a diffused image.
+    """Logits (1 + alpha) * z - alpha * z', with z' the logits of the prompt with a diffused image.
 
-    The authors always sample, and report gains against sampling; under greedy decoding this takes the largest score.
+    Tokens below `plausible` times the highest probability are excluded. The authors always sample, and report gains
+    over sampling; greedy decoding takes the largest logit. Cost: a second stream with an image.
 
     Attributes:
         alpha: strength of the contrast, at least 0; 1 in the authors' scripts, 0.5 in their code.
-        plausible: words less likely than this share of the likeliest one are ruled out, 0-1.
-        step: how far the image is diffused, 0-999; the authors' 500 for questions, 999 is noise.
-        seed: of the noise, which is the same for every image of one size, so that batches do not matter.
+        plausible: tokens whose probability is below this fraction of the highest are excluded, 0-1.
+        step: diffusion step of the image, 0-999; 500 for questions in the authors' scripts, 999 is pure noise.
+        seed: of the noise, which is the same for all images of one size, so that results do not depend on batches.
 
     Raises:
         ValueError: a value is out of its range; or, when a call begins, it has no image.
@@ -54,7 +55,7 @@ class VCD:
             )
 
     def begin(self, call: Call) -> Edit:
-        """Diffuse the image and open its stream."""
+        """Diffuse the image and start its stream."""
         pixels, grids = call.given("pixel_values", self.name), call.inputs.get("image_grid_thw")
         lengths = [1] * len(pixels) if grids is None else grids.prod(dim=-1).tolist()  # rows of each image
         noisy = [diffused(image, self.step, seed=self.seed) for image in pixels.split(lengths)]
@@ -67,7 +68,7 @@ class VCD:
 
 
 def diffused(pixels: Float[Tensor, "*any"], step: int, *, seed: int = 0) -> Float[Tensor, "*any"]:
-    """Normalised pixels after some steps of the forward process of a diffusion model.
+    """Normalised pixels after `step` steps of the forward process of a diffusion model.
 
     Args:
         pixels: normalised, of any shape.

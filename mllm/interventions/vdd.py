@@ -1,4 +1,4 @@
-"""VDD: visual debias decoding. Take away from the answer what the question alone would have said.
+"""VDD: visual debias decoding, which contrasts the logits with those of the question without its image.
 
 Source: Zhang et al., "Debiasing Multimodal Large Language Models", arXiv:2403.05262; yfzhang114/LLaVA-Align@dfbecfa.
 """
@@ -18,16 +18,17 @@ __all__ = ["VDD"]
 
 @dataclass(frozen=True, kw_only=True)
 class VDD:
-    """Scores of the next word (1 + alpha) z - alpha z', z' being those of the prompt without its image.
+    """Logits (1 + alpha) * z - alpha * z', with z' the logits of the prompt without its image.
 
-    The authors' code finds the image's place with a row index, which only works for one prompt at a time; here every
-    sample of a batch has its own.
+    Tokens below `plausible` times the highest probability are excluded. The authors' code finds the image position with
+    a row index, which only works for single prompts; here every sample of a batch has its own. Cost: an image-free
+    stream, two with `instead="both"`.
 
     Attributes:
         alpha: strength of the contrast, at least 0; the authors' parser has 1.
-        plausible: words less likely than this share of the likeliest one are ruled out, 0-1.
-        instead: what the second prompt has in the image's place: `"none"`, nothing; `"unknown"`, one unknown token;
-            `"both"`, the mean of the two, which costs a third stream.
+        plausible: tokens whose probability is below this fraction of the highest are excluded, 0-1.
+        instead: what replaces the image in the second prompt: `"none"`, nothing; `"unknown"`, one unknown token;
+            `"both"`, the mean of the two, with a third stream.
         unknown_token: the token for `"unknown"` and `"both"`, e.g. 0 for LLaMA.
 
     Raises:
@@ -48,12 +49,12 @@ class VDD:
         if self.alpha < 0 or not 0 <= self.plausible <= 1:
             raise ValueError(f"VDD needs alpha >= 0 and plausible from 0 to 1; got {self.alpha} and {self.plausible}")
         if self.instead not in ("none", "unknown", "both"):
-            raise ValueError(f"VDD puts none, unknown or both in the image's place; got {self.instead!r}")
+            raise ValueError(f"VDD replaces the image by none, unknown or both; got {self.instead!r}")
         if self.instead != "none" and self.unknown_token is None:
             raise ValueError(f"VDD(instead={self.instead!r}) needs unknown_token, the tokenizer's unk_token_id")
 
     def begin(self, call: Call) -> Edit:
-        """Open the streams without the image."""
+        """Start the image-free streams."""
         tokens: list[int | None] = [] if self.instead == "unknown" else [None]
         tokens += [] if self.instead == "none" else [self.unknown_token]
         streams = [Stream.without_image(call, instead=token) for token in tokens]

@@ -1,7 +1,7 @@
-"""VHR: vision-aware head reinforcement. Heads that hear the image speak louder.
+"""VHR: vision-aware head reinforcement, which amplifies the attention heads that the image changes most.
 
 Source: He et al., "Cracking the Code of Hallucination in LVLMs with Vision-aware Head Divergence", ACL 2025,
-arXiv:2412.13949, equations 4, 6 and 7 and algorithm 1. The authors' code could not be compared with.
+arXiv:2412.13949, equations 4, 6 and 7 and algorithm 1. The authors' code was not available for comparison.
 """
 
 from __future__ import annotations
@@ -22,24 +22,22 @@ __all__ = ["VHR", "HeadDivergence", "head_divergence"]
 
 @dataclass(frozen=True, kw_only=True)
 class VHR:
-    """In each layer, multiply the output of the heads that the image changes most.
+    """In each layer, multiply the outputs of the heads that the image changes most by `alpha`.
 
-    While the prompt is read, a second reading without the image runs in step, layer by layer; in both, the heads of
-    the earlier layers are reinforced already. Heads whose output at the last token differs more than the layer's
-    median are multiplied by `alpha`, in every row of this and all later passes of the call. Heads that only stand out
-    because they shout without the image too are left alone.
+    With h_i the output of head i at the last token of the prompt and h'_i the same without the image, the divergence is
+    d_i = ||h_i - h'_i||. Heads with d_i above the layer's median are multiplied by `alpha`, in all rows of the call;
+    heads that are outliers in both d_i and ||h'_i||^2 count as d_i = 0. Cost: an image-free prefill in lockstep, layer
+    by layer, in which the heads of earlier layers are amplified too; nothing per token.
 
     Attributes:
-        alpha: factor of the chosen heads, above 0; the paper's 2. Well above 3 text breaks down.
-        layers: decoder layers, as in `layer_indices`. The paper's: the second and the last 14 for LLaVA-1.5 and
+        alpha: factor of the selected heads, above 0; 2 in the paper. Far above 3 the text degrades.
+        layers: decoder layers, see `layer_indices`. In the paper: the second and the last 14 for LLaVA-1.5 and
             LLaVA-NeXT 7B, the last 18 for InstructBLIP-7B.
-        outliers: leave out heads whose divergence and whose image-free output both exceed mean + standard std
-            of the layer; the paper's rule.
-        squared: compare squared distances, as a third-party port does; this moves the outliers, not the median.
-        std: standard std of the outlier rule: of the heads as a whole population, or as a sample; the
-            paper does not say.
-        reinforce_both: reinforce the reading without the image as well, as "previous layers are already reinforced"
-            reads.
+        outliers: exclude heads whose divergence and image-free norm both exceed mean + standard deviation of the layer;
+            the paper's rule.
+        squared: use squared distances, as in a third-party port; this changes the outliers, not the median.
+        std: standard deviation of the outlier rule: population or sample; the paper does not specify it.
+        reinforce_both: amplify the image-free pass too, as "previous layers are already reinforced" suggests.
 
     Raises:
         ValueError: `alpha` is not above 0.
@@ -62,7 +60,7 @@ class VHR:
             raise ValueError(f"VHR multiplies heads by alpha, which is above 0; got {self.alpha}")
 
     def begin(self, call: Call) -> Edit:
-        """Choose heads when the prompt is read."""
+        """Select heads in the prefill."""
         has_image = call.image.any(dim=-1, keepdim=True)
         chosen: dict[int, list[list[int]]] = {}
 
@@ -82,12 +80,12 @@ class VHR:
 
 
 class HeadDivergence(NamedTuple):
-    """How much the image changes each head of one layer; all are (batch, heads).
+    """Effect of the image on each head of one layer; all are (batch, heads).
 
     Attributes:
         divergence: distance between the heads' outputs with and without the image; 0 for outliers.
         squared_norm: squared norm of the output without the image.
-        outlier: heads that diverge only because they are loud.
+        outlier: heads with high divergence and high image-free norm.
         selected: heads above the median.
     """
 
@@ -107,7 +105,8 @@ def head_divergence(
 ) -> HeadDivergence:
     """Compare the heads of one layer at the last token of the prompt, with and without the image.
 
-    Differences that rounding alone can make count as none: a layer whose window ends before the image has no heads.
+    Differences within rounding error count as 0, so that a layer whose window does not reach the image selects no
+    heads.
 
     Args:
         with_image: output of each head, before the projection that mixes them.

@@ -1,7 +1,7 @@
-"""ZeroTuning: turn the attention to the very first token up or down.
+"""ZeroTuning: scales the attention to the first token.
 
 Source: Han et al. 2025, "ZeroTuning: Unlocking the Initial Token's Power to Enhance Large Language Models Without
-Training", arXiv:2505.11739. Written from third-party notes on the paper; no code was compared with.
+Training", arXiv:2505.11739. Implemented from third-party notes on the paper, without reference code.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ __all__ = ["ZeroTuning"]
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroTuning:
-    """Multiply the first token's attention by `gamma` and let each row sum to 1 again.
+    """Multiply the attention to the first token by `gamma`, and normalise each row.
 
-    The first token is the usual sink: with less on it (gamma < 1) the differences among the other tokens count for
-    more, with more on it for less. Rows after the image are edited.
+    With attention weights a: a_0 <- gamma * a_0, then a <- a / sum(a).
+
+    The first token is the usual sink: gamma < 1 strengthens the differences among the other tokens, gamma > 1 weakens
+    them. Rows after the image are edited. Cost: attention of these rows is computed explicitly in the selected layers.
 
     Attributes:
-        gamma: factor, at least 0, other than 1. The paper tunes it for each task; it gives no universal value, 0.6
-            here is ours.
-        heads: heads that are edited, as in `layer_indices`; the paper profiles which heads gain from it.
-        layers: decoder layers, as in `layer_indices`.
+        gamma: factor, at least 0, other than 1. The paper tunes it per task; the default 0.6 is
+            ours.
+        heads: edited heads, in the form of `layer_indices`; the paper selects heads by profiling.
+        layers: decoder layers, see `layer_indices`.
 
     Raises:
         ValueError: gamma is negative or 1.

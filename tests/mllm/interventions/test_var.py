@@ -62,7 +62,7 @@ def test_a_model_without_known_sinks_is_told_how_to_find_them() -> None:
     tiny = tiny_lvlm("llava")
     with intervene(tiny.model, VAR(), allow_inactive=True) as session:
         with pytest.raises(
-            ValueError, match=r"no sink dimensions are known for 'llama'.*discover_sinks.*var:dimensions"
+            ValueError, match=r"no sink dimensions are known for 'llama'.*discover_sinks.*var\(dimensions"
         ):
             session.generate(**tiny.inputs([[5, IMAGE, 6]]), max_new_tokens=1)
 
