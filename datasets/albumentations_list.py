@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import random
@@ -13,13 +12,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..class_names import choices
+
 __all__ = ["AlbumentationsList"]
+
+_MORE = "see the documentation of albumentations 2.0.8"
 
 
 class AlbumentationsList:
-    """Apply transforms of albumentations, one after the other, to a Pillow image.
+    """Apply transforms of albumentations in sequence to a Pillow image.
 
-    Randomness comes from Python's global generator: the same state of it gives the same image.
+    They are seeded by Python's global generator: the same state gives the same image.
 
     Args:
         entries: each is the name of a transform, or a mapping of one name to its arguments. `OneOf`,
@@ -51,8 +54,8 @@ class AlbumentationsList:
         if not isinstance(changed, np.ndarray) or changed.dtype != np.uint8 or changed.size != values.size:
             what = f"{getattr(changed, 'dtype', type(changed).__name__)} of shape {tuple(np.shape(changed))}"
             raise ValueError(
-                f"the albumentations list turns an image of shape {values.shape} into {what}; leave out what "
-                "crops, resizes, normalises or makes tensors, for that is done elsewhere"
+                f"the albumentations list turns an image of shape {values.shape} into {what}; omit transforms "
+                "that crop, resize, normalise or make tensors, since that is done elsewhere"
             )
         if changed.shape[:2] != values.shape[:2]:
             raise ValueError(
@@ -65,7 +68,7 @@ class AlbumentationsList:
 
 
 def _library() -> Any:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for news when imported
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise it looks for updates when imported
     import albumentations  # type: ignore[import-untyped]
 
     return albumentations
@@ -86,9 +89,7 @@ def _build(entry: Any) -> Any:
     (name, arguments), *_ = entry.items()
     known = _transforms()
     if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(sorted(known)[:5])}, ..."
-        raise ValueError(f"albumentations has no transform {name!r}{hint}")
+        raise ValueError(f"albumentations has no transform {name!r}; {choices(str(name), known, _MORE)}")
     cls = known[name]
     arguments = dict(arguments or {})
     if issubclass(cls, library.BaseCompose):
@@ -96,15 +97,13 @@ def _build(entry: Any) -> Any:
     accepted = list(inspect.signature(cls).parameters)
     for key in arguments:
         if key not in accepted:
-            near = difflib.get_close_matches(key, accepted, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"albumentations {name} has no argument {key!r}; {hint}It has {', '.join(accepted)}")
+            raise ValueError(f"albumentations {name} has no argument {key!r}; {choices(key, accepted, _MORE)}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             return cls(**arguments)
     except (TypeError, ValueError, UserWarning) as error:
-        raise ValueError(f"albumentations {name} does not take {arguments!r}: {_short(error)}") from error
+        raise ValueError(f"albumentations {name} does not accept {arguments!r}: {_short(error)}") from error
 
 
 def _transforms() -> dict[str, type]:
@@ -119,6 +118,6 @@ def _transforms() -> dict[str, type]:
 
 
 def _short(error: Exception) -> str:
-    """The message on one line; without the links of pydantic."""
+    """Put the message on one line, without the links of pydantic."""
     lines = (line.strip() for line in str(error).splitlines())
     return "; ".join(line for line in lines if line and not line.startswith("For further information"))

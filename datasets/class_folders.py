@@ -10,7 +10,7 @@ from .labelled_images import LabelledImages
 
 __all__ = ["SPLIT_NAMES", "find_splits", "list_images", "open_class_folders", "split_of"]
 
-#: What a folder, a column or a part of a set may be called -> what it is called here.
+#: Name of a folder, a column or a split of a set -> our name of the split.
 SPLIT_NAMES: dict[str, str] = {
     "train": "train",
     "training": "train",
@@ -24,7 +24,7 @@ SPLIT_NAMES: dict[str, str] = {
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder or a word names, if any.
+    """Return the split that a name stands for, if any.
 
     Example:
         >>> split_of("Validation"), split_of("cats")
@@ -38,8 +38,8 @@ def open_class_folders(folder: str | Path) -> dict[str, LabelledImages]:
 
     With `train` (and `val`, `valid` or `validation`, and `test`) in the folder, these are the splits, each
     with its class folders. Without `train`, the folders are the classes and all images are returned as
-    "train". Files are searched for in all depths; those that Pillow has no reader for, and hidden ones, are
-    passed over. Classes and files are in the order of their names.
+    "train". Folders are searched recursively; hidden files, and those that Pillow cannot read, are ignored.
+    Classes and files are sorted by name.
 
     Args:
         folder: where the class folders, or `train`, lie.
@@ -48,8 +48,8 @@ def open_class_folders(folder: str | Path) -> dict[str, LabelledImages]:
         What was found, of "train", "val" and "test".
 
     Raises:
-        ValueError: no folder, no images, a class of "train" without images, fewer than two classes, or a
-            class in "val" or "test" that "train" does not have.
+        ValueError: there is no folder or no image, a class of "train" has no images, there are fewer than two
+            classes, or "train" lacks a class of "val" or "test".
 
     Example:
         >>> import tempfile
@@ -79,7 +79,7 @@ def open_class_folders(folder: str | Path) -> dict[str, LabelledImages]:
     classes = list(train)
     if len(classes) < 2:
         raise ValueError(
-            f"{splits['train']} has one class only, {classes[0]!r}; there is nothing to tell apart. "
+            f"{splits['train']} has one class only, {classes[0]!r}; there is nothing to classify. "
             "Expected one folder a class"
         )
     found = {"train": _labelled(train, classes, splits["train"])}
@@ -96,7 +96,7 @@ def open_class_folders(folder: str | Path) -> dict[str, LabelledImages]:
 
 
 def find_splits(folder: Path) -> dict[str, Path]:
-    """The folders in `folder` that are named after a split.
+    """Find the folders in `folder` that are named after a split.
 
     Raises:
         ValueError: two of them mean the same split.
@@ -105,14 +105,14 @@ def find_splits(folder: Path) -> dict[str, Path]:
     for path in _visible(folder):
         split = split_of(path.name) if path.is_dir() else None
         if split in splits:
-            raise ValueError(f"{splits[split]} and {path} both are the split {split!r}; remove or rename one")
+            raise ValueError(f"{splits[split]} and {path} are both the split {split!r}; remove or rename one")
         if split:
             splits[split] = path
     return splits
 
 
 def list_images(folder: Path) -> list[str]:
-    """All image files under a folder, in the order of their names; a loop of links is walked once."""
+    """List all image files under a folder, sorted by name; loops of links are followed once."""
     suffixes = image_suffixes()
     images: list[str] = []
     seen: set[str] = set()
@@ -124,7 +124,7 @@ def list_images(folder: Path) -> list[str]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not _hidden(name))
         images += [
-            os.path.join(parent, name)  # noqa: PTH118 - a million Path objects take their time
+            os.path.join(parent, name)  # noqa: PTH118 - a million Path objects are slow
             for name in files
             if not _hidden(name) and os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
         ]

@@ -1,21 +1,19 @@
-"""Lightning's data module for image classification: any source, exact after a restart."""
+"""Lightning's data module for image classification, with any source of images, resuming exactly."""
 
 from __future__ import annotations
 
 import inspect
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
-from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from ..class_names import choices
+from .data_module import ShardedDataModule, available_cores
 from .image_reading import UnreadableImageError
 from .labelled_images import SPLITS, LabelledImages
 from .loader import EpochOrder, EvenShard, ImageLoader, TrainLoader
@@ -29,7 +27,7 @@ _FIXED = ("size", "channels", "mean", "std")
 _log = logging.getLogger(__name__)
 
 
-class ClassificationData(LightningDataModule):
+class ClassificationData(ShardedDataModule):
     """Batches of images and labels to train, validate and test a classifier.
 
     A batch is `(images, targets)`: float (batch, channels, height, width), and int64 (batch,) class indices,
@@ -47,7 +45,7 @@ class ClassificationData(LightningDataModule):
         mean: to normalise with, one value a channel, for pixels in 0-1. Default: ImageNet's.
         std: likewise.
         batch_size: images for one step of the optimiser, over all devices and accumulated batches.
-        eval_batch_size: most images of a batch of one device in evaluation. Default: as many as in training.
+        eval_batch_size: maximum images of a batch of one device in evaluation. Default: as in training.
         workers: processes that read images, for each device; 0 reads in the main process. Default: a
             share of the processor cores, at most 8.
         seed: of the order, the augmentation and the splits, 0 or more.
@@ -57,13 +55,13 @@ class ClassificationData(LightningDataModule):
         test_fraction: see `open_images`.
         root: see `open_images`.
         download: see `open_images`; done by `prepare_data`.
-        skip_unreadable: try to read every image first, and leave out those that cannot be read. Otherwise the
-            first one ends the run with an `UnreadableImageError`.
+        skip_unreadable: try to read every image first, and skip those that cannot be read. Otherwise the first
+            one ends the run with an `UnreadableImageError`.
 
     Attributes:
         splits: "train", "val" and "test", once set up.
-        unreadable: the images left out: split, path, reason.
-        test_is_val: whether there are no test images, so that those of "val" are used again.
+        unreadable: the skipped images: split, path, reason.
+        test_is_val: whether there are no test images, so that "test" is "val".
 
     Raises:
         ValueError: a value out of its range, an unknown option, or data that cannot be used.
@@ -96,23 +94,16 @@ class ClassificationData(LightningDataModule):
         download: bool = False,
         skip_unreadable: bool = False,
     ) -> None:
-        super().__init__()
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("workers", workers or 0, 0),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is {value}, expected at least {least}")
+        super().__init__(batch_size=batch_size, workers=workers)
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, expected at least 0")
         if eval_batch_size is not None and eval_batch_size < 1:
             raise ValueError(f"eval_batch_size is {eval_batch_size}, expected at least 1")
         self.data = data
         self.image_size = image_size
         self.channels = channels
         self.mean, self.std = mean_and_std(channels, mean, std)
-        self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.workers = workers
         self.seed = seed
         self.skip_unreadable = skip_unreadable
         self.unreadable: list[tuple[str, str, str]] = []
@@ -134,12 +125,12 @@ class ClassificationData(LightningDataModule):
         )
 
     def prepare_data(self) -> None:
-        """Download what is missing, if allowed; Lightning calls it in one process a machine."""
+        """Download missing files, if allowed; Lightning calls it in one process of each machine."""
         if self._download:
             open_images(self.data, **self._opening, download=True)
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the images, and with `skip_unreadable` try to read those of a stage.
+        """Open the images; with `skip_unreadable` try to read those of a stage.
 
         Args:
             stage: "fit", "validate" or "test". Default: all.
@@ -148,27 +139,27 @@ class ClassificationData(LightningDataModule):
             self.splits = open_images(self.data, **self._opening)
         if self.skip_unreadable:
             for split in _STAGES.get(stage or "", SPLITS):
-                self._leave_out_unreadable(split)
+                self._skip_unreadable(split)
 
-    def _leave_out_unreadable(self, split: str) -> None:
+    def _skip_unreadable(self, split: str) -> None:
         if split in self._checked:
             return
         images = self.splits[split]
         twins = [name for name in SPLITS if self.splits[name] is images]  # "test" may be "val"
         self._checked.update(twins)
-        with ThreadPoolExecutor(_cores()) as pool:
-            reasons = list(pool.map(lambda index: _fault(images, index), range(len(images))))
-        bad = [(index, reason) for index, reason in enumerate(reasons) if reason is not None]
-        if not bad:
+        with ThreadPoolExecutor(available_cores()) as pool:
+            reasons = list(pool.map(lambda index: _read_error(images, index), range(len(images))))
+        skipped = [(index, reason) for index, reason in enumerate(reasons) if reason is not None]
+        if not skipped:
             return
-        good = np.array([index for index, reason in enumerate(reasons) if reason is None], dtype=np.int64)
-        if not len(good):
-            raise ValueError(f"none of the {len(images)} images of {images.origin} can be read; {bad[0][1]}")
-        for index, reason in bad:
+        kept = np.array([index for index, reason in enumerate(reasons) if reason is None], dtype=np.int64)
+        if not len(kept):
+            raise ValueError(f"none of the {len(images)} images of {images.origin} can be read; {skipped[0][1]}")
+        for index, reason in skipped:
             self.unreadable.append((split, images.name(index), reason))
-        _log.warning("left out %d of %d images of %s that cannot be read", len(bad), len(images), images.origin)
+        _log.warning("skipped %d of %d images of %s that cannot be read", len(skipped), len(images), images.origin)
         for name in twins:
-            self.splits[name] = self.splits[twins[0]] if name != twins[0] else images.subset(good)
+            self.splits[name] = self.splits[twins[0]] if name != twins[0] else images.subset(kept)
 
     @property
     def classes(self) -> list[str]:
@@ -187,86 +178,49 @@ class ClassificationData(LightningDataModule):
 
     @property
     def test_is_val(self) -> bool:
-        """Whether there are no test images of their own, once set up."""
+        """Whether "test" is "val" for want of test images, once set up."""
         return self._images("test") is self._images("val")
 
-    @property
-    def device_batch_size(self) -> int:
-        """Training images of one batch of one device.
-
-        Raises:
-            ValueError: `batch_size` does not divide by the devices and accumulated batches.
-        """
-        world_size, _ = self._place()
-        accumulate = self.trainer.accumulate_grad_batches if self.trainer else 1
-        if self.batch_size % (world_size * accumulate):
-            near = max(1, self.batch_size // (world_size * accumulate)) * world_size * accumulate
-            raise ValueError(
-                f"batch_size {self.batch_size} counts all images of an optimiser step; it does not divide by "
-                f"{world_size} devices x {accumulate} accumulated batches. Try {near}"
-            )
-        return self.batch_size // (world_size * accumulate)
-
     def train_dataloader(self) -> DataLoader[Any]:
-        """The augmented training images, in another order each epoch."""
-        world_size, rank = self._place()
+        """Load the augmented training images, in a new order each epoch."""
+        world_size, rank = self.world
         images = self._images("train").viewed(self.train_transform, self.channels)
         order = EpochOrder(len(images), batch_size=self.batch_size, seed=self.seed, world_size=world_size, rank=rank)
-        return TrainLoader(images, sampler=order, batch_size=self.device_batch_size, **self._loading())
+        return TrainLoader(images, sampler=order, batch_size=self.device_batch_size, **self.loader_options())
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """The validation images, each once, in order."""
+        """Load the validation images, each once, in order."""
         return self.evaluation_dataloader("val")
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """The test images, each once, in order."""
+        """Load the test images, each once, in order."""
         return self.evaluation_dataloader("test")
 
     def evaluation_dataloader(self, split: str) -> DataLoader[Any]:
-        """The images of any split as they are measured: each once, in order, without augmentation."""
-        world_size, rank = self._place()
+        """Load the images of a split for evaluation: each once, in order, without augmentation."""
+        world_size, rank = self.world
         images = self._images(split).viewed(self.eval_transform, self.channels)
         size = self.eval_batch_size or self.device_batch_size
         shard = EvenShard(len(images), batch_size=size, world_size=world_size, rank=rank)
-        return ImageLoader(images, batch_sampler=shard, **self._loading())
-
-    def _loading(self) -> dict[str, Any]:
-        workers = self.workers
-        if workers is None:
-            workers = min(8, max(1, _cores() // (self.trainer.num_devices if self.trainer else 1)))
-        return {
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "pin_memory": torch.cuda.is_available(),
-        }
+        return ImageLoader(images, batch_sampler=shard, **self.loader_options())
 
     def _images(self, split: str) -> LabelledImages:
         if not self.splits:
-            raise ValueError("the data is not open yet; call setup() first, as Lightning does")
+            raise ValueError("the data is not open; call setup() first, as Lightning does")
         return self.splits[split]
-
-    def _place(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-
-
-def _cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _options(build: Any, given: Mapping[str, Any] | None, setting: str) -> dict[str, Any]:
-    """The given options of a transform, if it has all of them."""
+    """Check that a transform has all given options, and return them."""
     known = [name for name in inspect.signature(build).parameters if name not in _FIXED]
     for name in given or {}:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(f"{setting} has no option {name!r}; {hint}Known: {', '.join(known)}")
+            raise ValueError(f"{setting} has no option {name!r}; {choices(name, known, 'see its documentation')}")
     return dict(given or {})
 
 
-def _fault(images: LabelledImages, index: int) -> str | None:
-    """Why an image cannot be read, if so."""
+def _read_error(images: LabelledImages, index: int) -> str | None:
+    """Return why an image cannot be read; None if it can."""
     try:
         images.image(index)
     except UnreadableImageError as error:

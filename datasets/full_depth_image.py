@@ -1,8 +1,7 @@
-"""Images from a file and back into one with all that belongs to them: 16 bits, transparency, colour profile, EXIF.
+"""Read an image at full depth: 16 bits, transparency, colour profile and EXIF data.
 
-`regard.datasets.read_image` gives what a network is trained on, 8 bits of grey or RGB. Here nothing is lost that a
-restored image should have. Pixels stay as they lie in the file, and the EXIF data that says how to turn them goes
-with them.
+`regard.datasets.read_image` gives what a network is trained on, 8 bits of grey or RGB. Here everything is kept that a
+restored image should have. Pixels are not rotated; the orientation stays in the EXIF data.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from .image_reading import UnreadableImageError
 
 __all__ = ["FullDepthImage", "read_full_depth_image"]
 
-#: Most pixels of an image; Pillow refuses twice its own figure too.
-MOST = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)
+#: Maximum number of pixels; Pillow too refuses more than twice its limit.
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)
 
-#: EXIF tags of a TIFF that go along: words, makes, orientation, dates, and what is below them.
-_TOLD = (270, 271, 272, 274, 305, 306, 315, 33432, 34665, 34853)
+#: EXIF tags of a TIFF that are kept: descriptions, camera, orientation, dates, and sub-directories.
+_KEPT_TAGS = (270, 271, 272, 274, 305, 306, 315, 33432, 34665, 34853)
 
 
 @dataclass(frozen=True)
 class FullDepthImage:
-    """What a file holds.
+    """The contents of an image file.
 
     Attributes:
-        pixels: 8 or 16 bits, grey or red, green and blue.
-        alpha: opacity with as many bits, or None.
+        pixels: 8 or 16 bits, grey or RGB.
+        alpha: opacity with the same number of bits, or None.
         profile: ICC profile of `pixels`.
-        exif: EXIF data as its file has it.
-        notes: what was changed, in words.
+        exif: EXIF data as in the file.
+        notes: descriptions of conversions.
     """
 
     pixels: Shaped[np.ndarray, "height width channels"]
@@ -48,16 +47,16 @@ class FullDepthImage:
 
 
 def read_full_depth_image(path: Path) -> FullDepthImage:
-    """Read an image.
+    """Read an image with everything that belongs to it.
 
-    Palettes become RGB, CMYK too (by its profile where it has one), bits become grey of 8 bits.
+    Palettes and CMYK (by its profile, if any) are converted to RGB, 1 bit to 8 bits of grey.
 
     Args:
         path: a file in one of Pillow's formats.
 
     Raises:
-        UnreadableImageError: it is missing, empty, damaged, no image, has more than one frame, too many pixels, or
-            numbers that are no colours.
+        UnreadableImageError: it is missing, empty, damaged or not an image, has several frames, too many pixels, or
+            values that are not colours.
 
     Example:
         >>> Image.new("LA", (4, 2), (7, 128)).save("example.png")
@@ -69,42 +68,44 @@ def read_full_depth_image(path: Path) -> FullDepthImage:
         if path.stat().st_size == 0:
             raise ValueError("the file is empty")
         with Image.open(path) as image:
-            if image.width * image.height > MOST:
-                raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST / 1e6:.0f} million")
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(
+                    f"its {image.width} x {image.height} pixels are more than {MAX_PIXELS / 1e6:.0f} million"
+                )
             frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # cameras put a preview behind the photograph
-                raise ValueError(f"it has {frames} frames; save each as an image of its own")
+            if frames > 1 and image.format != "MPO":  # cameras append a preview
+                raise ValueError(f"it has {frames} frames; save each as a separate image")
             profile = image.info.get("icc_profile") or None
-            deep = _has_16_bits(path, image)
-            exif = _exif(image, turned=image.format == "TIFF" and not deep)
-            if deep:
-                return _deep(path, image, profile, exif)
-            return _shallow(image, profile, exif)
+            has_16_bits = _has_16_bits(path, image)
+            exif = _exif(image, rotated=image.format == "TIFF" and not has_16_bits)
+            if has_16_bits:
+                return _read_16_bits(path, image, profile, exif)
+            return _read_8_bits(image, profile, exif)
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError(str(path), f"it has more than {MOST / 1e6:.0f} million pixels") from error
+        raise UnreadableImageError(str(path), f"it has more than {MAX_PIXELS / 1e6:.0f} million pixels") from error
     except Image.UnidentifiedImageError as error:
-        raise UnreadableImageError(str(path), "it is no image, or of a kind that Pillow cannot read") from error
-    except Exception as error:  # on damaged files the readers of Pillow raise nearly anything
+        raise UnreadableImageError(str(path), "it is not an image, or of a format that Pillow cannot read") from error
+    except Exception as error:  # Pillow raises many kinds of errors on damaged files
         raise UnreadableImageError(str(path), str(error).partition("\n")[0] or type(error).__name__) from error
 
 
-def _exif(image: Image.Image, *, turned: bool) -> bytes | None:
-    """What says something about the image; a TIFF keeps how its pixels lie in the same place.
+def _exif(image: Image.Image, *, rotated: bool) -> bytes | None:
+    """Return the EXIF data; of a TIFF without the tags that describe the storage of pixels.
 
-    Pillow turns what it reads of a TIFF by itself: then the orientation is no longer true.
+    Pillow rotates TIFF images itself, after which the orientation is no longer valid.
     """
-    with suppress(Exception):  # damaged EXIF data says nothing against the pixels
+    with suppress(Exception):  # damaged EXIF data does not affect the pixels
         found = image.getexif()
-        for tag in set(found) - set(_TOLD) if image.format == "TIFF" else ():
+        for tag in set(found) - set(_KEPT_TAGS) if image.format == "TIFF" else ():
             del found[tag]
-        if turned:
+        if rotated:
             found.pop(274, None)
         return (image.info.get("exif") or found.tobytes()) if found else None
     return None
 
 
 def _has_16_bits(path: Path, image: Image.Image) -> bool:
-    """Whether a channel has 16 bits, which Pillow shows for grey only."""
+    """Check whether a channel has 16 bits, which Pillow reports for grey only."""
     if image.mode.startswith("I;16"):
         return True
     if image.format == "PNG":
@@ -116,13 +117,13 @@ def _has_16_bits(path: Path, image: Image.Image) -> bool:
 
 
 def _png_header(path: Path) -> bytes:
-    """The first bytes: the 24th, counted from 0, is the number of bits, the next one the type of colour."""
+    """Read the header; byte 24 (from 0) is the bit depth, byte 25 the colour type."""
     with path.open("rb") as file:
         return file.read(26)
 
 
-def _deep(path: Path, image: Image.Image, profile: bytes | None, exif: bytes | None) -> FullDepthImage:
-    """By OpenCV, which has blue first and makes no difference between grey and transparent grey."""
+def _read_16_bits(path: Path, image: Image.Image, profile: bytes | None, exif: bytes | None) -> FullDepthImage:
+    """Read 16 bits with OpenCV, whose channels are BGR, and which expands grey with alpha to four channels."""
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16 or image.mode == "CMYK":
         raise ValueError("its 16 bits cannot be read; save it as a PNG or TIFF of grey or RGB")
@@ -130,20 +131,20 @@ def _deep(path: Path, image: Image.Image, profile: bytes | None, exif: bytes | N
     channels = pixels.shape[2]
     alpha = np.ascontiguousarray(pixels[..., -1]) if channels in (2, 4) else None
     colours = pixels[..., :1] if channels < 3 else pixels[..., 2::-1]
-    if image.format == "PNG" and _png_header(path)[25] == 4:  # grey and alpha, of which OpenCV makes four channels
+    if image.format == "PNG" and _png_header(path)[25] == 4:  # grey with alpha
         colours = colours[..., :1]
     return FullDepthImage(np.ascontiguousarray(colours), alpha, profile, exif)
 
 
-def _shallow(image: Image.Image, profile: bytes | None, exif: bytes | None) -> FullDepthImage:
+def _read_8_bits(image: Image.Image, profile: bytes | None, exif: bytes | None) -> FullDepthImage:
     notes: tuple[str, ...] = ()
     image.load()
     mode = image.mode
     if mode in ("I", "F"):
-        raise ValueError("its numbers are no colours of 8 or 16 bits; save it as a PNG of 8 or 16 bits")
+        raise ValueError("its values are not colours of 8 or 16 bits; save it as a PNG with 8 or 16 bits")
     if mode == "CMYK":
         image, found = _to_srgb(image, profile)
-        profile, notes = None, (f"CMYK became RGB {found}",)
+        profile, notes = None, (f"CMYK was converted to RGB {found}",)
     elif mode == "P" or (mode in ("L", "RGB") and image.has_transparency_data):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     elif mode == "1":
@@ -158,7 +159,7 @@ def _shallow(image: Image.Image, profile: bytes | None, exif: bytes | None) -> F
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
-    """From CMYK, and by what."""
+    """Convert CMYK to RGB; also say how."""
     if profile:
         with suppress(ImageCms.PyCMSError, OSError):
             source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")

@@ -33,7 +33,7 @@ def read_idx(path: str | Path) -> UInt8[np.ndarray, "..."]:
         path: the file; its name ends in `.gz` if it is gzipped.
 
     Raises:
-        ValueError: bad gzip data, another magic number or type, or more or fewer bytes than its head says.
+        ValueError: bad gzip data, another magic number or type, or more or fewer bytes than its header gives.
 
     Example:
         >>> import tempfile
@@ -50,22 +50,22 @@ def read_idx(path: str | Path) -> UInt8[np.ndarray, "..."]:
             data = gzip.decompress(path.read_bytes())
         else:
             with path.open("rb") as file:
-                data = file.read(4 + 4 * 255)  # the longest head there can be
+                data = file.read(4 + 4 * 255)  # the longest possible header
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is no intact gzip file ({error}); download it again") from error
+        raise ValueError(f"{path} is a damaged gzip file ({error}); download it again") from error
     if len(data) < 4 or data[:2] != b"\0\0":
-        raise ValueError(f"{path} is no IDX file: it starts with {data[:4].hex(' ') or 'nothing'}, not with 00 00")
+        raise ValueError(f"{path} is not an IDX file: it starts with {data[:4].hex(' ') or 'nothing'}, not with 00 00")
     if data[2] != _UNSIGNED_BYTE:
         raise ValueError(f"{path} has values of IDX type 0x{data[2]:02x}; only unsigned bytes (0x08) are read")
     start = 4 + 4 * data[3]
     if len(data) < start:
-        raise ValueError(f"{path} ends within its head; download it again")
+        raise ValueError(f"{path} ends within its header; download it again")
     shape = struct.unpack(f">{data[3]}I", data[4:start])
     there = len(data) if gzipped else path.stat().st_size
     if there != start + math.prod(shape):
         size = " x ".join(map(str, shape))
         raise ValueError(
-            f"{path} is truncated or damaged: its head says {size} values, so {start + math.prod(shape):,} "
+            f"{path} is truncated or damaged: its header gives {size} values, so {start + math.prod(shape):,} "
             f"bytes in all, but it has {there:,}; download it again"
         )
     if gzipped:
@@ -81,10 +81,10 @@ def open_idx_folder(folder: str | Path) -> dict[str, LabelledImages]:
     Names with a dot (`train-images.idx3-ubyte`) do as well. The classes are the labels that occur in "train".
 
     Args:
-        folder: where the files lie.
+        folder: folder of the files.
 
     Raises:
-        ValueError: a file is missing, damaged or no fit for its partner.
+        ValueError: a file is missing, damaged, or images and labels do not match.
 
     Example:
         >>> import tempfile

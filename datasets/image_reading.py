@@ -1,4 +1,4 @@
-"""Read one image file, whatever its colour mode, into 8 bits of grey or RGB."""
+"""Read an image file of any colour mode into 8 bits of grey or RGB."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class BinaryFile(Protocol):
     """An open file of bytes, on disk or in memory."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Read so many bytes, or all."""
+        """Read `size` bytes, or all."""
         ...
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Go to a place."""
+        """Set the position."""
         ...
 
     def tell(self) -> int:
-        """The place."""
+        """Return the position."""
         ...
 
 
@@ -34,7 +34,7 @@ class UnreadableImageError(ValueError):
     """A file that cannot be read as an image.
 
     Args:
-        path: the file, or what else names the image.
+        path: the file, or another name of the image.
         reason: what is wrong with it.
 
     Example:
@@ -53,7 +53,7 @@ class UnreadableImageError(ValueError):
 
 
 def image_suffixes() -> frozenset[str]:
-    """The file suffixes that Pillow can open, in lower case with the dot.
+    """List the file suffixes that Pillow can open, in lower case with the dot.
 
     Example:
         >>> ".jpg" in image_suffixes(), ".csv" in image_suffixes()
@@ -66,14 +66,14 @@ def image_suffixes() -> frozenset[str]:
 def read_image(file: str | os.PathLike[str] | BinaryFile, channels: Literal[1, 3] = 3) -> Image.Image:
     """Read and decode an image; of an animation, the first frame.
 
-    The rotation in its EXIF data is applied. See `to_channels` for what becomes of the colour modes.
+    The rotation in its EXIF data is applied. See `to_channels` for the conversion of colour modes.
 
     Args:
         file: a path or an open binary file.
         channels: 1 for grey (Pillow's mode "L"), 3 for "RGB".
 
     Raises:
-        UnreadableImageError: the file is missing, empty, truncated, no image, or has too many pixels.
+        UnreadableImageError: the file is missing, empty, truncated, not an image, or has too many pixels.
 
     Example:
         >>> import io
@@ -88,18 +88,18 @@ def read_image(file: str | os.PathLike[str] | BinaryFile, channels: Literal[1, 3
         with Image.open(file) as image:  # type: ignore[arg-type]
             image.load()
             upright: Image.Image = image
-            with contextlib.suppress(Exception):  # damaged EXIF data says nothing against the pixels
+            with contextlib.suppress(Exception):  # damaged EXIF data does not affect the pixels
                 upright = ImageOps.exif_transpose(image)
             return to_channels(upright, channels)
-    except Exception as error:  # on damaged files the readers of Pillow raise nearly anything
+    except Exception as error:  # Pillow raises many kinds of errors on damaged files
         raise UnreadableImageError(name, _reason(error, file)) from error
 
 
 def to_channels(image: Image.Image, channels: Literal[1, 3]) -> Image.Image:
     """Convert to 8 bits of grey or RGB.
 
-    Transparent pixels are laid over white. Integers of 16 bits are scaled by 1/257. Floats are taken to span
-    0-1, 0-255 or 0-65535, the first that holds all values of the image.
+    Transparency is composited over white. Integers of 16 bits are scaled by 1/257. Floats are assumed to span 0-1,
+    0-255 or 0-65535, the first range that holds all values of the image.
 
     Args:
         image: any colour mode that Pillow converts to RGB.
@@ -116,10 +116,8 @@ def to_channels(image: Image.Image, channels: Literal[1, 3]) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         image = _eight_bits(image)
     elif image.has_transparency_data:
-        paint = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, paint)
-        image = image.convert("RGB")
+        image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     elif image.mode in ("P", "CMYK"):
         image = image.convert("RGB")
     return image if image.mode == mode else image.convert(mode)
@@ -146,5 +144,5 @@ def _reason(error: Exception, file: str | os.PathLike[str] | BinaryFile) -> str:
         return "it is a folder"
     if isinstance(error, Image.UnidentifiedImageError):
         empty = isinstance(file, str | os.PathLike) and Path(file).stat().st_size == 0
-        return "the file is empty" if empty else "its contents are no image that Pillow knows"
+        return "the file is empty" if empty else "it is not an image that Pillow can read"
     return str(error) or type(error).__name__

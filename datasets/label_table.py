@@ -44,16 +44,16 @@ def open_label_table(folder: str | Path, name: str = TABLE_NAME) -> dict[str, La
     the columns.
 
     Args:
-        folder: where the table lies.
+        folder: folder of the table.
         name: its file name.
 
     Returns:
         The splits that the table has; all images as "train" if it has no column `split`.
 
     Raises:
-        ValueError: with the line where it can be told: no table, an unknown set of columns, a bad value, a
-            path that leaves the folder, is listed twice or does not exist, fewer than two classes, or a class
-            in another split that "train" does not have.
+        ValueError: there is no table, columns are unknown, a value is invalid, a path leaves the folder, is listed
+            twice or does not exist, there are fewer than two classes, or "train" lacks a class of another split;
+            with the line where known.
 
     Example:
         >>> import tempfile
@@ -73,7 +73,7 @@ def open_label_table(folder: str | Path, name: str = TABLE_NAME) -> dict[str, La
         with table.open(newline="", encoding="utf-8-sig") as file:
             rows, columns = _read(csv.reader(file, strict=True), table)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{table} is no CSV table in UTF-8: {error}") from error
+        raise ValueError(f"{table} is not a CSV table in UTF-8: {error}") from error
     if not rows:
         raise ValueError(f"{table} lists no images")
     _check_paths(rows, table)
@@ -83,7 +83,7 @@ def open_label_table(folder: str | Path, name: str = TABLE_NAME) -> dict[str, La
             raise ValueError(f"{table} line {row.line}: no label for {row.path}")
     classes = columns or sorted({label for row in rows if row.split == "train" for label in row.labels})
     if len(classes) < 2 and not multi_label:
-        raise ValueError(f"{table} has {len(classes)} class to train on; there is nothing to tell apart")
+        raise ValueError(f"{table} has {len(classes)} class to train on; there is nothing to classify")
     found = {}
     for split in SPLITS:
         part = [row for row in rows if row.split == split]

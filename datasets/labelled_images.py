@@ -1,4 +1,4 @@
-"""Images with labels: the one form in which every source of them is handed on."""
+"""Images with labels, the common form of all sources."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from torch.utils.data import Dataset
 
 from .image_reading import UnreadableImageError, read_image, to_channels
 
-__all__ = ["SPLITS", "LabelledImages", "Picked"]
+__all__ = ["SPLITS", "IndexedView", "LabelledImages"]
 
-#: The parts of a set of images, by the names they have everywhere.
+#: Names of the splits.
 SPLITS = ("train", "val", "test")
 
 
-class Picked(Sequence[Any]):
-    """Some items of a sequence, which stays where it is.
+class IndexedView(Sequence[Any]):
+    """A view of some items of a sequence.
 
     Args:
         items: anything with a length and items by number.
-        indices: which of its items, in which order.
+        indices: indices of the items, in order.
 
     Example:
-        >>> list(Picked("attention", np.array([0, 3, 3])))
+        >>> list(IndexedView("attention", np.array([0, 3, 3])))
         ['a', 'e', 'e']
     """
 
     def __init__(self, items: Any, indices: Int[np.ndarray, " picked"]) -> None:
         self.items: Any = items
         self.indices: np.ndarray = indices
-        if isinstance(items, Picked):
+        if isinstance(items, IndexedView):
             self.items, self.indices = items.items, items.indices[indices]
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class Picked(Sequence[Any]):
 
 
 class LabelledImages(Dataset[tuple[Any, Any]]):
-    """Images that are read when asked for, and their labels.
+    """Images that are read on demand, and their labels.
 
     An item is `(image, target)`. The image is a Pillow image, or what `transform` makes of it. The target is
     the class index, or a float row with ones at the classes (multi-hot) if the images have several labels.
@@ -57,12 +57,12 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
     Args:
         images: a sequence of paths, open binary files, Pillow images, arrays of 8 bits (height, width[, 3]),
             or tensors of 8 bits (channels, height, width).
-        targets: class indices, or a matrix of zeros and ones (image by class) for several labels an image.
-        classes: the name of each class.
+        targets: class indices, or a matrix of zeros and ones (image by class) for multi-label images.
+        classes: names of the classes.
         channels: 1 for grey, 3 for RGB; images are converted.
         transform: what to do with the Pillow image; it must be picklable for worker processes.
-        origin: where the images come from, in words.
-        names: what to call each image in messages and tables. Default: its path, or its place in `images`.
+        origin: description of where the images come from.
+        names: names of the images in messages and tables. Default: its path, or its index in `images`.
 
     Attributes:
         targets: int64 (images,) or float32 (images, classes).
@@ -107,7 +107,7 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
         if self.multi_label and self.targets.shape[1] != classes:
             raise ValueError(f"the targets have {self.targets.shape[1]} columns but there are {classes} classes")
         if self.multi_label and not np.isin(self.targets, (0, 1)).all():
-            raise ValueError("the targets of several labels an image are to be 0 or 1")
+            raise ValueError("multi-label targets must be 0 or 1")
         if not self.multi_label and images and not 0 <= self.targets.min() <= self.targets.max() < classes:
             raise ValueError(
                 f"the targets {self.targets.min()} to {self.targets.max()} do not fit {classes} classes, "
@@ -152,19 +152,19 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
         return int(self.targets[index])
 
     def name(self, index: int) -> str:
-        """What to call an image: its path, or its origin and place."""
+        """Name of an image: its path, or its origin and index."""
         if self.names is not None:
             return self.names[index]
         images: Any = self.images
-        place = int(index)
-        if isinstance(images, Picked):
-            place = int(images.indices[index])
+        row = int(index)
+        if isinstance(images, IndexedView):
+            row = int(images.indices[index])
             images = images.items
-        item = images[place] if isinstance(images, list | tuple) else None
-        return os.fspath(item) if isinstance(item, str | Path) else f"{self.origin or 'image'}[{place}]"
+        item = images[row] if isinstance(images, list | tuple) else None
+        return os.fspath(item) if isinstance(item, str | Path) else f"{self.origin or 'image'}[{row}]"
 
     def subset(self, indices: Int[np.ndarray, " picked"], origin: str | None = None) -> LabelledImages:
-        """Some of the images.
+        """Select images.
 
         Example:
             >>> dots = LabelledImages(np.zeros((3, 5, 4), np.uint8), [1, 0, 1], ["cat", "dog"])
@@ -172,9 +172,9 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
             array([0])
         """
         part = copy.copy(self)
-        part.images = Picked(self.images, indices)
+        part.images = IndexedView(self.images, indices)
         part.targets = self.targets[indices]
-        part.names = None if self.names is None else Picked(self.names, indices)
+        part.names = None if self.names is None else IndexedView(self.names, indices)
         part.origin = self.origin if origin is None else origin
         return part
 
@@ -183,7 +183,7 @@ class LabelledImages(Dataset[tuple[Any, Any]]):
         transform: Callable[[Image.Image], Any] | None = None,
         channels: Literal[1, 3] | None = None,
     ) -> LabelledImages:
-        """The same images with another transform, and perhaps another number of channels."""
+        """Return the same images with another transform, and optionally another number of channels."""
         view = copy.copy(self)
         view.transform = transform
         view.channels = channels or self.channels

@@ -1,8 +1,8 @@
 """Loaders whose order and augmentation depend on the seed and the epoch alone.
 
-Every draw of a training image carries a seed of its own, made of the run's seed, the epoch and the image. So
-an epoch is the same images for any number of workers and processes, after a restart, and whatever else uses
-the global random generators; and these are left as they were.
+Every draw of a training image has its own seed, derived from the seed of the run, the epoch and the image. So an
+epoch has the same images for any number of workers and processes, after a restart, and whatever else uses the
+global random generators, whose state is preserved.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 from .image_reading import UnreadableImageError
 from .labelled_images import LabelledImages
 
-__all__ = ["Draw", "EpochOrder", "EvenShard", "ImageLoader", "TrainLoader", "own_random"]
+__all__ = ["Draw", "EpochOrder", "EvenShard", "ImageLoader", "TrainLoader", "seeded_random"]
 
 
 _SPARE = np.random.MT19937(0)
@@ -31,7 +31,7 @@ class Draw(NamedTuple):
     """One image of an epoch.
 
     Attributes:
-        image: its place in the set.
+        image: its index in the set.
         seed: of its augmentation.
     """
 
@@ -40,18 +40,18 @@ class Draw(NamedTuple):
 
 
 @contextlib.contextmanager
-def own_random(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and torch's CPU for a while, then put them back.
+def seeded_random(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy and torch's CPU within the block, then restore their states.
 
     Example:
         >>> before = random.getstate()
-        >>> with own_random(3):
+        >>> with seeded_random(3):
         ...     drawn = random.random()
         >>> random.getstate() == before
         True
     """
     python, numpy, cpu = random.getstate(), np.random.get_bit_generator(), torch.default_generator.get_state()  # type: ignore[attr-defined]
-    # Another generator in its place is much faster than copies of NumPy's state.
+    # Replacing NumPy's generator is much faster than copying its state.
     np.random.set_bit_generator(_SPARE if numpy is not _SPARE else np.random.MT19937())  # type: ignore[attr-defined]
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -67,12 +67,12 @@ def own_random(seed: int) -> Iterator[None]:
 class EpochOrder(Sampler[Draw]):
     """The order of the training images of one epoch, as one process sees it.
 
-    The images of all processes, taken in turn, are one shuffled order that does not depend on their number.
-    The last images that do not fill a batch are left out, others in each epoch; a set that is smaller than a
-    batch is used whole (as far as it divides by the processes).
+    The images of all processes, interleaved, are one shuffled order that does not depend on their number.
+    The last images that do not fill a batch are dropped, different ones in each epoch; a set that is smaller than a
+    batch is used completely (as far as it is divisible by the processes).
 
     Args:
-        images: how many there are.
+        images: number of images.
         batch_size: images of all processes for one step of the optimiser.
         seed: of the run.
         world_size: processes.
@@ -101,7 +101,7 @@ class EpochOrder(Sampler[Draw]):
         self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0; Lightning does so."""
+        """Set the epoch, from 0; called by Lightning."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -116,19 +116,19 @@ class EpochOrder(Sampler[Draw]):
 
 
 class EvenShard(Sampler[list[int]]):
-    """Batches of one process to evaluate: every image once over all processes, and as many batches for each.
+    """Evaluation batches of one process: every image once over all processes, with equal numbers of batches.
 
-    Equal numbers of batches matter because models with batch statistics talk to each other at every batch.
+    Equal numbers of batches matter because models with batch statistics synchronise at every batch.
     The batches of a process differ in size by one at most.
 
     Args:
-        images: how many there are.
-        batch_size: most images of a batch of this process.
+        images: number of images.
+        batch_size: maximum images of a batch of this process.
         world_size: processes.
         rank: this process, from 0.
 
     Raises:
-        ValueError: the images cannot be shared out like that.
+        ValueError: the images cannot be divided like that.
 
     Example:
         >>> [list(EvenShard(5, batch_size=2, world_size=2, rank=rank)) for rank in (0, 1)]
@@ -155,9 +155,8 @@ class EvenShard(Sampler[list[int]]):
 class ImageLoader(DataLoader[Any]):
     """A `DataLoader` of labelled images.
 
-    It starts to read at the first batch and not when an iterator is made, because Lightning makes one before
-    it says which epoch it is. An image that a worker cannot read is raised here as it was there, with its
-    path.
+    It starts to read at the first batch and not when an iterator is created, because Lightning creates it before it
+    sets the epoch. The error of an image that a worker cannot read is raised here unchanged, with its path.
 
     Args:
         dataset: what to load.
@@ -183,7 +182,7 @@ class ImageLoader(DataLoader[Any]):
 
 
 class TrainLoader(ImageLoader):
-    """An `ImageLoader` that can go on within an epoch: its state is the epoch and the batches given."""
+    """An `ImageLoader` that can resume within an epoch: its state is the epoch and the number of batches."""
 
     epoch = 0
     given = 0
@@ -191,7 +190,7 @@ class TrainLoader(ImageLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         order = self.sampler
-        if not isinstance(order, EpochOrder):  # Lightning's overfit_batches puts in a sampler of its own
+        if not isinstance(order, EpochOrder):  # Lightning's overfit_batches sets its own sampler
             yield from self._read()
             return
         resume, self._resume = self._resume, None
@@ -203,11 +202,11 @@ class TrainLoader(ImageLoader):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader is: `epoch` and `batches`."""
+        """Position of the loader: `epoch` and `batches`."""
         return {"epoch": self.epoch, "batches": self.given}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there, if the next epoch to be read is the same one."""
+        """Resume from there, if the next epoch to be read is the same."""
         self._resume = dict(state)
 
 
@@ -224,7 +223,7 @@ class _Drawn(Dataset[Any]):
         try:
             if not isinstance(draw, Draw):
                 return self.images[draw]
-            with own_random(draw.seed):
+            with seeded_random(draw.seed):
                 return self.images[draw.image]
         except UnreadableImageError as error:
             return error
@@ -236,6 +235,6 @@ def _collate(samples: list[Any]) -> Any:
 
 
 def _quiet_worker(worker: int) -> None:
-    """OpenCV, behind albumentations, else starts threads of its own in every worker."""
+    """Keep OpenCV, which albumentations uses, from starting threads in every worker."""
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)

@@ -1,4 +1,4 @@
-"""PNG files that are written a few lines at a time, so that an image need not be in memory at once.
+"""Write PNG files a few rows at a time, without holding the whole image in memory.
 
 Source: W3C, Portable Network Graphics (Third Edition), 2025: chunks (5.3), filters (9.2), iCCP (11.3.2.3) and
 eXIf (11.3.4.5).
@@ -19,7 +19,7 @@ __all__ = ["write_png"]
 #: Colour type by the number of channels: grey, grey and alpha, RGB, RGBA.
 _TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
-#: The filter that subtracts the line above; on images that are enlarged it is as good as any.
+#: The filter that subtracts the row above; on enlarged images it compresses as well as any.
 _UP = 2
 
 #: Bytes of compressed data in a chunk.
@@ -36,7 +36,7 @@ def write_png(
     software: str = "regard",
     level: int = 4,
 ) -> None:
-    """Write an image of which strips come one after another from the top.
+    """Write an image from strips, from top to bottom.
 
     Args:
         path: the file.
@@ -45,11 +45,11 @@ def write_png(
             add up to the height.
         profile: ICC profile.
         exif: EXIF data, with or without its prefix.
-        software: what the file says made it, in Latin letters.
-        level: of compression, 0-9.
+        software: name of the program in the metadata, in Latin-1.
+        level: compression level, 0-9.
 
     Raises:
-        ValueError: the strips differ in kind, or do not have the rows and columns that they should.
+        ValueError: the strips differ in type, or do not have the size of the image.
 
     Example:
         >>> from PIL import Image
@@ -72,7 +72,7 @@ def write_png(
                     _write(file, name, data)
                 above = np.zeros(width * kind[1] * kind[0].itemsize, np.uint8)
             if (strip.dtype, strip.shape[2]) != kind or strip.shape[1] != width:
-                raise ValueError(f"a strip of {strip.shape} {strip.dtype} is none of an image {width} wide of {kind}")
+                raise ValueError(f"a strip of {strip.shape} {strip.dtype} does not fit an image {width} wide of {kind}")
             lines += len(strip)
             for rows in np.array_split(strip, -(-len(strip) // 64)):
                 raw = np.ascontiguousarray(rows, rows.dtype.newbyteorder(">")).view(np.uint8).reshape(len(rows), -1)

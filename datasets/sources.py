@@ -1,8 +1,7 @@
-"""Open labelled images by the name of a source or from a folder, as train, val and test."""
+"""Open labelled images by the name of a source or from a folder, split into train, val and test."""
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from importlib import import_module
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..class_names import nearest
 from .class_folders import find_splits, open_class_folders
 from .hugging_face import is_saved_set, open_saved_set
 from .idx import find_idx_files, open_idx_folder
@@ -19,14 +19,14 @@ from .splits import stratified_split
 
 __all__ = ["SOURCES", "open_images"]
 
-#: Name of a source -> file and function in this folder. All but a folder: a folder is given by its path.
+#: Name of a source -> module and function of this package.
 SOURCES: dict[str, str] = {
     "digits": "digits:open_digits",
     "scenes": "scene_images:open_scene_images",
     "torchvision": "torchvision_sets:open_torchvision",
     "hf": "hugging_face:open_hugging_face",
 }
-_BARE = ("digits", "scenes")  # all there is to say
+_BARE = ("digits", "scenes")  # sources without options
 _FORMS = "digits, scenes, torchvision:NAME, hf:NAME[:CONFIG], or a folder"
 _LAYOUTS = (
     f"class folders (train/CLASS/*.jpg or CLASS/*.jpg), a table {TABLE_NAME}, MNIST files "
@@ -47,25 +47,25 @@ def open_images(
 ) -> dict[str, LabelledImages]:
     """Open a set of labelled images with all three splits.
 
-    What the set lacks is made of "train", at random and stratified by class: "val" is `val_fraction` of it,
-    "test" is `test_fraction`. If no test images are to be split off, "test" is the same object as "val", and
-    a warning is logged: its numbers are then no independent test of a model that was chosen by "val".
+    Missing splits are taken from "train", at random and stratified by class: `val_fraction` of it as "val",
+    `test_fraction` as "test". If no test images are split off, "test" is the same object as "val", and a warning
+    is logged: its numbers are then not an independent test of a model that was selected on "val".
 
     Args:
         name_or_dir: `digits`, `scenes`, `torchvision:NAME`, `hf:NAME[:CONFIG]`, the path of a folder (`./digits`
-            for one that has the name of a source), or that of a CSV table. What a folder holds is found out.
-        root: where torchvision keeps its files. Default: `data`.
+            for one that has the name of a source), or a CSV table. The layout of a folder is detected.
+        root: folder of torchvision's files. Default: `data`.
         val_fraction: 0-1, for sets without their own "val".
-        test_fraction: 0-1, for sets without their own "test". Default: 0.1 for sets that are not split at
-            all, 0 else.
+        test_fraction: 0-1, for sets without their own "test". Default: 0.1 for sets without any
+            split, otherwise 0.
         seed: of these splits.
-        download: whether files that are missing may be downloaded.
+        download: whether missing files may be downloaded.
 
     Returns:
-        "train", "val" and "test", each with its `origin` in words.
+        "train", "val" and "test", each with a description of its `origin`.
 
     Raises:
-        ValueError: an unknown name, a folder that holds nothing known, or one that is damaged.
+        ValueError: the name is unknown, or the folder has an unknown layout or is damaged.
         ImportError: a library for this source is not installed.
 
     Example:
@@ -83,7 +83,7 @@ def open_images(
             continue
         if not 0 < fraction < 1:
             raise ValueError(
-                f"{split}_fraction is {fraction}, but {train.origin} has no {split!r} of its own; "
+                f"{split}_fraction is {fraction}, but {train.origin} has no {split!r} split; "
                 "give a number between 0 and 1"
             )
         counts[split] = max(1, round(fraction * len(train)))
@@ -115,10 +115,8 @@ def _open(text: str, root: str | Path | None, download: bool) -> dict[str, Label
         return _open_folder(path)
     if path.is_file() and path.suffix.lower() == ".csv":
         return open_label_table(path.parent, path.name)
-    near = difflib.get_close_matches(name, SOURCES, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    kind = "is a file, and no CSV table" if path.is_file() else "is neither a source nor a folder"
-    raise ValueError(f"{text!r} {kind}; {hint}Expected {_FORMS}")
+    kind = "is a file, but not a CSV table" if path.is_file() else "is neither a source nor a folder"
+    raise ValueError(f"{text!r} {kind}; {nearest(name, SOURCES)}Expected {_FORMS}")
 
 
 def _open_folder(folder: Path) -> dict[str, LabelledImages]:

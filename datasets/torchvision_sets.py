@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import os
 from collections.abc import Sequence
@@ -12,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from ..class_names import choices
 from .labelled_images import LabelledImages
 
 __all__ = ["TORCHVISION_SETS", "open_torchvision", "parse_options"]
 
 # fmt: off
-#: The sets of torchvision that have one class an image.
+#: The sets of torchvision with one class per image.
 TORCHVISION_SETS = (
     "CIFAR10", "CIFAR100", "CLEVRClassification", "Caltech101", "Caltech256", "Country211", "DTD",
     "EMNIST", "EuroSAT", "FER2013", "FGVCAircraft", "FakeData", "FashionMNIST", "Flowers102",
@@ -27,7 +27,7 @@ TORCHVISION_SETS = (
 )
 # fmt: on
 
-#: Our split -> what the argument `split` of a set may call it; the first that the set accepts is taken.
+#: Our split -> what the argument `split` of a set may call it; the first that the set accepts is used.
 _SPLIT_VALUES = {
     "train": ("train", "trainval", "train-standard"),
     "val": ("val", "valid", "validation"),
@@ -43,15 +43,15 @@ def open_torchvision(name: str, *, root: str | Path | None = None, download: boo
     Args:
         name: one of `TORCHVISION_SETS`; after a colon, arguments of its own: `EMNIST:split=letters`,
             `FakeData:size=20,image_size=(3, 8, 8),num_classes=4`.
-        root: where the files lie, or go. Default: `data` in the folder the program runs in.
-        download: whether files that are missing may be downloaded.
+        root: folder of the files. Default: `data` in the working directory.
+        download: whether missing files may be downloaded.
 
     Returns:
         The splits that the set has; all images as "train" if it has none.
 
     Raises:
-        ValueError: no such set, an argument that it does not have, or its files are neither there nor to be
-            had; the message says what to put where.
+        ValueError: the set or an argument is unknown, or its files are missing and cannot be downloaded; the
+            message says what to put where.
 
     Example:
         >>> found = open_torchvision("FakeData:size=6,image_size=(3, 8, 8),num_classes=2")
@@ -60,10 +60,8 @@ def open_torchvision(name: str, *, root: str | Path | None = None, download: boo
     """
     name, _, text = name.partition(":")
     if name not in TORCHVISION_SETS:
-        folded = {known.lower(): known for known in TORCHVISION_SETS}
-        near = difflib.get_close_matches(name.lower(), folded, n=1)
-        hint = f"did you mean {folded[near[0]]!r}? " if near else ""
-        raise ValueError(f"torchvision has no classification set {name!r}; {hint}Known: {', '.join(TORCHVISION_SETS)}")
+        more = "see TORCHVISION_SETS in regard.datasets.torchvision_sets"
+        raise ValueError(f"torchvision has no classification set {name!r}; {choices(name, TORCHVISION_SETS, more)}")
     from torchvision import datasets
 
     cls = getattr(datasets, name)
@@ -88,7 +86,7 @@ def parse_options(text: str) -> dict[str, Any]:
     """Read `key=value, ...` as Python keyword arguments; a bare word is a string.
 
     Raises:
-        ValueError: it does not read as such.
+        ValueError: the text has another form.
 
     Example:
         >>> parse_options("split=letters, size=(3, 8)")
@@ -110,7 +108,7 @@ def parse_options(text: str) -> dict[str, Any]:
 
 
 def _arguments(cls: type) -> list[str]:
-    """Names that the constructor takes; if it passes `**kwargs` on, those of its parent too."""
+    """List the parameters of the constructor; if it has `**kwargs`, also those of its parent."""
     names: list[str] = []
     for parent in cls.__mro__:
         if "__init__" not in vars(parent) or parent is object:
@@ -125,7 +123,7 @@ def _arguments(cls: type) -> list[str]:
 
 
 def _splits(name: str, accepted: list[str], options: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The splits to try, with the arguments that ask for each."""
+    """List the splits to try, with the arguments that select each."""
     if "train" in accepted and "train" not in options:
         return [("train", {"train": True}), ("test", {"train": False})]
     if "split" in accepted and "split" not in options and name != "EMNIST":
@@ -136,7 +134,7 @@ def _splits(name: str, accepted: list[str], options: dict[str, Any]) -> list[tup
 
 
 def _open(cls: type, options: dict[str, Any], tried: dict[str, Any], download: bool) -> Any:
-    """The set of torchvision, or None if it does not have the split that is tried."""
+    """Open a set of torchvision; None if it does not have the split."""
     name = cls.__name__
     arguments = options | tried
     try:
@@ -145,14 +143,14 @@ def _open(cls: type, options: dict[str, Any], tried: dict[str, Any], download: b
         except (
             RuntimeError,
             OSError,
-        ):  # files are missing; ask for them only now, an intact set is not touched
+        ):  # files are missing; an intact set is not downloaded again
             if not download:
                 raise
             return cls(**arguments, download=True)
     except (ValueError, TypeError) as error:
         if "split" in tried and "for argument split" in str(error):
             return None
-        raise ValueError(f"torchvision {name} does not take these arguments: {error}") from error
+        raise ValueError(f"torchvision {name} does not accept these arguments: {error}") from error
     except (RuntimeError, OSError) as error:
         root = Path(arguments.get("root", "data")).absolute()
         can_download = "download" in inspect.signature(cls).parameters or name in ("EMNIST", "QMNIST")
@@ -161,7 +159,7 @@ def _open(cls: type, options: dict[str, Any], tried: dict[str, Any], download: b
         elif can_download and name != "StanfordCars":
             advice = f"Allow the download, or put its files into {root}"
         else:
-            advice = f"It cannot be downloaded for you: fetch the files from its makers and put them into {root}"
+            advice = f"It cannot be downloaded automatically: get the files from its authors and put them into {root}"
         raise ValueError(f"{name} is not in {root}: {error} {advice}; see {_DOCUMENTS}.{name}.html") from error
 
 
@@ -178,7 +176,7 @@ def _labelled(source: Any, name: str, split: str) -> LabelledImages | None:
 
 
 def _targets(source: Any) -> np.ndarray | None:
-    """Labels without reading the images, where the set keeps them in a list that agrees with its items."""
+    """Read the labels, without the images if the set keeps a list of labels that agrees with its items."""
     for attribute in _LABEL_ATTRIBUTES:
         values = getattr(source, attribute, None)
         if values is None or len(values) != len(source):

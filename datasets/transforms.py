@@ -1,4 +1,4 @@
-"""From a Pillow image to a normalised tensor: the recipes of timm, and pipelines of albumentations from YAML.
+"""Transforms from a Pillow image to a normalised tensor: timm's recipes, with optional albumentations from YAML.
 
 Source: timm.data.create_transform; for small images, random crops of the padded image as in He et al. 2016,
 arXiv:1512.03385, section 4.2.
@@ -6,7 +6,6 @@ arXiv:1512.03385, section 4.2.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,11 +16,12 @@ from timm.data.transforms import str_to_interp_mode
 from torch import Tensor
 from torchvision import transforms
 
+from ..class_names import choices
 from .albumentations_list import AlbumentationsList
 
 __all__ = ["SMALL_PX", "eval_transform", "mean_and_std", "train_transform"]
 
-#: Images of at most this side are cropped from their padded selves and not zoomed into.
+#: Images of at most this side are padded and cropped instead of zoomed into.
 SMALL_PX = 64
 
 ImageTransform = Callable[[Image.Image], Float[Tensor, "channels height width"]]
@@ -33,7 +33,7 @@ def mean_and_std(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """What to normalise with; by default ImageNet's values, for grey their average over the colours.
+    """Choose mean and standard deviation to normalise with; by default ImageNet's, for grey their average over colours.
 
     Args:
         channels: 1 or 3.
@@ -57,7 +57,7 @@ def mean_and_std(
             raise ValueError(f"{name} has {len(values)} values for {channels} channels: {list(values)}")
         chosen.append(values)
     if min(chosen[1]) <= 0:
-        raise ValueError(f"std is to be positive, it is {list(chosen[1])}")
+        raise ValueError(f"std is {list(chosen[1])}; expected positive values")
     return chosen[0], chosen[1]
 
 
@@ -94,7 +94,7 @@ def train_transform(
         channels: 1 for grey, 3 for RGB; the images must have as many.
         mean: see `mean_and_std`.
         std: see `mean_and_std`.
-        no_aug: no randomness at all: resize, crop the centre, normalise.
+        no_aug: no random augmentation: resize, crop the centre, normalise.
         crop: "zoom", "pad", or "auto" by the size.
         scale: share of the image's area that "zoom" takes, from and to, 0-1.
         ratio: width by height of what "zoom" takes, from and to.
@@ -108,12 +108,12 @@ def train_transform(
         interpolation: "bilinear", "bicubic" ..., or "random" of these two.
         erase: probability of random erasing.
         erase_mode: "const" fills with zeros, "rand" with one random colour, "pixel" with noise.
-        erase_count: most rectangles to erase.
+        erase_count: maximum number of rectangles to erase.
         albumentations: transforms of that library as plain data, see `AlbumentationsList`; applied to the
             cropped 8-bit image, after the colours and before normalisation.
 
     Raises:
-        ValueError: a value out of its range, or a name that is not known.
+        ValueError: a value is out of range, or a name is unknown.
 
     Example:
         >>> transform = train_transform(28, channels=1, albumentations=[{"ElasticTransform": {"alpha": 1.0}}])
@@ -126,7 +126,7 @@ def train_transform(
     _check_range("ratio", ratio, None)
     for name, rate in (("hflip", hflip), ("vflip", vflip), ("erase", erase)):
         if rate is not None and not 0 <= rate <= 1:
-            raise ValueError(f"{name} is {rate}, a probability lies in 0-1")
+            raise ValueError(f"{name} is {rate}, expected a probability, 0-1")
     if crop not in ("auto", "zoom", "pad"):
         raise ValueError(f"crop is {crop!r}; expected auto, zoom or pad")
     if erase_mode not in ("const", "rand", "pixel"):
@@ -167,7 +167,7 @@ def train_transform(
         )
     except (AssertionError, KeyError, ValueError) as error:
         raise ValueError(
-            f"timm does not take auto_augment={auto_augment!r} with color_jitter={color_jitter!r}; a policy "
+            f"timm does not accept auto_augment={auto_augment!r} with color_jitter={color_jitter!r}; a policy "
             "reads like 'rand-m9-mstd0.5-inc1', 'original' or 'augmix-m3-w3', a jitter is one number or three"
         ) from error
     steps = list(geometry.transforms)
@@ -180,7 +180,7 @@ def train_transform(
             transforms.Resize((height, width), resize),
             transforms.RandomCrop((height, width), padding=border),
         ]
-    if channels == 1 and auto_augment:  # the policies fill and mix in colours
+    if channels == 1 and auto_augment:  # the policies need colours
         steps += [_to_rgb, *colours.transforms, _to_grey]
     else:
         steps += colours.transforms
@@ -212,7 +212,7 @@ def eval_transform(
         interpolation: "bilinear", "bicubic" ...
 
     Raises:
-        ValueError: a value out of its range, or a name that is not known.
+        ValueError: a value is out of range, or a name is unknown.
 
     Example:
         >>> eval_transform((32, 48))(Image.new("RGB", (100, 80))).shape
@@ -227,7 +227,7 @@ def eval_transform(
     if crop_mode not in ("center", "squash", "border"):
         raise ValueError(f"crop_mode is {crop_mode!r}; expected center, squash or border")
     _check_interpolation(interpolation)
-    # timm takes one number for square images: the shorter side is resized, proportions stay.
+    # timm accepts one number for square images: the shorter side is resized, proportions stay.
     return create_transform(
         (channels, height, width),
         is_training=False,
@@ -242,7 +242,7 @@ def eval_transform(
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
-        raise ValueError(f"the image size is {height} x {width}; both are to be positive")
+        raise ValueError(f"the image size is {height} x {width}; both must be positive")
     return int(height), int(width)
 
 
@@ -256,9 +256,7 @@ def _check_range(name: str, values: Sequence[float], top: float | None) -> None:
 def _check_interpolation(name: str, *more: str) -> None:
     known = (*_INTERPOLATIONS, *more)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"no interpolation is called {name!r}; {hint}Known: {', '.join(known)}")
+        raise ValueError(f"no interpolation is called {name!r}; {choices(name, known)}")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

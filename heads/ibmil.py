@@ -90,7 +90,7 @@ class IBMIL(nn.Module):
         """The pooled vector of each bag, and the scores before softmax."""
         return attention_pool(bag, valid, self.dimreduction.fc1, self.attention.scorer, chunk=self.chunk)
 
-    def attend_confounders(self, vectors: Float[Tensor, "bags width"]) -> Float[Tensor, "bags count"]:
+    def look_up(self, vectors: Float[Tensor, "bags width"]) -> Float[Tensor, "bags count"]:
         """The weight of each confounder for each bag."""
         similar = self.W_q(vectors) @ self.W_k(self.confounder_feat).t()
         return (similar / math.sqrt(self.W_q.out_features)).softmax(dim=-1)
@@ -108,7 +108,7 @@ class IBMIL(nn.Module):
         bag, valid = as_batch(bag, valid, self.dim_in)
         pooled, scores = self.pool(bag, valid)
         vectors = pooled[:, 0]
-        common = self.attend_confounders(vectors) @ self.confounder_feat
+        common = self.look_up(vectors) @ self.confounder_feat
         if self.merge == "cat":
             features = torch.cat([vectors, common], dim=1)
         else:

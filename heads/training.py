@@ -1,69 +1,68 @@
-"""Training of a head on bags as a Lightning module: loss, regulariser, optimiser, schedule, metrics, predictions."""
+"""A bag head as a Lightning module: its loss, regulariser, metrics and predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
-from lightning.pytorch import LightningModule
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from ..optimisation import ScheduledModule
 from .aem import AEM
 from .contract import BagOutput
 from .metrics import ClassificationMetrics, SurvivalMetrics, attention_statistics
 from .survival import intervals_of, survival_loss
 from .trained_head import TrainedHead
 
-__all__ = ["BagBatch", "BagTrainer", "Prediction", "check_survival"]
+__all__ = ["BagPrediction", "BagTrainer", "BatchOfBags", "check_survival"]
 
 
-class BagBatch(NamedTuple):
-    """What a step takes.
+@runtime_checkable
+class BatchOfBags(Protocol):
+    """What a step takes, such as `regard.datasets.bags.BagBatch`: a named tuple of these four, in this order.
 
     Attributes:
         features: of the bags, padded to one length.
-        valid: where instances are; None if the bags are of one length.
+        valid: where instances are; None if the bags have one length.
         targets: class of each bag; for survival its time, and 1 for an event or 0 for censored.
-        places: of the bags in their set.
+        indices: of the bags in their set.
     """
 
     features: Float[Tensor, "bags instances dim"]
     valid: Bool[Tensor, "bags instances"] | None
     targets: Shaped[Tensor, "bags ..."]
-    places: Int[Tensor, "bags"]
+    indices: Int[Tensor, "bags"]
 
 
-class Prediction(NamedTuple):
-    """What the head says of a bag that is tested.
+class BagPrediction(NamedTuple):
+    """The head's output for a test bag.
 
     Attributes:
-        place: of the bag in its set.
+        index: of the bag in its set.
         logits: for each class, or interval of time.
-        attention: what `attention_statistics` says.
+        attention: what `attention_statistics` gives.
     """
 
-    place: int
+    index: int
     logits: list[float]
     attention: dict[str, float]
 
 
-class BagTrainer(LightningModule):
-    """Trains and tests a head on batches of bags; use it with any Lightning `Trainer` and loaders of `BagBatch`.
+class BagTrainer(ScheduledModule):
+    """Trains and tests a head on batches of bags; use it with any Lightning `Trainer` and loaders of `BatchOfBags`.
 
     Logged are `train_loss` and each further term of the head as `train_NAME`; at validation the metrics of
     `regard.heads.metrics` as `val_NAME`. A test fills `predictions` and `tested`, the same in every process.
 
     Args:
-        model: the head, with its features' mean and deviation set.
+        model: the head, with the mean and std of its features set.
         aem: the regulariser, for a head with attention.
         class_weights: of the bag's loss, for each class. The mean is over the bags, not over the weights, so that they
-            count with one bag a step too.
+            also count with one bag a step.
         optimizer: any optimiser of timm.
         lr: highest learning rate.
         weight_decay: decay of weights; biases and norms are exempt.
@@ -73,15 +72,18 @@ class BagTrainer(LightningModule):
         warmup_lr: rate of the first update.
         min_lr: rate at the end.
         cooldown_epochs: last epochs, at `min_lr`.
-        wanted: place of a bag -> which of its instances attention should be on, if known.
+        instance_labels: index of a bag -> which of its instances attention should be on, if known.
 
     Raises:
         ValueError: the schedule needs a metric, or the task is survival and there are class weights or a head whose
-            own losses know classes only.
+            own losses need classes.
 
     Example:
+        >>> from types import SimpleNamespace
         >>> trainer = BagTrainer(TrainedHead("abmil", 16, ["no", "yes"], {"width": 8}), aem=AEM(weight=0.05))
-        >>> trainer.loss(BagBatch(torch.rand(2, 5, 16), None, torch.tensor([0, 1]), torch.arange(2))).shape
+        >>> labels, indices = torch.tensor([0, 1]), torch.arange(2)
+        >>> batch = SimpleNamespace(features=torch.rand(2, 5, 16), valid=None, targets=labels, indices=indices)
+        >>> trainer.loss(batch).shape
         torch.Size([])
     """
 
@@ -100,13 +102,14 @@ class BagTrainer(LightningModule):
         warmup_lr: float = 1e-6,
         min_lr: float = 0.0,
         cooldown_epochs: int = 0,
-        wanted: Callable[[int], Bool[Tensor, "instances"] | None] | None = None,
+        instance_labels: Callable[[int], Bool[Tensor, "instances"] | None] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["model", "aem", "wanted", "class_weights"])
+        self.save_hyperparameters(ignore=["model", "aem", "instance_labels", "class_weights"])
         self.survival = model.task == "survival"
-        _check(model, class_weights, schedule)
-        self.model, self.aem, self.wanted = model, aem, wanted
+        self.refuse_plateau(schedule)
+        _check(model, class_weights)
+        self.model, self.aem, self.instance_labels = model, aem, instance_labels
         self.class_weights: Tensor | None
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
@@ -115,8 +118,11 @@ class BagTrainer(LightningModule):
         )
         self.steps = self.seen = 0
         self.sums: dict[str, Any] = {}
-        self.predictions: list[Prediction] = []
+        self.predictions: list[BagPrediction] = []
         self.tested: dict[str, float] = {}
+
+    #: Some heads have layers for classes that a batch may not have.
+    leaves_parameters_unused = True
 
     @property
     def progress(self) -> float:
@@ -141,10 +147,10 @@ class BagTrainer(LightningModule):
     def forward(
         self, features: Float[Tensor, "*bags instances dim"], valid: Bool[Tensor, "*bags instances"] | None = None
     ) -> BagOutput:
-        """What the head says."""
+        """The head's output."""
         return self.model(features, valid)
 
-    def loss(self, batch: BagBatch) -> Float[Tensor, ""]:
+    def loss(self, batch: BatchOfBags) -> Float[Tensor, ""]:
         """The bag's own loss, the head's further terms, and the regulariser."""
         labels, progress = self.labels_of(batch.targets), self.progress
         if hasattr(self.model.head, "progress"):
@@ -160,9 +166,10 @@ class BagTrainer(LightningModule):
         self.seen += len(labels)
         return loss
 
-    def transfer_batch_to_device(self, batch: BagBatch, device: torch.device, dataloader_idx: int) -> BagBatch:
-        """Move a batch; Lightning's own way looks into everything that a batch could be."""
-        return BagBatch(*(None if part is None else part.to(device, non_blocking=True) for part in batch))  # type: ignore[arg-type]
+    def transfer_batch_to_device(self, batch: BatchOfBags, device: torch.device, dataloader_idx: int) -> BatchOfBags:
+        """Move a batch; Lightning's own function is slow, because it searches for every kind of batch."""
+        parts = (batch.features, batch.valid, batch.targets, batch.indices)
+        return type(batch)(*(None if part is None else part.to(device, non_blocking=True) for part in parts))
 
     def on_train_epoch_start(self) -> None:
         """Start the means of the epoch."""
@@ -172,7 +179,7 @@ class BagTrainer(LightningModule):
         """Count the steps to come."""
         self.steps = int(self.trainer.estimated_stepping_batches)
 
-    def training_step(self, batch: BagBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: BatchOfBags, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         loss = self.loss(batch)
         if self.trainer.is_last_batch:  # one entry for the epoch, as one for each step takes longer than a small step
@@ -186,7 +193,7 @@ class BagTrainer(LightningModule):
         if hasattr(self.model.head, "after_step"):
             self.model.head.after_step()  # type: ignore[operator]
 
-    def validation_step(self, batch: BagBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: BatchOfBags, batch_idx: int) -> None:
         """Measure a batch."""
         self._measure(batch)
 
@@ -195,30 +202,30 @@ class BagTrainer(LightningModule):
         self.log_dict({f"val_{name}": value for name, value in self._computed().items()}, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
-        """Forget what was tested before."""
+        """Clear the predictions of an earlier test."""
         self.predictions = []
 
-    def test_step(self, batch: BagBatch, batch_idx: int) -> None:
-        """Measure a batch, and keep what the head says of each bag."""
+    def test_step(self, batch: BatchOfBags, batch_idx: int) -> None:
+        """Measure a batch, and keep the prediction of each bag."""
         output = self._measure(batch)
-        heat = None if output.attention is None else output.mean_attention().cpu()
-        for row, place in enumerate(batch.places.tolist()):
+        attention = None if output.attention is None else output.mean_attention().cpu()
+        for row, index in enumerate(batch.indices.tolist()):
             statistics: dict[str, float] = {}
-            if heat is not None:
-                there = heat[row] if batch.valid is None else heat[row][batch.valid[row].cpu()]
-                statistics = attention_statistics(there, self.wanted(place) if self.wanted else None)
-            self.predictions.append(Prediction(place, output.logits[row].float().tolist(), statistics))
+            if attention is not None:
+                there = attention[row] if batch.valid is None else attention[row][batch.valid[row].cpu()]
+                statistics = attention_statistics(there, self.instance_labels(index) if self.instance_labels else None)
+            self.predictions.append(BagPrediction(index, output.logits[row].float().tolist(), statistics))
 
     def on_test_epoch_end(self) -> None:
-        """Bring together what all processes found."""
+        """Gather the predictions of all processes."""
         self.tested = {name: float(value) for name, value in self._computed().items()}
         if self.trainer.world_size > 1:
             parts: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(parts, [tuple(found) for found in self.predictions])
-            self.predictions = [Prediction(*found) for part in parts for found in part]
-        self.predictions = sorted(self.predictions, key=lambda found: found.place)
+            self.predictions = [BagPrediction(*found) for part in parts for found in part]
+        self.predictions = sorted(self.predictions, key=lambda found: found.index)
 
-    def _measure(self, batch: BagBatch) -> BagOutput:
+    def _measure(self, batch: BatchOfBags) -> BagOutput:
         output = self.model(batch.features, batch.valid)
         logits = output.logits.float()
         if self.survival:
@@ -232,40 +239,13 @@ class BagTrainer(LightningModule):
         self.metrics.reset()
         return values
 
-    def configure_optimizers(self) -> Any:
-        """The optimiser and the schedule of timm, stepped at every update."""
-        chosen = self.hparams
-        rates = {key: chosen[key] for key in ("lr", "weight_decay", "momentum")}
-        optimizer = create_optimizer_v2(self.model, opt=chosen["optimizer"], **rates)
-        epochs = self.trainer.max_epochs or 1
-        if not 0 <= chosen["warmup_epochs"] + chosen["cooldown_epochs"] < epochs:
-            raise ValueError(
-                f"warmup_epochs {chosen['warmup_epochs']} and cooldown_epochs {chosen['cooldown_epochs']} "
-                f"leave nothing of {epochs} epochs"
-            )
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            sched=chosen["schedule"],
-            num_epochs=epochs - chosen["cooldown_epochs"],
-            warmup_epochs=chosen["warmup_epochs"],
-            warmup_lr=chosen["warmup_lr"],
-            min_lr=chosen["min_lr"],
-            step_on_epochs=False,
-            updates_per_epoch=max(1, int(self.trainer.estimated_stepping_batches) // epochs),
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Set the rate by the number of updates so far."""
-        scheduler.step_update(num_updates=self.global_step)
-
-
-def _check(model: TrainedHead, class_weights: Sequence[float] | None, schedule: str) -> None:
-    """Refuse what does not go together."""
-    if "plateau" in schedule:
-        raise ValueError(f"schedule {schedule!r} needs a metric; use one by time, such as cosine")
+def _check(model: TrainedHead, class_weights: Sequence[float] | None) -> None:
+    """Refuse class weights and heads that do not suit the task."""
     if class_weights is not None and len(class_weights) != model.num_classes:
-        raise ValueError(f"{len(class_weights)} class weights came for {model.num_classes} classes; give one for each")
+        raise ValueError(
+            f"there are {len(class_weights)} class weights for {model.num_classes} classes; give one for each"
+        )
     if model.task != "survival":
         return
     if class_weights is not None:

@@ -1,27 +1,28 @@
-"""Hosts of every kind, small enough for tests; pytest finds this file by `pythonpath`."""
+"""Hosts of every family, small enough for tests; pytest finds this file by `pythonpath`."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
+import pytest
 import torch
 from timm.models import build_model_with_cfg, register_model
 from timm.models.metaformer import GroupNorm1NoBias, MetaFormer
 
-from regard.vision import HOSTS, create_model
+from regard.vision import ATTENTION, HOSTS, create_model
 
 
 @register_model
 def tiny_poolformer(pretrained: bool = False, **kwargs: Any) -> torch.nn.Module:
-    """timm's have fixed sizes; a host of your own needs no more than this and a line in HOSTS."""
+    """timm's have fixed sizes; a custom host needs no more than this and a line in HOSTS."""
     tiny = {"depths": (1, 1, 1, 1), "dims": (16, 24, 32, 64), "norm_layers": GroupNorm1NoBias}
     return build_model_with_cfg(MetaFormer, "tiny_poolformer", pretrained, use_mlp_head=False, **tiny, **kwargs)
 
 
 HOSTS[__name__] = HOSTS["timm.models.metaformer"]
 
-SIZE = (97, 130)  # odd, not square, and its grids are multiples of no window
+SIZE = (97, 130)  # odd, not square, with grids that are not multiples of a window
 TINY_VIT = {"img_size": SIZE, "embed_dim": 48, "depth": 2, "num_heads": 3}
 TINY = {
     "vit with prefix": ("vit_tiny_patch16_224", TINY_VIT | {"reg_tokens": 4}),
@@ -31,6 +32,20 @@ TINY = {
     "resnet": ("test_resnet", {"zero_init_last": False}),  # a bottleneck among basic blocks
     "mobilenet": ("test_efficientnet", {}),
 }
+
+#: A mixer and a gate, which stand for the other blocks by default.
+REPRESENTATIVES = ("van", "ela")
+
+
+def cells(*more: tuple[str, str]) -> list[Any]:
+    """Pairs of a host and a block; those of `REPRESENTATIVES` and `more` run by default, the others with `full`."""
+    default = {*more, *((host, attention) for host in TINY for attention in REPRESENTATIVES)}
+    return [
+        pytest.param(host, attention, marks=() if (host, attention) in default else pytest.mark.full)
+        for host in TINY
+        for attention in ATTENTION
+    ]
+
 
 STAGED = ("metaformer", "metanext", "resnet")  # where every stage may have the block or not
 
@@ -51,7 +66,7 @@ def built(host: str, attention: str) -> torch.nn.Module:
 
 
 def untie(module: torch.nn.Module) -> None:
-    """Fresh predictors of Sparsifiner give many equal scores, among which every backend chooses for itself."""
+    """Spread the scores of fresh Sparsifiner predictors: among equal scores the choice depends on the backend."""
     for name, parameter in module.named_parameters():
         if "mask_predictor." in name:
             torch.nn.init.normal_(parameter, std=0.3)

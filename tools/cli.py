@@ -39,10 +39,10 @@ class Task(NamedTuple):
 #: Verb -> task -> what runs it; a verb without tasks has the one task "".
 TASKS: dict[str, dict[str, Task]] = {
     "train": {
-        "classifier": Task(s.TrainSettings, "train.classifier"),
-        "mil": Task(s.TrainSettings, "train.mil.job"),
-        "restorer": Task(s.TrainSettings, "train.restorer"),
-        "lvlm-demo": Task(s.TrainLvlmSettings, "train.lvlm_demo.job"),
+        "classifier": Task(s.TrainClassifierSettings, "train.classifier"),
+        "mil": Task(s.TrainMilSettings, "train.mil.job"),
+        "restorer": Task(s.TrainRestorerSettings, "train.restorer"),
+        "lvlm-demo": Task(s.TrainLvlmDemoSettings, "train.lvlm_demo.job"),
     },
     "evaluate": {
         "classifier": Task(s.EvaluateClassifierSettings, "evaluate.classifier"),

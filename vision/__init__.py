@@ -1,6 +1,6 @@
-"""Vision: attention blocks, hosts that take them, published backbones, image classification.
+"""Vision: attention blocks, hosts for them, published backbones, and image classification.
 
-Importing it makes our models known to timm.
+Importing it registers the backbones with timm.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Files of weights: read safely, told apart, and loaded with a clear word on what does not fit.
+"""Weights files: read safely, identified, and loaded with clear errors if they do not fit.
 
-Only tensors and plain values are read: safetensors, or PyTorch's own format with `weights_only=True`. One class more is
-let through, `argparse.Namespace`, because training scripts in the manner of DeiT and timm keep their arguments beside
-the weights. It is harmless: it has no `__setstate__`, `__reduce__` or `__del__`, PyTorch's restricted reader makes it
-without calling anything of the file's choice and then fills its `__dict__`, and we drop it unread. Everything else
-that a pickle may ask for is refused by name; `regard convert --trust true` is the way on.
+Only tensors and plain values are read: safetensors, or PyTorch's own format with `weights_only=True`. One more class is
+allowed, `argparse.Namespace`, because training scripts such as DeiT's and timm's store their arguments beside the
+weights. It is harmless: it has no `__setstate__`, `__reduce__` or `__del__`, PyTorch's restricted reader creates it
+without calling anything from the file and then fills its `__dict__`, and it is discarded unread. Everything else that a
+pickle may import is refused by name; `regard convert --trust true` extracts the tensors of such files.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from .backbones import FAMILIES
 from .downloads import fetch, is_url, looks_like_a_web_page
 
 __all__ = [
-    "Undrawn",
+    "SkipInit",
     "check_published",
     "choose_weights",
+    "create_from_weights",
     "family_of",
     "find_file",
     "fitting",
     "foreign_names",
     "identify",
-    "load_model",
     "looks_like",
     "published_url",
     "read_checkpoint",
@@ -47,11 +47,11 @@ __all__ = [
     "translate",
 ]
 
-#: Where training scripts keep the weights: averages over training (EMA) first, then the plain ones.
+#: Keys under which training scripts store weights: averages over training (EMA) first, then plain ones.
 _AVERAGED = ("state_dict_ema", "model_ema", "params_ema")
 _PLAIN = ("state_dict", "model", "params", "teacher")
 
-#: Networks of timm that are easily taken for ours -> a name that only they have.
+#: Networks of timm that are easily confused with ours -> a pattern of their parameter names.
 _OTHERS = {
     "a Swin": r"^layers\.\d+\.blocks\.\d+\.attn\.relative_position_bias_table$",
     "a ConvNeXt": r"^stages\.\d+\.(blocks\.)?\d+\.(dwconv|conv_dw)\.weight$",
@@ -59,7 +59,7 @@ _OTHERS = {
     "a ViT or DeiT": r"^blocks\.\d+\.attn\.qkv\.weight$",
 }
 
-#: What PyTorch's restricted reader allows; left out when a refusal names what a file wants.
+#: Globals that PyTorch's restricted reader allows.
 _ALLOWED = re.compile(
     r"torch\.(\w+Storage|Size|device|bool|q?u?int\d+|b?float\d\w*|complex\d+)|torch\._utils\._rebuild_\w+"
     r"|collections\.(OrderedDict|Counter)|(builtins|__builtin__)\.set|argparse\.Namespace"
@@ -72,13 +72,13 @@ def find_file(source: str | Path, *, sha256: str | None = None) -> Path:
 
 
 def published_url(name: str) -> str | None:
-    """Where the published weights of one of our models are; None if nowhere, on the Hub, or if timm has the model."""
+    """URL of the published weights of one of our models; None without weights, or if they are on the Hub or timm's."""
     cfg = get_pretrained_cfg(name, allow_unregistered=True) if family_of(name) else None
     return str(cfg.url) if cfg and cfg.url and not (cfg.hf_hub_id or cfg.file) else None
 
 
 def check_published(name: str) -> None:
-    """See that one of our models has weights that can be fetched; models of timm are timm's matter.
+    """Check that one of our models has weights that can be downloaded; timm checks its own models.
 
     Raises:
         ValueError: it has none.
@@ -86,21 +86,21 @@ def check_published(name: str) -> None:
     cfg = get_pretrained_cfg(name, allow_unregistered=True) if family_of(name) else None
     if cfg and not cfg.has_weights:
         advice = f"; {', '.join(cfg.notes)}, and give it as weights=FILE" if cfg.notes else ""
-        raise ValueError(f"no weights of {name} are published where they can be fetched{advice}")
+        raise ValueError(f"no weights of {name} are available for download{advice}")
 
 
 def family_of(name: str) -> ModuleType | None:
-    """The family of one of our models, or None."""
+    """The family of one of our models; None for other models."""
     architecture = split_model_name_tag(name)[0]
     return next((family for family in FAMILIES.values() if architecture in family.default_cfgs), None)
 
 
 def read_weights(source: str | Path, *, averaged: bool = True) -> dict[str, Tensor]:
-    """The tensors of a local file by their names.
+    """Read the tensors of a local file by name.
 
     Args:
         source: safetensors, or PyTorch's format, zipped or not.
-        averaged: whether an average over training is preferred where a file has that and the plain weights.
+        averaged: whether an average over training is preferred if a file has both that and plain weights.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -115,20 +115,20 @@ def read_weights(source: str | Path, *, averaged: bool = True) -> dict[str, Tens
 
 
 def read_checkpoint(source: str | Path) -> Any:
-    """What a local file holds, weights or a dict around them; arguments and errors as `read_weights`."""
+    """Read a local file, weights or a dict around them; arguments and errors as for `read_weights`."""
     file = Path(source)
     if file.is_dir():
         raise ValueError(
             f"{file} is a folder; one that timm or `regard train` saved loads as the model local-dir:{file}"
         )
     if not file.is_file():
-        raise FileNotFoundError(f"there is no file of weights {file}")
+        raise FileNotFoundError(f"there is no weights file {file}")
     with file.open("rb") as content:
         start = content.read(512)
     if not start:
         raise ValueError(f"{file} is empty")
     if looks_like_a_web_page(start):
-        raise ValueError(f"{file} is a web page, not a file of weights: its link wants a browser. Use one")
+        raise ValueError(f"{file} is a web page, not a weights file: its link needs a browser; download it with one")
     try:
         if start[8:9] == b"{":  # safetensors: the length of a JSON header, then the header
             return load_file(file)
@@ -140,25 +140,25 @@ def read_checkpoint(source: str | Path) -> Any:
         wanted = foreign_names(file)
         if wanted:
             raise ValueError(
-                f"{file} holds more than tensors: it wants to import {shorten(wanted)}, and what a pickle imports it "
-                f"may run. Only tensors and plain values are read. `regard convert {file} --trust true` takes "
-                "the tensors out in a sandbox that imports none of these, and leaves a safe copy"
+                f"{file} holds more than tensors: it imports {shorten(wanted)}, which could run "
+                f"code. Only tensors and plain values are read. `regard convert {file} --trust true` extracts "
+                "the tensors in a sandbox that imports none of these, and writes a safe copy"
             ) from error
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if "TorchScript" in str(error):
-            reason = "a TorchScript archive is a program; ask for the state dict it was made from"
+            reason = "a TorchScript archive is a program; use the state dict it was made from"
         raise ValueError(
-            f"{file} is damaged, cut short or no file of weights ({reason[:200]}); "
-            "if it was fetched, delete it and fetch it again"
+            f"{file} is damaged, truncated or not a weights file ({reason[:200]}); "
+            "if it was downloaded, delete it and download it again"
         ) from error
 
 
 def choose_weights(checkpoint: Any, source: str | Path, *, averaged: bool = True) -> dict[str, Tensor]:
-    """The weights in what a file held: unwrapped, and without the prefixes of data parallelism and torch.compile.
+    """Extract the weights of a checkpoint: unwrapped, without the prefixes of data parallelism and torch.compile.
 
     Args:
-        checkpoint: weights by name, or dicts around them as training scripts leave them.
-        source: what messages call it.
+        checkpoint: weights by name, or dicts around them as training scripts write them.
+        source: its name in messages.
         averaged: as in `read_weights`.
 
     Raises:
@@ -180,9 +180,9 @@ def choose_weights(checkpoint: Any, source: str | Path, *, averaged: bool = True
 
 
 def foreign_names(file: Path) -> list[str]:
-    """What a PyTorch file wants to import beyond what its restricted reader allows; nothing is loaded.
+    """Globals that a PyTorch file imports beyond those its restricted reader allows; nothing is loaded.
 
-    Files of today are zip archives, which PyTorch reads. Older ones are five pickles in a row, which are walked here.
+    Current files are zip archives, which PyTorch inspects. Older ones are five consecutive pickles, inspected here.
     """
     if zipfile.is_zipfile(file):
         try:
@@ -218,18 +218,18 @@ def _imports(pickled: Any) -> Iterable[str]:
             texts.append(argument)
 
 
-def load_model(name: str, weights: Mapping[str, Tensor], source: str | Path, **kwargs: Any) -> nn.Module:
-    """Create a model with these weights; what does not fit is an error, save for a head of another size.
+def create_from_weights(name: str, weights: Mapping[str, Tensor], source: str | Path, **kwargs: Any) -> nn.Module:
+    """Create a model with given weights; they must fit, except for a head with another number of classes.
 
     Args:
         name: as in `regard.create_model`.
         weights: by the names of its authors, its own, or others that its family knows.
-        source: what messages call the weights.
-        kwargs: timm's. Without `num_classes` the model gets as many classes as the weights have; with another number
-            its head starts fresh.
+        source: name of the weights in messages.
+        kwargs: arguments of timm. Without `num_classes` the model has as many classes as the weights; with another
+            number its head is newly initialised.
 
     Raises:
-        ValueError: they do not fit; the family and size that they look like are named.
+        ValueError: they do not fit; the message names the family and size that they match.
     """
     overlay = {**(kwargs.pop("pretrained_cfg_overlay", None) or {}), "state_dict": dict(weights)}
     host = kwargs.get("host", name)
@@ -260,16 +260,16 @@ def translate(weights: Mapping[str, Tensor], name: str, **kwargs: Any) -> tuple[
     """
     family = family_of(name)
     assert family is not None
-    with torch.device("meta"), Undrawn():
+    with torch.device("meta"), SkipInit():
         model = timm.create_model(name, **kwargs)
     return family.checkpoint_filter_fn(dict(weights), model), model
 
 
-class Undrawn(TorchFunctionMode):
-    """Leaves random numbers out of a model without storage, where drawing them takes most of the time."""
+class SkipInit(TorchFunctionMode):
+    """Skips random initialisation, for models on the meta device or whose weights are loaded next."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Pass on all but the drawing."""
+        """Run all functions but the random initialisers."""
         kwargs = kwargs or {}
         if getattr(func, "__name__", "") in ("normal_", "uniform_", "trunc_normal_"):
             return args[0] if args else kwargs["tensor"]
@@ -277,15 +277,15 @@ class Undrawn(TorchFunctionMode):
 
 
 def fitting(weights: Mapping[str, Tensor], family: ModuleType) -> list[str]:
-    """The models of a family that these weights fit in names and shapes, whatever their classes and channels in."""
+    """Models of a family whose names and shapes match these weights, apart from classes and input channels."""
     if hasattr(family, "deduce"):
         found = identify(weights)
         return [found[0]] if found and found[1].keys() <= {"in_chans"} else []
     shapes = {name: tensor.to("meta") for name, tensor in weights.items()}
     fit: list[str] = []
     for name, cfgs in family.default_cfgs.items():
-        loose = {f"{place}.weight" for place in _listed(cfgs.default.first_conv)}
-        loose |= {f"{place}.{end}" for place in _listed(cfgs.default.classifier) for end in ("weight", "bias")}
+        loose = {f"{layer}.weight" for layer in _listed(cfgs.default.first_conv)}
+        loose |= {f"{layer}.{end}" for layer in _listed(cfgs.default.classifier) for end in ("weight", "bias")}
         try:
             translated, model = translate(shapes, name)
         except (RuntimeError, LookupError, ValueError):
@@ -298,9 +298,9 @@ def fitting(weights: Mapping[str, Tensor], family: ModuleType) -> list[str]:
 
 
 def identify(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] | None:
-    """The model that weights are of and its arguments, there are none for a published size; None if that is unknown.
+    """The name of the model of these weights and its arguments, empty for a published size; None if unknown.
 
-    Sizes that are not published are found for families whose module has `deduce` and `named`.
+    Other sizes are identified for families whose module has `deduce` and `named`.
     """
     family = recognise(weights)
     if hasattr(family, "deduce"):
@@ -314,7 +314,7 @@ def identify(weights: Mapping[str, Tensor]) -> tuple[str, dict[str, Any]] | None
 
 
 def looks_like(weights: Mapping[str, Tensor], name: str = "") -> str:
-    """Which published network these weights are of, in words; empty if that is unknown, or is the model `name`.
+    """A description of the published network of these weights; empty if unknown, or if it is the model `name`.
 
     Example:
         >>> looks_like({"layer1.0.conv2.weight": torch.zeros(1)})
@@ -332,7 +332,7 @@ def looks_like(weights: Mapping[str, Tensor], name: str = "") -> str:
 
 
 def recognise(weights: Iterable[str]) -> ModuleType | None:
-    """Which of our families has such names, by the `KEYS` of each; None if none has."""
+    """The family of ours whose `KEYS` match these parameter names; None without a match."""
     names = list(weights)
     for family in FAMILIES.values():
         if any(re.search(pattern, name) for pattern in getattr(family, "KEYS", ()) for name in names):
@@ -341,7 +341,7 @@ def recognise(weights: Iterable[str]) -> ModuleType | None:
 
 
 def shorten(names: Sequence[str], most: int = 12) -> str:
-    """Names with their layer numbers as `*`, each once, and how many more there are.
+    """A short list of names: layer numbers become `*`, duplicates are removed, and the rest is counted.
 
     Example:
         >>> shorten(["blocks.0.attn.bias", "blocks.1.attn.bias", "norm.bias"])
@@ -353,7 +353,7 @@ def shorten(names: Sequence[str], most: int = 12) -> str:
 
 
 def _classes(name: str, weights: Mapping[str, Tensor]) -> int | None:
-    """How many classes the head in these weights tells apart; None if it is not found."""
+    """Number of classes of the head in these weights; None if it is not found."""
     cfg = get_pretrained_cfg(name, allow_unregistered=True)
     if cfg is None or not cfg.classifier:
         return None
@@ -371,12 +371,12 @@ def _listed(names: str | Sequence[str] | None) -> list[str]:
 
 
 def _misfits(error: Exception) -> str:
-    """What stopped the loading, in one line."""
+    """The reason of a loading error in one line."""
     text = str(error)
     if "state_dict" not in text:
         return text.strip().partition("\n")[0]
     parts = []
-    for what, words in (("it lacks", "Missing key"), ("it has, and the model has not,", "Unexpected key")):
+    for what, words in (("missing:", "Missing key"), ("unexpected:", "Unexpected key")):
         found = re.search(rf"{words}\(s\) in state_dict: (.*)", text)
         if found:
             names = re.findall(r'"([^"]+)"', found[1])

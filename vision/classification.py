@@ -8,9 +8,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
-from lightning.pytorch import LightningModule
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
@@ -29,10 +26,12 @@ from torchmetrics.classification import (
 )
 from torchvision.transforms import v2
 
+from ..optimisation import ScheduledModule
+
 __all__ = ["ImageClassifier"]
 
 
-class ImageClassifier(LightningModule):
+class ImageClassifier(ScheduledModule):
     """Trains and measures a classifier; use it with any Lightning `Trainer` and data module.
 
     Batches are pairs of images and labels: class numbers, or a 0/1 column for each class when `multi_label`.
@@ -56,7 +55,7 @@ class ImageClassifier(LightningModule):
         cooldown_epochs: last epochs, at `min_lr`.
         label_smoothing: share of the label spread over all classes, 0-1.
         mixup: alpha of mixup (arXiv:1710.09412); 0 is off.
-        cutmix: alpha of CutMix (arXiv:1905.04899); 0 is off. With both, each batch takes one of them by chance.
+        cutmix: alpha of CutMix (arXiv:1905.04899); 0 is off. With both, each batch gets one of them at random.
         channels_last: keep images and weights channels last in memory.
         compile: compile the model with `torch.compile`.
         grad_checkpointing: recompute activations in the backward pass.
@@ -99,8 +98,7 @@ class ImageClassifier(LightningModule):
         self.num_classes = int(getattr(model, "num_classes", 0))
         if self.num_classes < 1:
             raise ValueError(f"{type(model).__name__} has no classes; give num_classes when you create it")
-        if "plateau" in schedule:
-            raise ValueError(f"schedule {schedule!r} needs a metric; use one by time, such as cosine")
+        self.refuse_plateau(schedule)
         self.model = model.to(memory_format=torch.channels_last) if channels_last else model
         if grad_checkpointing:
             model.set_grad_checkpointing(True)  # type: ignore[operator]
@@ -183,44 +181,10 @@ class ImageClassifier(LightningModule):
         images, labels = batch
         logits = self(images).float()
         metrics.update(logits, labels.long())
-        # Add the loss of every image, so that the mean is the same however images are spread over devices.
+        # Log the loss of every image, so that the mean is the same however images are spread over devices.
         self.log(f"{stage}_loss", self.loss(logits, labels), on_epoch=True, sync_dist=True, batch_size=len(images))
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=len(images))
         return logits
-
-    def configure_optimizers(self) -> Any:
-        """The optimiser and the schedule of timm, stepped at every update."""
-        chosen = self.hparams
-        optimizer = create_optimizer_v2(
-            self.model,
-            opt=chosen["optimizer"],
-            lr=chosen["lr"],
-            weight_decay=chosen["weight_decay"],
-            momentum=chosen["momentum"],
-            layer_decay=chosen["layer_decay"],
-        )
-        epochs = self.trainer.max_epochs or 1
-        updates = int(self.trainer.estimated_stepping_batches)
-        if not 0 <= chosen["warmup_epochs"] + chosen["cooldown_epochs"] < epochs:
-            raise ValueError(
-                f"warmup_epochs {chosen['warmup_epochs']} and cooldown_epochs {chosen['cooldown_epochs']} "
-                f"leave nothing of {epochs} epochs"
-            )
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            sched=chosen["schedule"],
-            num_epochs=epochs - chosen["cooldown_epochs"],
-            warmup_epochs=chosen["warmup_epochs"],
-            warmup_lr=chosen["warmup_lr"],
-            min_lr=chosen["min_lr"],
-            step_on_epochs=False,
-            updates_per_epoch=max(1, updates // epochs),
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Set the rate by the number of updates so far."""
-        scheduler.step_update(num_updates=self.global_step)
 
 
 def _multi_class_metrics(classes: int) -> MetricCollection:

@@ -1,8 +1,8 @@
-"""A file of weights from the web: fetched once, whole, and checked.
+"""Download weights files: once, completely, and verified.
 
-Files land in torch.hub's cache folder. `torch.hub.download_url_to_file` is not used because it takes a connection
-that breaks for the end of the file (it does not compare sizes), and because it names a cached file by the end of its
-URL alone, so that two networks published as `.../content` or `.../model.safetensors` would be taken for each other.
+Files land in torch.hub's cache folder. `torch.hub.download_url_to_file` is not used because it accepts truncated
+downloads (it does not compare sizes), and because it names a cached file by the end of its URL alone, so that two
+networks published as `.../content` or `.../model.safetensors` would be confused.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from rich.progress import Progress
 
 __all__ = ["check_sha256", "fetch", "is_url", "looks_like_a_web_page", "sha256_of"]
 
-_PIECE = 1 << 20
+_CHUNK_BYTES = 1 << 20
 
-#: The digest in names such as `deit_tiny_patch16_224-a1311bcf.pth`, torch.hub's convention; eight figures are a date.
+#: The digest in names such as `deit_tiny_patch16_224-a1311bcf.pth`, torch.hub's convention; eight digits are a date.
 _DIGEST_IN_NAME = re.compile(r"-(?!20\d{6}\.)([0-9a-f]{8,64})\.[a-z.]+$")
 
 
 def is_url(source: object) -> bool:
-    """Whether this names a place on the web (or any scheme) rather than a file.
+    """Whether `source` is a URL (of any scheme) rather than a file.
 
     Example:
         >>> is_url("https://example.org/van.pth"), is_url("weights/van.pth")
@@ -51,7 +51,7 @@ def looks_like_a_web_page(start: bytes) -> bool:
 
 
 def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file, 64 hexadecimal figures."""
+    """The SHA-256 of a file, 64 hexadecimal digits."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
@@ -61,14 +61,14 @@ def check_sha256(file: Path, expected: str, advice: str) -> None:
 
     Args:
         file: what to read.
-        expected: hexadecimal figures.
+        expected: hexadecimal digits.
         advice: the end of the message: what to do.
 
     Raises:
-        ValueError: they differ, or `expected` is no such number.
+        ValueError: they differ, or `expected` is not a hexadecimal digest.
     """
     if not re.fullmatch(r"[0-9a-f]{8,64}", expected.lower()):
-        raise ValueError(f"{expected!r} is no SHA-256: that has 64 figures of 0-9 and a-f, or at least its first 8")
+        raise ValueError(f"{expected!r} is not a SHA-256: give 64 hexadecimal digits, or at least the first 8")
     found = sha256_of(file)
     if not found.startswith(expected.lower()):
         raise ValueError(f"{file} has the SHA-256 {found}, expected was {expected}; {advice}")
@@ -77,12 +77,12 @@ def check_sha256(file: Path, expected: str, advice: str) -> None:
 def fetch(url: str, *, sha256: str | None = None) -> Path:
     """The file behind a URL, from the cache or the web.
 
-    It is written under another name, compared with the announced length and with its SHA-256 where one is known, and
-    only then gets its name in `torch.hub.get_dir()/checkpoints`. So a download that broke is never taken for a file.
+    It is written under a temporary name, compared with the announced length and with its SHA-256 if one is known, and
+    only then renamed in `torch.hub.get_dir()/checkpoints`, so that an interrupted download is never used.
 
     Args:
         url: of http or https.
-        sha256: what the file must have. Without it, the digest in its name counts (`name-<8 or more figures>.pth`).
+        sha256: what the file must have. Without it, the digest in its name counts (`name-<8 or more digits>.pth`).
 
     Raises:
         ValueError: another scheme; the answer is a web page; or length or SHA-256 differ.
@@ -95,11 +95,11 @@ def fetch(url: str, *, sha256: str | None = None) -> Path:
     in_name = _DIGEST_IN_NAME.search(name)
     expected = sha256 or (in_name[1] if in_name else None)
     folder = Path(torch.hub.get_dir(), "checkpoints")
-    place = name if in_name else f"{hashlib.sha256(url.encode()).hexdigest()[:8]}_{name}"
-    file = folder / place
+    cached = name if in_name else f"{hashlib.sha256(url.encode()).hexdigest()[:8]}_{name}"
+    file = folder / cached
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f"{place}.{uuid4().hex}.partial")
+        partial = file.with_name(f"{cached}.{uuid4().hex}.partial")
         try:
             _download(url, partial)
             if expected:
@@ -125,7 +125,7 @@ class _WebOnly(HTTPRedirectHandler):
 
 def _download(url: str, partial: Path) -> None:
     """Write what the server sends; see `fetch`."""
-    by_hand = "fetch it with a browser and give the local file instead"
+    by_hand = "download it with a browser and give the local file"
     try:
         with (
             build_opener(_WebOnly).open(Request(url, headers={"User-Agent": "regard"}), timeout=60) as answer,
@@ -135,20 +135,20 @@ def _download(url: str, partial: Path) -> None:
             announced = answer.headers.get("Content-Length")
             task = progress.add_task(Path(urlsplit(url).path).name, total=int(announced) if announced else None)
             start = b""
-            while piece := answer.read(_PIECE):
-                start = start or piece
-                file.write(piece)
-                progress.advance(task, len(piece))
+            while chunk := answer.read(_CHUNK_BYTES):
+                start = start or chunk
+                file.write(chunk)
+                progress.advance(task, len(chunk))
             found = file.tell()
             page = answer.headers.get_content_type() == "text/html" or looks_like_a_web_page(start)
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: a length that is no number
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: a length that is not a number
         reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise OSError(f"cannot fetch {url}: {reason}. Try again, or {by_hand}") from error
     if page:
-        raise ValueError(f"{url} answers with a web page, not with a file: the link wants a browser. So {by_hand}")
+        raise ValueError(f"{url} answers with a web page, not with a file: the link needs a browser: {by_hand}")
     if announced is not None and found != int(announced):
         raise ValueError(
-            f"{url} broke off: {found:,} bytes came, {int(announced):,} were announced. Try again, or {by_hand}"
+            f"{url} is incomplete: {found:,} of {int(announced):,} bytes were received. Try again, or {by_hand}"
         )
     if not found:
         raise ValueError(f"{url} sent an empty file; {by_hand}")

@@ -1,8 +1,8 @@
-"""How close a restored image is to the true one: PSNR and SSIM as papers on restoration measure them.
+"""PSNR and SSIM of restored images, as measured in papers on restoration.
 
-Both images are rounded to 8 bits, a border as wide as the scale is cut, and most papers look at the luma of BT.601
-alone. Source: Wang et al. 2004 (SSIM); XPixelGroup/BasicSR `calculate_psnr` and `calculate_ssim`, whose numbers these
-are.
+Both images are rounded to 8 bits, a border as wide as the scale is cropped, and most papers use only the luma of
+BT.601. Source: Wang et al. 2004 (SSIM); XPixelGroup/BasicSR `calculate_psnr` and `calculate_ssim`, with the same
+numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["luma", "measure", "psnr", "ssim"]
 
 
 def luma(image: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 1 height width"]:
-    """Y of BT.601 in 16/255 to 235/255, as MATLAB's `rgb2ycbcr` has it; a grey image is its own.
+    """Y of BT.601 in 16/255 to 235/255, as in MATLAB's `rgb2ycbcr`; a grey image is returned unchanged.
 
     Example:
         >>> (luma(torch.ones(1, 3, 1, 1)) * 255).round().item()
@@ -45,9 +45,9 @@ def psnr(
 def ssim(
     image: Float[Tensor, "batch channels height width"], truth: Float[Tensor, "batch channels height width"]
 ) -> Float[Tensor, "batch"]:
-    """Structural similarity of each image in 0-1, at most 1: a Gaussian window of 11 pixels, deviation 1.5.
+    """Structural similarity of each image in 0-1, at most 1: with a Gaussian window of 11 pixels and std 1.5.
 
-    Only places whose window lies inside count; the mean is over them and the channels.
+    The mean is over the channels and the positions whose window lies inside the image.
 
     Raises:
         ValueError: the images are smaller than the window.
@@ -86,10 +86,10 @@ def measure(
     """PSNR and SSIM of each image, of its luma (`psnr_y`, `ssim_y`) and over its channels (`psnr`, `ssim`).
 
     Args:
-        image: what was restored; it is rounded to 8 bits.
-        truth: what should have come out, in 0-1; rounded too.
-        border: pixels that are cut on each side; the scale in papers. An image that has no 11 pixels inside gets no
-            SSIM (not a number).
+        image: the restored image; it is rounded to 8 bits.
+        truth: the high-quality image, in 0-1; rounded too.
+        border: pixels that are cropped on each side; the scale in papers. SSIM is NaN for an image with fewer than 11
+            pixels inside.
 
     Returns:
         In float64. The PSNR of equal images is given as 100 dB, so that means stay finite.

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from jaxtyping import Float
-from lightning.pytorch import LightningModule
-from timm.optim import create_optimizer_v2
-from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from ..optimisation import ScheduledModule
 from .image_quality import measure
 
 __all__ = ["MEASURES", "ImageRestorer"]
@@ -20,12 +18,12 @@ __all__ = ["MEASURES", "ImageRestorer"]
 MEASURES = ("psnr_y", "ssim_y", "psnr", "ssim")
 
 
-class ImageRestorer(LightningModule):
+class ImageRestorer(ScheduledModule):
     """Trains and measures a restorer; use it with any Lightning `Trainer` and `RestorationData`.
 
-    Batches are pairs of spoilt and good images in 0-1. Logged at validation and test are `psnr_y`, `ssim_y`, `psnr`
-    and `ssim` (see `regard.vision.image_quality`), each as `val_...` or `test_...`, means over images. After a test,
-    `rows` holds those of every image.
+    Batches are pairs of lq-quality and hq-quality images in 0-1. Logged at validation and test are `psnr_y`,
+    `ssim_y`, `psnr` and `ssim` (see `regard.vision.image_quality`), each as `val_...` or `test_...`, means over
+    images. After a test, `rows` holds those of every image.
 
     Source of the defaults: Chen et al. 2023, arXiv:2205.04437, section 4.1: L1, Adam with betas 0.9 and 0.99, no decay,
     the rate halved after 50, 80, 90 and 95 % of the updates.
@@ -77,11 +75,10 @@ class ImageRestorer(LightningModule):
     ) -> None:
         super().__init__()
         if loss not in ("l1", "charbonnier"):
-            raise ValueError(f"no loss is called {loss!r}; there are l1 and charbonnier")
+            raise ValueError(f"unknown loss {loss!r}; give l1 or charbonnier")
         if list(halve_at) != sorted(halve_at) or not all(0 < share < 1 for share in halve_at):
-            raise ValueError(f"halve_at {list(halve_at)} must be shares between 0 and 1 that grow")
-        if "plateau" in schedule:
-            raise ValueError(f"schedule {schedule!r} needs a metric; use one by time, such as cosine")
+            raise ValueError(f"halve_at {list(halve_at)} must be shares between 0 and 1 in ascending order")
+        self.refuse_plateau(schedule)
         self.save_hyperparameters(ignore=["model"])
         self.model = model
         self.scale = int(getattr(model, "scale", 1))
@@ -98,11 +95,16 @@ class ImageRestorer(LightningModule):
         """Name of the logged measure that chooses the best checkpoint; larger is better."""
         return f"val_{MEASURES[0]}"
 
+    @property
+    def optimizer_options(self) -> Mapping[str, Any]:
+        """The betas of the authors, for optimisers of Adam's family."""
+        return {"betas": (self.hparams["momentum"], 0.99)} if "adam" in self.hparams["optimizer"] else {}
+
     def forward(
-        self, low: Float[Tensor, "batch channels height width"]
+        self, lq: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels scaled_height scaled_width"]:
         """Restore images."""
-        return self.model(low)
+        return self.model(lq)
 
     def loss(
         self,
@@ -117,9 +119,9 @@ class ImageRestorer(LightningModule):
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """One forward pass."""
-        low, high = batch
-        loss = self.loss(self(low), high)
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(low))
+        lq, hq = batch
+        loss = self.loss(self(lq), hq)
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, sync_dist=True, batch_size=len(lq))
         return loss
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> None:
@@ -134,7 +136,7 @@ class ImageRestorer(LightningModule):
         """Measure one batch; gives what was restored to callbacks."""
         restored, found = self._measure(batch, "test")
         columns = {name: values.tolist() for name, values in found.items()}
-        self.rows += [{name: columns[name][place] for name in MEASURES} for place in range(len(restored))]
+        self.rows += [{name: columns[name][index] for name in MEASURES} for index in range(len(restored))]
         return restored
 
     def predict_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -142,48 +144,12 @@ class ImageRestorer(LightningModule):
         return self(batch[0]).float().clamp(0, 1)
 
     def _measure(self, batch: Sequence[Tensor], stage: str) -> tuple[Tensor, dict[str, Tensor]]:
-        low, high = batch
-        restored = self(low).float()
-        found = measure(restored, high, border=self.scale if self.scale > 1 else 0)
+        lq, hq = batch
+        restored = self(lq).float()
+        found = measure(restored, hq, border=self.scale if self.scale > 1 else 0)
         for name, values in found.items():
             mean = self.means[f"{stage}_{name}"]
             assert isinstance(mean, MeanMetric)
             mean.update(values.float())
-            self.log(f"{stage}_{name}", mean, on_step=False, on_epoch=True, batch_size=len(low))
+            self.log(f"{stage}_{name}", mean, on_step=False, on_epoch=True, batch_size=len(lq))
         return restored, found
-
-    def configure_optimizers(self) -> Any:
-        """The optimiser of timm and the schedule, stepped at every update."""
-        chosen = self.hparams
-        betas: dict[str, Any] = {"betas": (chosen["momentum"], 0.99)} if "adam" in chosen["optimizer"] else {}
-        optimizer = create_optimizer_v2(
-            self.model,
-            opt=chosen["optimizer"],
-            lr=chosen["lr"],
-            weight_decay=chosen["weight_decay"],
-            momentum=chosen["momentum"],
-            **betas,
-        )
-        epochs = self.trainer.max_epochs or 1
-        updates = int(self.trainer.estimated_stepping_batches)
-        if not 0 <= chosen["warmup_epochs"] + chosen["cooldown_epochs"] < epochs:
-            raise ValueError(
-                f"warmup_epochs {chosen['warmup_epochs']} and cooldown_epochs {chosen['cooldown_epochs']} "
-                f"leave nothing of {epochs} epochs"
-            )
-        halvings = {"sched": "multistep", "decay_milestones": [share * epochs for share in chosen["halve_at"]]}
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            **(halvings | {"decay_rate": 0.5} if chosen["halve_at"] else {"sched": chosen["schedule"]}),
-            num_epochs=epochs - chosen["cooldown_epochs"],
-            warmup_epochs=chosen["warmup_epochs"],
-            warmup_lr=chosen["warmup_lr"],
-            min_lr=chosen["min_lr"],
-            step_on_epochs=False,
-            updates_per_epoch=max(1, updates // epochs),
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Set the rate by the number of updates so far."""
-        scheduler.step_update(num_updates=self.global_step)

@@ -1,4 +1,4 @@
-"""Where the training of a restorer starts: from interpolation instead of noise."""
+"""Initialise a restorer as bilinear interpolation instead of noise."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from .backbones.hat import HAT
 
 __all__ = ["start_as_interpolation"]
 
-#: How far what is still random is turned down.
+#: Factor of the weights that stay random.
 _QUIET = 0.1
 
 
 @torch.no_grad()
 def start_as_interpolation(model: nn.Module) -> None:
-    """Set the weights of a fresh `HAT` so that it enlarges by bilinear interpolation, and a little noise.
+    """Set the weights of a new `HAT` so that it enlarges by bilinear interpolation, plus a little noise.
 
-    The first features carry the image itself, twice as many carry it and its negative through the leaky rectifier,
-    convolutions before each pixel shuffle interpolate, and the last one takes the difference. The rest stays random, at
-    a tenth of its size where it reaches the image. With a scale of 1 only the noise is turned down, for there the
-    image passes by. It saves the hundreds of updates in which a network learns to pass an image on.
+    The first features hold the image, twice as many hold it and its negative through the leaky ReLU, convolutions
+    before each pixel shuffle interpolate, and the last one takes the difference. Other weights stay random, at a tenth
+    of their size where they reach the image. With a scale of 1 only the noise is reduced, since the network adds the
+    image itself. This saves the hundreds of updates in which a network learns to reproduce its input.
 
     Args:
         model: a `HAT` of scale 1, 2, 4 or 8.
@@ -37,7 +37,7 @@ def start_as_interpolation(model: nn.Module) -> None:
     """
     if not isinstance(model, HAT) or model.scale == 3:
         what = f"x{model.scale}" if isinstance(model, HAT) else type(model).__name__
-        raise ValueError(f"start interpolation is for a HAT of scale 1, 2, 4 or 8, not for {what}; take random")
+        raise ValueError(f"start interpolation is for a HAT of scale 1, 2, 4 or 8, not for {what}; use random")
     colours = model.in_chans
     _quieten(model.conv_last)
     if model.scale == 1:
@@ -58,9 +58,9 @@ def start_as_interpolation(model: nn.Module) -> None:
     model.conv_last.weight[:, : len(pairs)] = 0
     for colour in range(colours):
         first.weight[colour, colour, 1, 1] = 1
-        for place, sign in ((colour, 1), (colours + colour, -1)):
-            before.weight[place, colour, 1, 1] = sign
-            model.conv_last.weight[colour, place, 1, 1] = sign / 1.01  # x and -x leave a leaky rectifier 1.01 x apart
+        for channel, sign in ((colour, 1), (colours + colour, -1)):
+            before.weight[channel, colour, 1, 1] = sign
+            model.conv_last.weight[colour, channel, 1, 1] = sign / 1.01  # x and -x leave a leaky rectifier 1.01 x apart
 
 
 def _quieten(conv: nn.Conv2d) -> None:
@@ -69,7 +69,7 @@ def _quieten(conv: nn.Conv2d) -> None:
 
 
 def _clear(conv: nn.Conv2d, channels: int) -> None:
-    """The first outputs give nothing any more; with none of them only the bias goes."""
+    """Set the first outputs to zero; without any, the whole bias."""
     assert conv.bias is not None
     conv.weight[:channels] = 0
     conv.bias[: channels or None] = 0

@@ -1,4 +1,4 @@
-"""Restorers by name or folder, also the one that comes with the package."""
+"""Restorers by name or folder, including the bundled one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import nn
 
 __all__ = ["DEFAULT", "embedded_restorers", "find_restorer", "load_restorer"]
 
-#: The embedded restorer that is meant where none is named.
+#: The default bundled restorer.
 DEFAULT = "hat_photo_x2"
 
 
 def embedded_restorers() -> dict[str, Path]:
-    """Name -> folder of every restorer that comes with the package.
+    """Name -> folder of every bundled restorer.
 
     Example:
         >>> DEFAULT in embedded_restorers()
@@ -27,10 +27,10 @@ def embedded_restorers() -> dict[str, Path]:
 
 
 def find_restorer(source: str) -> Path | None:
-    """The folder of an exported restorer that a word means, or None if it means something else.
+    """The folder of an exported restorer; None if `source` is not one.
 
     Args:
-        source: the name of an embedded one; or a folder that `regard train` exported, or the one above it.
+        source: the name of a bundled restorer; or a folder that `regard train restorer` exported, or its parent.
 
     Example:
         >>> find_restorer("nothing like that") is None
@@ -57,7 +57,7 @@ def load_restorer(source: str) -> nn.Module:
         source: as in `find_restorer`.
 
     Raises:
-        ValueError: there is none, or its files are damaged.
+        ValueError: there is no such restorer, or its files are damaged.
 
     Example:
         >>> import torch
@@ -67,11 +67,11 @@ def load_restorer(source: str) -> nn.Module:
     folder = find_restorer(source)
     if folder is None:
         raise ValueError(
-            f"{source} is neither an embedded restorer ({', '.join(embedded_restorers())}) nor a folder that "
-            "`regard train` exported one to"
+            f"{source} is neither a bundled restorer ({', '.join(embedded_restorers())}) nor a folder that "
+            "`regard train restorer` exported"
         )
     try:
         return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    except Exception as error:  # damaged JSON and weights raise whatever their readers raise
+    except Exception as error:  # damaged files raise many kinds of errors
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"the restorer in {folder} cannot be loaded: {reason}") from error

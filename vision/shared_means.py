@@ -1,8 +1,8 @@
-"""One mean over all tiles for channel attention, so that every tile is restored by the same function.
+"""Shared means of channel attention, so that every tile is restored by the same function.
 
-HAT's channel attention looks at the means of a whole map. In tiles each would see its own means, and the brightness
-and sharpness of neighbours would differ, however far they overlap. Here the means of some tiles are noted first, and
-their average then stands for all.
+HAT's channel attention uses the means of a whole map. In tiled inference each tile would have its own means, and the
+brightness and sharpness of neighbours would differ, however far they overlap. Here the means of some tiles are recorded
+first, and their average is used for all.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 __all__ = ["average_means", "hold_means"]
 
-#: Of every pooling module, and of every turn of a network that is called several times for a tile.
+#: Means of every pooling module and of every call of a network that is called several times for a tile.
 Means = list[list[Tensor]]
 
 
 def average_means(model: nn.Module, runs: Iterable[tuple[float, Callable[[], Any]]]) -> Means:
-    """Run a network on tiles and average what its global poolings give.
+    """Run a network on tiles and average the outputs of its global poolings.
 
     Args:
         model: any network; its poolings are `nn.AdaptiveAvgPool2d`.
@@ -53,11 +53,11 @@ def average_means(model: nn.Module, runs: Iterable[tuple[float, Callable[[], Any
 
 @contextmanager
 def hold_means(model: nn.Module, means: Means) -> Iterator[None]:
-    """While this lasts, the global poolings of a network give these means, whatever they are given.
+    """A context in which the global poolings of a network return these means, whatever their input.
 
     Args:
         model: as in `average_means`.
-        means: as found there; none leave the network as it is.
+        means: as returned there; without any the network is unchanged.
     """
     handles = []
     for pool, turns in zip(_poolings(model), means, strict=False):
@@ -71,7 +71,7 @@ def hold_means(model: nn.Module, means: Means) -> Iterator[None]:
 
 
 class _Turn:
-    """A hook that gives one mean after another, over and over."""
+    """A hook that returns the means in turn, repeatedly."""
 
     def __init__(self, turns: list[Tensor]) -> None:
         self.turns, self.calls = turns, 0

@@ -94,7 +94,8 @@ class SparsifinerClassifier(ImageClassifier):
        its last patch tokens (where every patch is classified, of those logits).
 
     The authors sum the error over a device's batch, so its gradient grows with the batch; AdamW does not mind.
-    With several devices use the strategy `ddp_find_unused_parameters_true`: each stage leaves parameters out.
+    With several devices use the strategy `ddp_find_unused_parameters_true`, as `regard train` does: each stage leaves
+    parameters out.
 
     Args:
         model: a network with predictors, e.g. `sparsifiner_deit_small_patch16_224`, or a ViT with the block.
@@ -121,6 +122,8 @@ class SparsifinerClassifier(ImageClassifier):
         >>> classifier(torch.rand(2, 3, 32, 32)).shape
         torch.Size([2, 10])
     """
+
+    leaves_parameters_unused = True
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A timm model with another attention in its blocks.
+"""Create timm models with another attention block.
 
 `create_model` is `regard.create_model`. What it makes is one registered timm model, `regard_swapped`, whose
 arguments name the host and the block and are plain JSON. So all that timm does with a model works:
@@ -26,7 +26,15 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from .attention import attention_class
-from .checkpoints import check_published, family_of, find_file, load_model, published_url, read_weights, shorten
+from .checkpoints import (
+    check_published,
+    create_from_weights,
+    family_of,
+    find_file,
+    published_url,
+    read_weights,
+    shorten,
+)
 from .hosts import check_name, find_host
 
 __all__ = ["create_model"]
@@ -49,22 +57,22 @@ def create_model(
     Args:
         name: a model of timm or of Regard, such as `"vit_small_patch16_224"`. Without `attention` also
             `"local-dir:FOLDER"` and `"hf-hub:NAME"`.
-        attention: a block of `regard.vision.attention.ATTENTION`, or `package.module:Class` for one of your
-            own. `"softmax"` on a ViT is the host itself.
-        attention_options: the block's own keyword arguments; what JSON can hold.
-        attention_stages: the 0-based stages of a host with stages that get the block; all without it.
-        pretrained: whether to load the host's published weights, wherever their names still fit. What found
-            no place, and what stays freshly initialised, is logged in one message.
+        attention: a block of `regard.vision.attention.ATTENTION`, or `package.module:Class`
+            for a custom one. `"softmax"` on a ViT is the host itself.
+        attention_options: keyword arguments of the block; JSON values.
+        attention_stages: 0-based stages of a staged host that get the block; all by default.
+        pretrained: whether to load the host's published weights where their names fit. One log message lists what was
+            not loaded and what stays newly initialised.
         weights: a file to load instead, its path or its URL, safetensors or PyTorch's (opened with `weights_only`);
             a published family translates the names in its authors' files. Without `attention` all of it must fit,
-            but for a head of another `num_classes`; without `num_classes` the model has as many as the file.
+            except for a head of another `num_classes`; by default the model has as many classes as the file.
         kwargs: timm's own, such as `num_classes`, `img_size`, `drop_path_rate`, `features_only`.
 
     Raises:
-        ValueError: no such model, block, option or stage; the host leaves no place for the block; or the weights
-            are damaged or of another model.
-        FileNotFoundError: there is no such file of weights.
-        OSError: the weights cannot be fetched.
+        ValueError: no such model, block, option or stage; the host does not accept the block; or the weights are
+            damaged or of another model.
+        FileNotFoundError: there is no such weights file.
+        OSError: the weights cannot be downloaded.
 
     Example:
         >>> import torch
@@ -88,7 +96,7 @@ def create_model(
     if weights is None:
         return timm.create_model(name, pretrained=pretrained, **kwargs)
     averaged = getattr(family_of(name), "AVERAGED", True)
-    return load_model(name, read_weights(find_file(weights), averaged=averaged), weights, **kwargs)
+    return create_from_weights(name, read_weights(find_file(weights), averaged=averaged), weights, **kwargs)
 
 
 @register_model
@@ -121,7 +129,7 @@ def regard_swapped(
         for depth, module in enumerate(module for module in model.modules() if isinstance(module, block)):
             if hasattr(module, "set_depth"):
                 module.set_depth(depth)
-            module.init_weights()  # most hosts have overwritten it
+            module.init_weights()  # most hosts overwrite it
         if pretrained and not saved:
             hooks.append(model.register_load_state_dict_post_hook(_report))
         return model
@@ -143,12 +151,12 @@ def regard_swapped(
 
 
 def _report(model: nn.Module, keys: Any) -> None:
-    """Say once what did not load; the emptied lists keep timm from saying it again."""
+    """Log once what did not load; clearing the lists keeps timm from logging it again."""
     if set(keys.missing_keys) >= {name for name, _ in model.named_parameters()}:
-        raise RuntimeError(f"not one of its names is known here; it has {shorten(keys.unexpected_keys)}")
+        raise RuntimeError(f"none of its names is known; it has {shorten(keys.unexpected_keys)}")
     if keys.missing_keys or keys.unexpected_keys:
         _logger.warning(
-            "the host's weights are loaded. Without a place in the new model: %s. Freshly initialised: %s.",
+            "the host's weights are loaded. Not used by the new model: %s. Newly initialised: %s.",
             shorten(keys.unexpected_keys, 40),
             shorten(keys.missing_keys, 40),
         )

@@ -1,11 +1,10 @@
-"""Restoring an image of any size in tiles, from the top to the bottom, within a bounded memory.
+"""Tiled restoration of images of any size, from top to bottom, in bounded memory.
 
-Tiles start and end on the grid of windows of the network, so that windows are cut, and shifted, as in the whole
-image. They overlap: near the borders that a tile has in the middle of the image it does not see what is beyond,
-so the outer `MARGIN` of an overlap is thrown away, and over the rest one tile fades into the other along a raised
-cosine. HAT's channel attention takes means over all that it is given, so some tiles are run first for means that all
-tiles share (`regard.vision.shared_means`). The authors' tiles (XPixelGroup/HAT@1638a9a, hat/models/hat_model.py) are
-256 to 512 px with 32 px around, cut hard, each with its own means.
+Tiles start and end on the window grid of the network, so that windows are the same as in the whole image. They overlap:
+near an inner border a tile lacks context, so the outer `MARGIN` of an overlap is discarded, and over the rest one tile
+fades into the other along a raised cosine. HAT's channel attention averages over its whole input, so some tiles are run
+first for means that all tiles share (`regard.vision.shared_means`). The authors' tiles (XPixelGroup/HAT@1638a9a,
+hat/models/hat_model.py) are 256 to 512 px with 32 px of context, without blending, each with its own means.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from .shared_means import average_means, hold_means
 
 __all__ = ["MARGIN", "TileCost", "cut_evenly", "fade", "largest_tile", "restore_strips", "tile_cost"]
 
-#: Share of an overlap at either end where only one tile counts.
+#: Share of an overlap at each end where only one tile is used.
 MARGIN = 0.25
 
-#: Tiles that are always run for the means that all share.
-FEW = 4
+#: Minimum number of tiles for the shared means.
+MIN_SAMPLED = 4
 
 
 def restore_strips(
@@ -41,19 +40,19 @@ def restore_strips(
     share_means: bool = True,
     step: Callable[[int], None] = lambda pixels: None,
 ) -> Iterator[Float[Tensor, "channels rows scaled_width"]]:
-    """Restore an image tile by tile; what comes out are finished strips of it, one after another from the top.
+    """Restore an image tile by tile and yield finished strips of it, from top to bottom.
 
     Two strips of tiles are held at a time, whatever the height of the image.
 
     Args:
         model: a network with the attributes `scale`, `window_size` and `in_chans`, such as `regard`'s HAT.
-        image: 8 or 16 bits, of `in_chans` channels; or of any number for a network of one, which then takes them
-            one by one; or grey for one of three, whose three results are averaged.
+        image: 8 or 16 bits, of `in_chans` channels; or of any number for a network of one channel, which is applied to
+            each; or grey for a network of three, whose three outputs are averaged.
         tile: side of a tile in pixels of the image; it is rounded down to whole windows.
         overlap: pixels that neighbouring tiles share, rounded up to whole windows; at most half a tile.
-        share_means: whether channel attention has the same means in all tiles, for which a few tiles, of many one in
-            eight, are run twice.
-        step: is told how many pixels of the image are done.
+        share_means: whether channel attention has the same means in all tiles, for which a few tiles, or one in eight
+            of many, are run twice.
+        step: called with the number of pixels of the image that are newly done.
 
     Raises:
         ValueError: the channels do not fit, or tiles and overlap do not.
@@ -74,15 +73,15 @@ def restore_strips(
     if tile < max(height, width) and not 0 < tile - overlap >= overlap:
         raise ValueError(
             f"tiles of {tile} px with an overlap of {overlap} px do not fit: an overlap is at most half a tile "
-            f"(both are whole windows of {window} px); a larger tile or a smaller overlap would do"
+            f"(both are whole windows of {window} px); use a larger tile or a smaller overlap"
         )
     rows, columns = (cut_evenly(length, tile, overlap, window) for length in (height, width))
     shared = overlap * scale
     ramp = fade(shared)
     held: Tensor | None = None
-    places = list(itertools.product(rows, columns))
-    sample = _spread(places, FEW + len(places) // 8) if share_means and len(places) > 1 else []
-    means = average_means(model, ((_area(*place), partial(_restore_one, model, image[place])) for place in sample))
+    tiles = list(itertools.product(rows, columns))
+    sample = _spread(tiles, MIN_SAMPLED + len(tiles) // 8) if share_means and len(tiles) > 1 else []
+    means = average_means(model, ((_area(*area), partial(_restore_one, model, image[area])) for area in sample))
     above = 0
     for row in rows:
         left = 0
@@ -90,12 +89,12 @@ def restore_strips(
         for column in columns:
             with hold_means(model, means):
                 part = _restore_one(model, image[row, column])
-            place = strip[:, :, column.start * scale : column.stop * scale]
+            target = strip[:, :, column.start * scale : column.stop * scale]
             if column is not columns[0]:
                 part[:, :, :shared] *= ramp
             if column is not columns[-1]:
                 part[:, :, part.shape[2] - shared :] *= 1 - ramp
-            place += part
+            target += part
             step((row.stop - above) * (column.stop - left))
             left = column.stop
         above = row.stop
@@ -114,10 +113,10 @@ def _area(row: slice, column: slice) -> int:
     return (row.stop - row.start) * (column.stop - column.start)
 
 
-def _spread(places: Sequence[tuple[slice, slice]], count: int) -> list[tuple[slice, slice]]:
-    """Some of many, evenly along them, but not one below the other in every row."""
-    chosen = torch.linspace(0, len(places) - 1, min(count, len(places))).round().int().tolist()
-    return [places[place] for place in chosen]
+def _spread(tiles: Sequence[tuple[slice, slice]], count: int) -> list[tuple[slice, slice]]:
+    """Evenly spaced tiles."""
+    chosen = torch.linspace(0, len(tiles) - 1, min(count, len(tiles))).round().int().tolist()
+    return [tiles[index] for index in chosen]
 
 
 def _restore_one(model: Any, pixels: np.ndarray) -> Float[Tensor, "channels height width"]:
@@ -133,7 +132,7 @@ def _restore_one(model: Any, pixels: np.ndarray) -> Float[Tensor, "channels heig
 
 
 def cut_evenly(length: int, tile: int, overlap: int, window: int) -> list[slice]:
-    """As few intervals as cover an axis, of one length but for the last, which is no longer; all start on windows.
+    """The fewest intervals that cover an axis, of equal length except for a shorter last one; all start on windows.
 
     Args:
         length: of the axis.
@@ -158,15 +157,15 @@ def cut_evenly(length: int, tile: int, overlap: int, window: int) -> list[slice]
 
 
 def fade(length: int) -> Float[Tensor, " length"]:
-    """How much the second of two tiles counts along their overlap: 0, a rising half of a cosine, 1.
+    """Weight of the second of two tiles along their overlap: 0, a raised cosine, 1.
 
     Example:
         >>> fade(8)
         tensor([0.0000, 0.0000, 0.0381, 0.3087, 0.6913, 0.9619, 1.0000, 1.0000])
     """
     middle = (torch.arange(length) + 0.5) / max(1, length)
-    place = ((middle - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)
-    return (1 - torch.cos(torch.pi * place)) / 2
+    progress = ((middle - MARGIN) / (1 - 2 * MARGIN)).clamp(0, 1)
+    return (1 - torch.cos(torch.pi * progress)) / 2
 
 
 @dataclass(frozen=True)
@@ -187,11 +186,11 @@ class TileCost:
 
 
 def tile_cost(model: nn.Module, peak_bytes: Callable[[Callable[[], Any]], int]) -> TileCost:
-    """Measure two small tiles; what larger ones take grows no faster, since strips inside them stay as they are.
+    """Measure the memory of two small tiles and fit a line; larger tiles grow no faster.
 
     Args:
         model: as in `restore_strips`.
-        peak_bytes: runs a function and says what it holds at its peak, such as
+        peak_bytes: calls a function and returns its peak memory, such as
             `regard.tools.benchmark.profiler.peak_bytes`.
     """
     given: Any = model
@@ -214,15 +213,15 @@ def largest_tile(
 
     Args:
         model: as in `restore_strips`.
-        cost: of its tiles.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        channels: of the image.
+        cost: memory cost of its tiles.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
+        channels: channels of the image.
         overlap: as in `restore_strips`.
         limit: bytes for tiles and for the strips of the result that wait, beside weights and the image itself.
 
     Returns:
-        A side in pixels, at most `LARGEST`; or 0 if not even the smallest tile would fit.
+        A side in pixels, at most `MAX_SIDE`; or 0 if not even the smallest tile would fit.
     """
     given: Any = model
     window, scale = given.window_size, given.scale
@@ -231,7 +230,7 @@ def largest_tile(
     for side in itertools.count(max(window, 2 * overlap), window):
         high, wide = min(side, height), min(side, width)
         waiting = 4 * channels * scale**2 * (width * (high + overlap) + 3 * high * wide)
-        if side > LARGEST or cost.bytes_for(high * wide) + waiting > limit:
+        if side > MAX_SIDE or cost.bytes_for(high * wide) + waiting > limit:
             return chosen
         chosen = side
         if side >= max(height, width):
@@ -239,5 +238,5 @@ def largest_tile(
     return chosen
 
 
-#: Longest side of a tile that is chosen by itself: larger ones save little.
-LARGEST = 1024
+#: Maximum side of an automatically chosen tile; larger ones save little.
+MAX_SIDE = 1024

@@ -1,4 +1,4 @@
-"""Bags: the features of slides, their table and their folds, and sets of bags that come with the package.
+"""Bags: the features of slides, their table and their folds, and bundled sets of bags.
 
 Names are imported on first use; `__init__.pyi` says from where.
 """

@@ -1,6 +1,8 @@
 from .bag import Bag as Bag
 from .bag import Bags as Bags
 from .bag import Fold as Fold
+from .data_module import BagData as BagData
+from .dataset import BagBatch as BagBatch
 from .dataset import BagDataset as BagDataset
 from .dataset import collate_bags as collate_bags
 from .fold_files import read_folds as read_folds
@@ -12,6 +14,8 @@ from .sources import open_bags as open_bags
 __all__ = [
     "BAG_SETS",
     "Bag",
+    "BagBatch",
+    "BagData",
     "BagDataset",
     "Bags",
     "Fold",

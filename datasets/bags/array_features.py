@@ -1,7 +1,7 @@
-"""Features of a slide in a `.pt`, `.npy` or `.zarr` file of its own.
+"""Features of a slide in its own `.pt`, `.npy` or `.zarr` file.
 
 A `.pt` file is a tensor (CLAM), a NumPy array (TRIDENT), or a dictionary with `features` and maybe `coords`. It is read
-with torch's restricted unpickler, which runs no code from the file. What can be mapped into memory is.
+with torch's restricted unpickler, which runs no code from the file. Files are memory-mapped where possible.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["ArrayFeatures"]
 _FEATURES = ("features", "feat", "feats")
 _COORDINATES = ("coords", "coordinates")
 _DAMAGED = "is truncated or damaged ({}); extract the features of this slide again"
-# All it takes to make an array of numbers; none of them runs anything.
+# What is needed to build an array of numbers; none of it runs other code.
 _ARRAY_PARTS = [
     np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
     np.ndarray,
@@ -35,7 +35,7 @@ _ARRAY_PARTS = [
 
 @dataclass(frozen=True)
 class ArrayFeatures:
-    """The instances of a bag in a file of their own.
+    """The instances of a bag in their own file.
 
     Args:
         path: ends in `.pt`, `.npy` or `.zarr`.
@@ -55,12 +55,12 @@ class ArrayFeatures:
     path: str
 
     def shape(self) -> tuple[int, int]:
-        """Number of instances and width."""
+        """Return number of instances and feature width."""
         count, width = self._open()[0].shape
         return int(count), int(width)
 
     def read(self, rows: Int[np.ndarray, " rows"] | None = None) -> Float[Tensor, "instances width"]:
-        """The features, or some rows of them, which ascend."""
+        """Read the features, or some rows in ascending order."""
         features = self._open()[0]
         if isinstance(features, Tensor):
             return features if rows is None else features[torch.from_numpy(rows)]
@@ -68,13 +68,13 @@ class ArrayFeatures:
         return torch.from_numpy(np.ascontiguousarray(values))
 
     def coordinates(self) -> Int[Tensor, "instances 2"] | None:
-        """Top left corners, if the file has them."""
+        """Read top left corners, if the file has them."""
         found = self._open()[1]
         if found is None:
             return None
         values = found if isinstance(found, Tensor) else torch.from_numpy(np.asarray(found[:]))
         if values.ndim != 2 or values.is_floating_point():
-            raise ValueError(f"the coordinates in {self.path} are no whole numbers (instances, 2)")
+            raise ValueError(f"the coordinates in {self.path} are not integers of shape (instances, 2)")
         return values.to(torch.int64)
 
     def _open(self) -> tuple[Any, Any]:
@@ -104,7 +104,7 @@ def _tensor(value: Any) -> Any:
         return value.detach()
     if not isinstance(value, np.ndarray):
         return value
-    if value.dtype.kind == "V" and value.dtype.itemsize == 2:  # how NumPy stores a bfloat16 that it does not know
+    if value.dtype.kind == "V" and value.dtype.itemsize == 2:  # how NumPy stores bfloat16, which it does not support
         return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16)
     if value.dtype.kind not in "fiu":
         raise ValueError(f"it holds {value.dtype}; expected floating point numbers")
@@ -119,9 +119,9 @@ def _open_pt(path: str) -> Any:
     except pickle.UnpicklingError as error:
         reason = str(error)
         if "GLOBAL" not in reason and "reduce" not in reason:
-            raise ValueError(f"{path} {_DAMAGED.format('it is no file of torch')}") from error
+            raise ValueError(f"{path} {_DAMAGED.format('it is not a PyTorch file')}") from error
         raise ValueError(
-            f"{path} holds more than numbers, and loading that could run code; it was not loaded. "
+            f"{path} holds more than numbers, and loading it could run code; it was not loaded. "
             "Save the features as one tensor with torch.save"
         ) from error
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, struct.error) as error:

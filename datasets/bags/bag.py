@@ -1,8 +1,9 @@
-"""Bags of instances with labels: the one form in which every source of them is handed on."""
+"""Bags of instances with labels, the common form of all sources."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -11,17 +12,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-__all__ = ["Bag", "Bags", "Fold", "HeldInstances", "Instances"]
+__all__ = ["Bag", "Bags", "Fold", "InMemoryInstances", "Instances"]
 
 
 @dataclass(frozen=True)
 class Bag:
-    """What is known of a bag but its instances.
+    """Metadata of a bag.
 
     Attributes:
         id: its name; that of the slide.
-        patient: whose it is, the case; the id where that is not known.
-        label: place of its class in `Bags.classes`.
+        patient: the patient or case; the id if unknown.
+        label: index of its class in `Bags.classes`.
         time: until the event or the end of the observation, in any unit.
         event: True if it happened, False if the observation ended before (censored).
     """
@@ -35,7 +36,7 @@ class Bag:
 
 @dataclass(frozen=True)
 class Fold:
-    """Places of the bags that are trained on, that choose the epoch, and that are tested on."""
+    """Indices of the bags to train on, to select the epoch on, and to test on."""
 
     train: list[int]
     val: list[int]
@@ -44,32 +45,32 @@ class Fold:
 
 @runtime_checkable
 class Instances(Protocol):
-    """Where the instances of one bag are. It can be pickled, and opens its file anew each time."""
+    """The instances of one bag in a file. It can be pickled, and opens the file at every call."""
 
     @property
     def path(self) -> str:
         """The file, for messages."""
 
     def shape(self) -> tuple[int, int]:
-        """Number of instances and width, without reading them."""
+        """Return number of instances and feature width without reading them."""
 
     def read(self, rows: Int[np.ndarray, " rows"] | None = None) -> Float[Tensor, "instances width"]:
-        """Their features in the stored type; of some rows only, which ascend, if told."""
+        """Read features in the stored type: all, or some rows in ascending order."""
 
     def coordinates(self) -> Int[Tensor, "instances 2"] | None:
-        """Where they lie, x and y in pixels of the slide's full resolution, if that is known."""
+        """Read positions, x and y in pixels of the slide's full resolution; None if unknown."""
 
 
 @dataclass(frozen=True, eq=False)
-class HeldInstances:
+class InMemoryInstances:
     """Instances in memory.
 
     Args:
-        features: one row for each.
-        path: where they come from, in words.
+        features: one row for each instance.
+        path: description of their origin.
 
     Example:
-        >>> HeldInstances(np.ones((3, 8), np.float32)).read().shape
+        >>> InMemoryInstances(np.ones((3, 8), np.float32)).read().shape
         torch.Size([3, 8])
     """
 
@@ -89,25 +90,25 @@ class HeldInstances:
 
 
 class Bags:
-    """Bags of instances, which are read when asked for.
+    """Bags of instances, which are read on demand.
 
     Args:
-        bags: what is known of each.
-        instances: the features of each, in the same order.
+        bags: metadata of each bag.
+        instances: instances of each bag, in the same order.
         classes: names of the classes.
-        name: what to call the set.
-        instance_labels: of each bag, which of its instances carry the label; known of rendered bags only.
-        fold: the parts that the set itself is divided in.
+        name: name of the set.
+        instance_labels: for each bag, which of its instances carry the label; known for rendered bags only.
+        fold: predefined split of the set.
 
     Attributes:
         width: of every feature vector.
-        fold: None unless the set comes with a division.
+        fold: the predefined split, or None.
 
     Raises:
         ValueError: there are no bags, one is empty or cannot be read, or they differ in width; with slide and file.
 
     Example:
-        >>> part = HeldInstances(np.ones((3, 8), np.float32))
+        >>> part = InMemoryInstances(np.ones((3, 8), np.float32))
         >>> bags = Bags([Bag("a", "a", 0), Bag("b", "b", 1)], [part, part], ["normal", "tumour"], name="toy")
         >>> bags
         Bags(2 bags, 6 instances, 8 wide, 2 classes, from toy)
@@ -135,17 +136,17 @@ class Bags:
         self._truth = None if instance_labels is None else list(instance_labels)
         self._sizes = []
         self.width = 0
-        for place, bag in enumerate(self.bags):
-            with _Named(bag.id):
-                size, width = self._instances[place].shape()
+        for index, bag in enumerate(self.bags):
+            with _naming(bag.id):
+                size, width = self._instances[index].shape()
             if not size:
                 raise ValueError(
-                    f"slide {bag.id}: {self._instances[place].path} holds no instances (a slide without tissue?); "
-                    "leave it out of the table"
+                    f"slide {bag.id}: {self._instances[index].path} holds no instances (a slide without tissue?); "
+                    "remove it from the table"
                 )
-            if place and width != self.width:
+            if index and width != self.width:
                 raise ValueError(
-                    f"slide {bag.id}: the features in {self._instances[place].path} are {width} wide, but those of "
+                    f"slide {bag.id}: the features in {self._instances[index].path} are {width} wide, but those of "
                     f"{self.bags[0].id} in {self._instances[0].path} are {self.width}; "
                     "extract all slides with one encoder"
                 )
@@ -160,7 +161,7 @@ class Bags:
         return f"Bags({len(self)} bags, {sum(self._sizes)} instances, {self.width} wide, {known}from {self.name})"
 
     def size(self, index: int) -> int:
-        """How many instances a bag has; nothing is read."""
+        """Number of instances of a bag; nothing is read."""
         return self._sizes[index]
 
     def path(self, index: int) -> str:
@@ -170,20 +171,20 @@ class Bags:
     def features(
         self, index: int, rows: Int[np.ndarray, " rows"] | None = None
     ) -> Float[Tensor, "instances {self.width}"]:
-        """The features of a bag in the type they are stored in, mapped into memory where the file allows.
+        """Read the features of a bag in the stored type, memory-mapped if the file allows.
 
-        A mapped file is not copied, and what is written into the tensor does not reach it.
+        A mapped file is not copied, and writing to the tensor does not change the file.
 
         Args:
             index: which bag.
-            rows: which of its instances, ascending; nothing else is kept. Default: all.
+            rows: indices of instances, ascending; the others are not kept in memory. Default: all.
 
         Raises:
             ValueError: the file cannot be read, or it has changed, or a feature is infinite or not a number; with
                 slide and file.
         """
         bag, source = self.bags[index], self._instances[index]
-        with _Named(bag.id):
+        with _naming(bag.id):
             features = source.read(rows)
             wanted = (self._sizes[index] if rows is None else len(rows), self.width)
             if features.shape != wanted:
@@ -192,12 +193,12 @@ class Bags:
         return features
 
     def coordinates(self, index: int) -> Int[Tensor, "instances 2"] | None:
-        """Where the instances of a bag lie: x and y of the top left corner in pixels of the slide's full resolution.
+        """Read the positions of instances: x and y of the top left corner in pixels of the slide's full resolution.
 
         Raises:
-            ValueError: the file cannot be read, or there are more or fewer than instances; with slide and file.
+            ValueError: the file cannot be read, or there is not one position for each instance; with slide and file.
         """
-        with _Named(self.bags[index].id):
+        with _naming(self.bags[index].id):
             found = self._instances[index].coordinates()
             if found is not None and found.shape != (self._sizes[index], 2):
                 raise ValueError(
@@ -207,11 +208,11 @@ class Bags:
         return found
 
     def instance_labels(self, index: int) -> Bool[Tensor, " instances"] | None:
-        """Which instances of a bag carry its label, if that is known; so it is of rendered bags only."""
+        """Which instances of a bag carry its label; known for rendered bags only."""
         return None if self._truth is None else torch.from_numpy(self._truth[index].copy())
 
     def subset(self, indices: Sequence[int]) -> Bags:
-        """Some of the bags, in this order.
+        """Select bags, in this order.
 
         Raises:
             ValueError: no bag is left.
@@ -227,22 +228,17 @@ class Bags:
         return part
 
 
-class _Named:
-    """Errors within say which slide they are about."""
-
-    def __init__(self, slide: str) -> None:
-        self.slide = slide
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ValueError):
-            raise ValueError(f"slide {self.slide}: {error}") from error
+@contextmanager
+def _naming(slide: str) -> Iterator[None]:
+    """Add the slide to the message of an error."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"slide {slide}: {error}") from error
 
 
 def _check_finite(features: Tensor, path: str, rows: np.ndarray | None) -> None:
-    low, high = torch.aminmax(features)  # one pass without a copy; what is no number comes through
+    low, high = torch.aminmax(features)  # one pass without a copy; NaN propagates
     if bool(torch.isfinite(low) & torch.isfinite(high)):
         return
     wrong = torch.cat([~torch.isfinite(part).all(dim=1) for part in features.split(4096)]).nonzero().flatten()

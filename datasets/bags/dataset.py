@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..loader import Draw
 from .bag import Bags
 
-__all__ = ["BagDataset", "collate_bags"]
+__all__ = ["BagBatch", "BagDataset", "collate_bags"]
 
 #: Label, or time and whether the event happened, or nothing.
 Target = int | tuple[float, bool] | None
 
 
+class BagBatch(NamedTuple):
+    """Some bags, as a head is trained on them.
+
+    Attributes:
+        features: of the bags, padded to one length.
+        valid: where instances are; None if the bags have one length.
+        targets: class of each bag; for survival its time, and 1 for an event or 0 for censored.
+        indices: of the bags in their set.
+    """
+
+    features: Float[Tensor, "bags instances dim"]
+    valid: Bool[Tensor, "bags instances"] | None
+    targets: Shaped[Tensor, "bags ..."]
+    indices: Int[Tensor, " bags"]
+
+
 class BagDataset(Dataset[tuple[Tensor, Target, int]]):
     """Bags as `(features, target, index)`.
 
-    The target is the label, `(time, event)` for survival, or None if neither is known. The index is the place in
+    The target is the label, `(time, event)` for survival, or None if neither is known. The index is the position in
     `bags`, for coordinates and names.
 
-    Which instances are drawn depends on the seed, the epoch and the bag alone. The epoch is told with `set_epoch`; or
+    Which instances are drawn depends on the seed, the epoch and the bag alone. The epoch is set by `set_epoch`; or
     the sampler is `regard.datasets.loader.EpochOrder`, whose draws carry a seed that the dataset follows, as workers
     that outlive an epoch need it.
 
@@ -63,11 +79,11 @@ class BagDataset(Dataset[tuple[Tensor, Target, int]]):
     def __len__(self) -> int:
         return len(self.bags)
 
-    def __getitem__(self, place: Draw | int) -> tuple[Float[Tensor, "instances width"], Target, int]:
-        index = place.image if isinstance(place, Draw) else int(place)
+    def __getitem__(self, draw: Draw | int) -> tuple[Float[Tensor, "instances width"], Target, int]:
+        index = draw.image if isinstance(draw, Draw) else int(draw)
         if not 0 <= index < len(self):
             raise IndexError(f"there are {len(self)} bags, none has the number {index}")
-        seed = [self.seed, self.epoch, index] if not isinstance(place, Draw) else [self.seed, place.seed]
+        seed = [self.seed, self.epoch, index] if not isinstance(draw, Draw) else [self.seed, draw.seed]
         bag = self.bags.bags[index]
         target: Target = bag.label
         if bag.time is not None and bag.event is not None:

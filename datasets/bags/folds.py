@@ -1,4 +1,4 @@
-"""Folds for cross-validation: no patient in two parts, every part with its share of every class."""
+"""Folds for cross-validation, grouped by patient and stratified by class."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _log = logging.getLogger(__name__)
 
 
 def make_folds(bags: Bags, folds: int = 5, seed: int = 0, val_share: float = 0.1, repeats: int = 1) -> list[Fold]:
-    """Divide the bags for cross-validation.
+    """Split the bags for cross-validation.
 
     The test parts of a repeat are disjoint, and together they are all bags. All bags of a patient are in one part.
-    The parts have the classes in the same proportion as far as whole patients go; for survival those with and without
-    the event. Patients whose slides differ in label are a kind of their own in this, which is said.
+    Parts are stratified by class as far as whole patients allow; for survival by event. Patients whose slides differ in
+    label form strata of their own, with a warning.
 
     Args:
-        bags: what to divide.
-        folds: parts to test on in turn, 2 or more.
+        bags: the bags to split.
+        folds: number of folds, 2 or more.
         seed: 0 or more; the same seed and bags give the same folds.
-        val_share: share of the patients beside the test part that choose the epoch, 0 for none, below 1. At least one
-            patient of each class that has two there.
-        repeats: how often the whole is done, each time with another division; `repeats * folds` folds.
+        val_share: share of the other patients that selects the epoch, 0 for none, below 1. At least one patient of
+            each class that has two there.
+        repeats: number of repeats, each with another split; they give `repeats * folds` folds.
 
     Raises:
         ValueError: a number out of range, fewer patients of a class than folds, or a part with one class only.
@@ -47,22 +47,22 @@ def make_folds(bags: Bags, folds: int = 5, seed: int = 0, val_share: float = 0.1
     patients: dict[str, list[int]] = {}
     for index, bag in enumerate(bags.bags):
         patients.setdefault(bag.patient, []).append(index)
-    kinds = _kinds(bags, patients)
+    strata = _strata(bags, patients)
     if len(patients) < folds:
         raise ValueError(f"{bags.name} has {len(patients)} patients, too few for {folds} folds")
-    for place, text in enumerate(_outcomes(bags)):
-        having = sum(any(_outcome(bags, index) == place for index in own) for own in patients.values())
+    for outcome, text in enumerate(_outcomes(bags)):
+        having = sum(any(_outcome(bags, index) == outcome for index in own) for own in patients.values())
         if 0 < having < folds and text != _NO_EVENT:
             raise ValueError(
                 f"{having} patients of {bags.name} have {text}, too few for {folds} folds: "
-                "some test part would have none; use fewer folds, or join classes"
+                "some test part would have none; use fewer folds, or merge classes"
             )
     made = []
     for repeat in range(repeats):
-        parts = _deal(patients, kinds, folds, np.random.default_rng([seed, repeat]))
+        parts = _deal(patients, strata, folds, np.random.default_rng([seed, repeat]))
         for turn, part in enumerate(parts):
             rest = [patient for patient in patients if patient not in part]
-            held = _hold_out(rest, kinds, val_share, np.random.default_rng([seed, repeat, turn]))
+            held = _hold_out(rest, strata, val_share, np.random.default_rng([seed, repeat, turn]))
             train = [patient for patient in rest if patient not in held]
             fold = Fold(*(sorted(index for one in own for index in patients[one]) for own in (train, held, part)))
             check_fold(bags, fold, f"fold {turn} of {bags.name}")
@@ -71,15 +71,15 @@ def make_folds(bags: Bags, folds: int = 5, seed: int = 0, val_share: float = 0.1
 
 
 def check_fold(bags: Bags, fold: Fold, where: str) -> None:
-    """See that something can be learned from a fold, and measured.
+    """Check that a fold can be trained and evaluated on.
 
     Args:
-        bags: of the fold.
-        fold: its training part needs every class (of survival: an event), the others two if they are not empty.
-        where: to say in the message.
+        bags: the bags of the fold.
+        fold: its training part needs every class (for survival: an event), the others two if they are not empty.
+        where: description of the fold, for messages.
 
     Raises:
-        ValueError: a part lacks that, or there is nothing to train or test on.
+        ValueError: a part lacks classes or events, or there is nothing to train or test on.
     """
     outcomes = _outcomes(bags)
     every = {_outcome(bags, index) for index in range(len(bags))} - {_UNKNOWN}
@@ -91,16 +91,16 @@ def check_fold(bags: Bags, fold: Fold, where: str) -> None:
             continue
         if bags.bags[part[0]].event is not None:
             if 1 not in there:
-                raise ValueError(f"{where}: in the part {name!r} nothing happened (all are censored); use fewer folds")
+                raise ValueError(f"{where}: the part {name!r} has no event (all are censored); use fewer folds")
         elif len(there) < (len(every) if name == "train" else min(2, len(every))):
-            missing = ", ".join(outcomes[place] for place in sorted(every - there))
+            missing = ", ".join(outcomes[outcome] for outcome in sorted(every - there))
             raise ValueError(
                 f"{where}: the part {name!r} lacks {missing}; use fewer folds or a larger share, or add slides"
             )
 
 
 def _outcomes(bags: Bags) -> Sequence[str]:
-    """In words, by their number."""
+    """Describe the outcomes, by their number."""
     if bags.bags[0].event is not None:
         return [_NO_EVENT, "an event"]
     return [f"the label {name!r}" for name in bags.classes]
@@ -113,33 +113,33 @@ def _outcome(bags: Bags, index: int) -> int:
     return _UNKNOWN if bag.label is None else bag.label
 
 
-def _kinds(bags: Bags, patients: dict[str, list[int]]) -> dict[str, tuple[int, ...]]:
-    """Patient -> the outcomes of its bags."""
+def _strata(bags: Bags, patients: dict[str, list[int]]) -> dict[str, tuple[int, ...]]:
+    """Map each patient to the outcomes of its bags."""
     outcomes = [*_outcomes(bags), "no label"]
-    kinds = {}
+    strata = {}
     mixed = []
     for patient, own in patients.items():
-        kinds[patient] = tuple(sorted({_outcome(bags, index) for index in own}))
-        if len(kinds[patient]) > 1:
+        strata[patient] = tuple(sorted({_outcome(bags, index) for index in own}))
+        if len(strata[patient]) > 1:
             labels = ", ".join(f"{bags.bags[index].id}: {outcomes[_outcome(bags, index)]}" for index in own[:4])
             mixed.append(f"{patient} ({labels}{', ...' if len(own) > 4 else ''})")
     if mixed:
         more = f" and {len(mixed) - 3} more" if len(mixed) > 3 else ""
         _log.warning("patients of %s whose slides differ in label: %s%s", bags.name, "; ".join(mixed[:3]), more)
-    return kinds
+    return strata
 
 
 def _deal(
-    patients: dict[str, list[int]], kinds: dict[str, tuple[int, ...]], parts: int, rng: np.random.Generator
+    patients: dict[str, list[int]], strata: dict[str, tuple[int, ...]], parts: int, rng: np.random.Generator
 ) -> list[set[str]]:
-    """Patients kind by kind, those with many bags first, each to the part that has fewest bags of the kind."""
+    """Assign patients by stratum, those with many bags first, to the part with the fewest bags of the stratum."""
     dealt: list[set[str]] = [set() for _ in range(parts)]
     total = np.zeros(parts)
     names = list(patients)
-    order = [names[place] for place in rng.permutation(len(names))]
-    for kind in sorted(set(kinds.values())):
+    order = [names[index] for index in rng.permutation(len(names))]
+    for stratum in sorted(set(strata.values())):
         own = np.zeros(parts)
-        members = sorted((one for one in order if kinds[one] == kind), key=lambda one: -len(patients[one]))
+        members = sorted((one for one in order if strata[one] == stratum), key=lambda one: -len(patients[one]))
         for patient in members:
             part = int(np.lexsort((total, own))[0])
             dealt[part].add(patient)
@@ -148,10 +148,10 @@ def _deal(
     return dealt
 
 
-def _hold_out(names: list[str], kinds: dict[str, tuple[int, ...]], share: float, rng: np.random.Generator) -> set[str]:
+def _hold_out(names: list[str], strata: dict[str, tuple[int, ...]], share: float, rng: np.random.Generator) -> set[str]:
     held: set[str] = set()
-    for kind in sorted({kinds[name] for name in names}) if share else ():
-        members = [name for name in names if kinds[name] == kind]
+    for stratum in sorted({strata[name] for name in names}) if share else ():
+        members = [name for name in names if strata[name] == stratum]
         count = min(max(1, round(share * len(members))), len(members) - 1)
-        held.update(members[place] for place in rng.permutation(len(members))[:count])
+        held.update(members[index] for index in rng.permutation(len(members))[:count])
     return held

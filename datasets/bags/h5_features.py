@@ -3,8 +3,8 @@
 - CLAM and TRIDENT: a file for each slide, with `features` (instances, width) and `coords` (instances, 2).
 - ACMIL: one file for all slides, a group for each with `feat`, `coords` and the attribute `label`.
 
-Values that are stored uncompressed are taken from where they lie in the file: mapped into memory if they lie in one
-piece, else copied piece by piece. HDF5 itself reads chunks of one row, which TRIDENT writes, several times slower.
+Uncompressed values are read directly from their position in the file: memory-mapped if they are contiguous, otherwise
+copied piece by piece. HDF5 itself reads chunks of one row, which TRIDENT writes, several times slower.
 
 Source: layouts of mahmoodlab/CLAM@53e2409, mahmoodlab/TRIDENT@a91fa84 and dazhangyu123/ACMIL@e53d19c.
 """
@@ -28,7 +28,7 @@ __all__ = ["H5Features", "find_groups", "open_h5"]
 
 _FEATURES = ("features", "feat", "feats")
 _COORDINATES = ("coords", "coordinates")
-_BFLOAT16 = (15, 7, 8, 0, 7)  # places and lengths of sign, exponent and mantissa, as HDF5 tells them
+_BFLOAT16 = (15, 7, 8, 0, 7)  # positions and lengths of sign, exponent and mantissa in HDF5
 _BLOCK_BYTES = 1 << 26
 
 
@@ -56,12 +56,12 @@ class H5Features:
     group: str = "/"
 
     def shape(self) -> tuple[int, int]:
-        """Number of instances and width."""
+        """Return number of instances and feature width."""
         with open_h5(self.path) as file:
             return self._features(file).shape
 
     def read(self, rows: Int[np.ndarray, " rows"] | None = None) -> Float[Tensor, "instances width"]:
-        """The features, or some rows of them, which ascend."""
+        """Read the features, or some rows in ascending order."""
         with open_h5(self.path) as file:
             features = self._features(file)
             brain_float = _is_bfloat16(features)
@@ -70,14 +70,14 @@ class H5Features:
         return tensor.view(torch.bfloat16) if brain_float else tensor
 
     def coordinates(self) -> Int[Tensor, "instances 2"] | None:
-        """Top left corners, if the file has them."""
+        """Read top left corners, if the file has them."""
         with open_h5(self.path) as file:
             name = next((name for name in _COORDINATES if name in file[self.group]), None)
             if name is None:
                 return None
             coordinates = file[self.group][name]
             if not isinstance(coordinates, h5py.Dataset) or coordinates.ndim != 2 or coordinates.dtype.kind not in "iu":
-                raise ValueError(f"{name!r} in {self.path} are no whole numbers (instances, 2)")
+                raise ValueError(f"{name!r} in {self.path} are not integers of shape (instances, 2)")
             return torch.from_numpy(_read(coordinates, coordinates.dtype, None).astype(np.int64))
 
     def _features(self, file: h5py.File) -> Any:
@@ -88,7 +88,7 @@ class H5Features:
             raise ValueError(f"{self.path} has no dataset 'features', it has {what}; give the folder of features")
         features = group[name]
         if not isinstance(features, h5py.Dataset) or features.dtype.kind != "f":
-            raise ValueError(f"{name!r} in {self.path} are no floating point numbers")
+            raise ValueError(f"{name!r} in {self.path} are not floating point numbers")
         if features.ndim != 2:
             one = "; this is one vector for the whole slide, not a bag" if features.ndim == 1 else ""
             raise ValueError(f"{name!r} in {self.path} have shape {features.shape}, not (instances, width){one}")
@@ -96,7 +96,7 @@ class H5Features:
 
 
 def find_groups(path: str) -> dict[str, str | None]:
-    """The slides of a file that holds a group for each, with their attribute `label` as text.
+    """List the slides of a file with one group for each, with their attribute `label` as text.
 
     Raises:
         ValueError: the file cannot be read.
@@ -115,7 +115,7 @@ def find_groups(path: str) -> dict[str, str | None]:
 
 @contextmanager
 def open_h5(path: str) -> Iterator[h5py.File]:
-    """An HDF5 file to read from; what goes wrong is explained.
+    """Open an HDF5 file for reading, and explain errors.
 
     Raises:
         ValueError: there is no such file, it is open for writing elsewhere, or it is damaged.
@@ -135,10 +135,10 @@ def open_h5(path: str) -> Iterator[h5py.File]:
         ):
             raise ValueError(
                 f"{path} cannot be opened ({reason}); if it is still being written, wait for that; on a network disk "
-                "that knows no locks set HDF5_USE_FILE_LOCKING=FALSE"
+                "without locks set HDF5_USE_FILE_LOCKING=FALSE"
             ) from error
         raise ValueError(
-            f"{path} is truncated, damaged or no HDF5 file ({reason}); extract the features of this slide again"
+            f"{path} is truncated, damaged or not an HDF5 file ({reason}); extract the features of this slide again"
         ) from error
 
 
@@ -153,13 +153,13 @@ def _is_bfloat16(dataset: Any) -> bool:
 
 
 def _read(dataset: Any, dtype: np.dtype[Any], rows: np.ndarray | None) -> np.ndarray:
-    """All values, or some rows, as an array that may be mapped, in this type of as many bytes."""
+    """Read all values, or some rows, as an array that may be memory-mapped."""
     pieces = _pieces(dataset, dtype)
     if pieces is None:
         values = _read_by_hdf5(dataset, dtype, rows)
         return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
     count, width = dataset.shape
-    file = np.memmap(dataset.file.filename, np.uint8, "c")  # what is written into it stays in memory
+    file = np.memmap(dataset.file.filename, np.uint8, "c")  # copy on write
     starts, offsets, lengths = pieces
     if len(starts) == 1:
         mapped = file[offsets[0] : offsets[0] + count * width * dtype.itemsize].view(dtype).reshape(count, width)
@@ -177,7 +177,7 @@ def _read(dataset: Any, dtype: np.dtype[Any], rows: np.ndarray | None) -> np.nda
 
 
 def _pieces(dataset: Any, dtype: np.dtype[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-    """Runs of rows that lie in one piece of the file: first row, first byte and rows of each; None if unknown."""
+    """List contiguous runs of rows: first row, first byte and number of rows of each; None if unknown."""
     settings = dataset.id.get_create_plist()
     plain = dtype.isnative and not settings.get_nfilters() and not settings.get_external_count()
     if not plain or dataset.is_virtual or dataset.file.userblock_size or not dataset.size:
@@ -213,7 +213,7 @@ def _read_by_hdf5(dataset: Any, dtype: np.dtype[Any], rows: np.ndarray | None) -
     if dataset.chunks:
         each = -(-each // dataset.chunks[0]) * dataset.chunks[0]
     out = np.empty((count if rows is None else len(rows), width), dtype)
-    place = 0
+    filled = 0
     for start in range(0, count, each):
         stop = min(start + each, count)
         if rows is None:
@@ -224,8 +224,8 @@ def _read_by_hdf5(dataset: Any, dtype: np.dtype[Any], rows: np.ndarray | None) -
             low, high = int(wanted[0]), int(wanted[-1]) + 1
             block = np.empty((high - low, width), dtype)
             _read_slice(dataset, low, block)
-            out[place : place + len(wanted)] = block[wanted - low]
-            place += len(wanted)
+            out[filled : filled + len(wanted)] = block[wanted - low]
+            filled += len(wanted)
     return out
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .bag import Bag, Bags, Fold, HeldInstances
+from .bag import Bag, Bags, Fold, InMemoryInstances
 
 __all__ = ["SCENARIOS", "Scenario", "render_bags"]
 
@@ -93,11 +93,11 @@ def render_bags(name: str, seed: int = 0) -> Bags:
         salient = rng.permutation(count // 2) < round(salient_rate * (count // 2))
         turned = rng.permutation(count) < round(scenario.wrong_labels * count * (part == 0))
         remaining = iter(salient.tolist())
-        for place in range(count):
+        for index in range(count):
             values = kinds[rng.integers(_KINDS, size=INSTANCES)] + _SHIFT_SCALE * rng.standard_normal(WIDTH)
             values += rng.standard_normal((INSTANCES, WIDTH))
             truth = np.zeros(INSTANCES, bool)
-            if positive[place]:
+            if positive[index]:
                 tumours = max(1, round(rng.uniform(*scenario.tumour_share) * INSTANCES))
                 chosen = rng.permutation(INSTANCES)[:tumours]
                 pattern = rng.integers(1, scenario.subtle_patterns, size=tumours, endpoint=True)
@@ -106,9 +106,9 @@ def render_bags(name: str, seed: int = 0) -> Bags:
                 values[chosen] += patterns[pattern]
                 truth[chosen] = True
             split = ("train", "test")[part]
-            bag = f"{split}_{place + 1}"
-            bags.append(Bag(bag, bag, int(positive[place] != turned[place])))
-            instances.append(HeldInstances(values.astype(np.float32), f"{name} of seed {seed}"))
+            bag = f"{split}_{index + 1}"
+            bags.append(Bag(bag, bag, int(positive[index] != turned[index])))
+            instances.append(InMemoryInstances(values.astype(np.float32), f"{name} of seed {seed}"))
             truths.append(truth)
     fold = Fold(list(range(TRAIN_BAGS)), [], list(range(TRAIN_BAGS, TRAIN_BAGS + TEST_BAGS)))
     return Bags(bags, instances, ["normal", "tumour"], name=name, instance_labels=truths, fold=fold)

@@ -1,9 +1,9 @@
-"""The table of slides: a CSV file as CLAM has it, one slide a line.
+"""Read the table of slides: a CSV file as in CLAM, one slide per line.
 
     case_id,slide_id,label          case_id,slide_id,time,event
     patient_0,slide_0,tumour        patient_0,slide_0,31.5,1
 
-`case_id` may be missing: each slide is then a patient of its own. `event` is 1 if it happened and 0 if the
+`case_id` may be missing: each slide then counts as one patient. `event` is 1 if it happened and 0 if the
 observation ended before (CLAM's relatives have the reverse in a column `censorship`).
 
 Source: dataset_csv of mahmoodlab/CLAM@53e2409.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 __all__ = ["SlideRow", "read_slide_table", "slide_name", "sort_labels"]
 
-_SLIDE_ENDINGS = (
+_SLIDE_SUFFIXES = (
     *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".dcm", ".czi", ".sdpc"),
     *(".h5", ".pt"),
 )
@@ -32,7 +32,7 @@ class SlideRow:
 
     Attributes:
         line: its number, from 1.
-        slide: name of the slide without the ending of a file.
+        slide: name of the slide without the suffix of a file.
         patient: the case.
         label: as it is written; None for survival.
         time: until the event or the end of the observation; None for classification.
@@ -53,11 +53,11 @@ def read_slide_table(path: str | Path, *, label: str = "label", task: str = "cla
     Args:
         path: the CSV file.
         label: name of the column of labels.
-        task: `classification` or `survival`: what is to be read of each slide, its label, or time and event.
+        task: `classification` reads the label of each slide, `survival` its time and event.
 
     Raises:
-        ValueError: with the line where it can be told: no table, a column is missing, a blank or bad value, a slide
-            that is listed twice, or the name of a slide that is a path.
+        ValueError: there is no table, a column is missing, a value is empty or invalid, a slide is listed twice, or
+            the name of a slide is a path; with the line where known.
 
     Example:
         >>> import tempfile
@@ -75,7 +75,7 @@ def read_slide_table(path: str | Path, *, label: str = "label", task: str = "cla
             head = [column.strip() for column in next(reader, [])]
             lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{table} is no CSV table in UTF-8: {error}") from error
+        raise ValueError(f"{table} is not a CSV table in UTF-8: {error}") from error
     survival = task == "survival"
     needed = ["slide_id", *(("time", "event") if survival else (label,))]
     missing = [column for column in needed if column not in head]
@@ -107,7 +107,7 @@ def read_slide_table(path: str | Path, *, label: str = "label", task: str = "cla
             rows.append(SlideRow(line, slide, patient, None, *_outcome(values, f"{where}, slide {slide}")))
             continue
         if not values[label]:
-            raise ValueError(f"{where}: slide {slide} has no label; fill in {label!r} or leave the line out")
+            raise ValueError(f"{where}: slide {slide} has no label; fill in {label!r} or remove the line")
         rows.append(SlideRow(line, slide, patient, values[label]))
     if not rows:
         raise ValueError(f"{table} lists no slides")
@@ -115,18 +115,18 @@ def read_slide_table(path: str | Path, *, label: str = "label", task: str = "cla
 
 
 def slide_name(text: str, where: str) -> str:
-    """The name of a slide without the ending of its file.
+    """Return the name of a slide without the suffix of its file.
 
     Raises:
-        ValueError: it is blank, or a path.
+        ValueError: it is empty, or a path.
 
     Example:
         >>> slide_name("TCGA-A1.5F2E.svs", "line 2")
         'TCGA-A1.5F2E'
     """
     name = text.strip()
-    stem, ending = os.path.splitext(name)  # noqa: PTH122
-    name = stem if ending.lower() in _SLIDE_ENDINGS else name
+    stem, suffix = os.path.splitext(name)  # noqa: PTH122
+    name = stem if suffix.lower() in _SLIDE_SUFFIXES else name
     if not name:
         raise ValueError(f"{where} has no slide_id")
     if "/" in name or "\\" in name or name in (".", "..") or "\0" in name:
@@ -135,7 +135,7 @@ def slide_name(text: str, where: str) -> str:
 
 
 def sort_labels(labels: set[str]) -> list[str]:
-    """Labels in the order of the classes: by number if all are whole numbers, else by their text.
+    """Sort labels into the order of classes: numerically if all are integers, otherwise as text.
 
     Example:
         >>> sort_labels({"10", "9"}), sort_labels({"tumour", "normal"})
@@ -154,5 +154,5 @@ def _outcome(values: dict[str, str], where: str) -> tuple[float, bool]:
     except ValueError:
         time = math.nan
     if not (math.isfinite(time) and time >= 0):
-        raise ValueError(f"{where}: time is {values['time']!r}; expected a number from 0 up")
+        raise ValueError(f"{where}: time is {values['time']!r}; expected a number of at least 0")
     return time, event

@@ -1,20 +1,20 @@
-"""Open bags by the name of a set that comes with the package, or from a folder of features."""
+"""Open bags by the name of a bundled set, or from a folder of features."""
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 from importlib import import_module
 from pathlib import Path
 
+from ...class_names import choices, nearest
 from .bag import Bag, Bags, Instances
 from .feature_folder import find_features
 from .slide_table import SlideRow, read_slide_table, sort_labels
 
 __all__ = ["BAG_SETS", "open_bags"]
 
-#: Sets that come with the package -> file and function in this folder.
+#: Bundled sets -> module and function of this package.
 BAG_SETS: dict[str, str] = {
     "ucsb": "embedded_sets:open_embedded",
     "musk1": "embedded_sets:open_embedded",
@@ -39,24 +39,24 @@ def open_bags(
 ) -> Bags:
     """Open bags with their labels.
 
-    The size and width of every bag are looked up at once, so that what is wrong with a slide shows before training.
+    The size and width of every bag are read at once, so that errors in a slide are found before training.
 
     Args:
         source: a set of `BAG_SETS`, or a folder or file of features (`find_features` says which layouts); `./ucsb`
             for a folder that has the name of a set.
-        table: CSV file of the slides, see `slide_table.py`. Without it the labels are those that the features come with
-            (ACMIL's H5), or there are none, for a prediction; slides without instances are then left out.
+        table: CSV file of the slides, see `slide_table.py`. Without it the labels are those in the
+            feature files (ACMIL's H5), or there are none, for prediction; slides without instances are then skipped.
         label: name of the column of labels.
         classes: their names in the order of their numbers. Default: all labels, sorted; by number if all are numbers.
         task: `classification`, which needs labels, or `survival`, which needs the columns time and event.
         seed: of the rendered sets, 0 or more.
-        strict: whether features that the table does not list are an error. Default: they are left out, and that is
-            said.
+        strict: whether features that the table does not list are an error. Default: they are skipped with a
+            warning.
 
     Raises:
-        ValueError: with slide, file and line where it can be told: an unknown name, a folder or table that does not
-            hold what it should, a slide of the table without features or without instances, features that differ in
-            width or cannot be read, a label that is none of `classes`, or only one class.
+        ValueError: the name is unknown, the folder or table is not as expected, a slide of the table has no features
+            or instances, features differ in width or cannot be read, a label is not in `classes`, or there is only
+            one class; with slide, file and line where known.
         ImportError: the features are zarr stores and zarr is not installed.
 
     Example:
@@ -68,19 +68,17 @@ def open_bags(
     name = os.fspath(source)
     if name in BAG_SETS:
         if table is not None or classes is not None or task == "survival":
-            raise ValueError(f"{name} comes with its labels; leave out table, classes and task, or give ./{name}")
+            raise ValueError(f"{name} has its own labels; omit table, classes and task, or give ./{name}")
         module, _, function = f"{__package__}.{BAG_SETS[name]}".partition(":")
         return getattr(import_module(module), function)(name, seed)
     if not Path(name).exists():
-        near = difflib.get_close_matches(name, BAG_SETS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"{name!r} is neither a set nor a folder; {hint}Known sets: {', '.join(BAG_SETS)}")
+        raise ValueError(f"{name!r} is neither a set nor a folder; {choices(name, BAG_SETS)}")
     found, labels = find_features(name)
     if table is not None:
         rows = read_slide_table(table, label=label, task=task)
         _compare(rows, found, f"{table}", name, strict)
     elif task == "survival":
-        raise ValueError(f"{name} knows nothing of survival; give a table with the columns slide_id, time and event")
+        raise ValueError(f"{name} has no survival times; give a table with the columns slide_id, time and event")
     else:
         rows = _without_table(found, labels)
         if len(labels) not in (0, len(found)):
@@ -89,12 +87,12 @@ def open_bags(
     known = {row.label for row in rows if row.label is not None}
     origin = f"{table or name}"
     names = _class_names(known, classes, origin) if known else list(classes or [])
-    number = {text: place for place, text in enumerate(names)}
+    number = {text: index for index, text in enumerate(names)}
     for row in rows:
         if row.label is not None and row.label not in number:
             line = f" line {row.line}" if row.line else ""
             raise ValueError(
-                f"{origin}{line}: slide {row.slide} has the label {row.label!r}, which is none of {', '.join(names)}"
+                f"{origin}{line}: slide {row.slide} has the label {row.label!r}, which is not one of {', '.join(names)}"
             )
     bags = [
         Bag(row.slide, row.patient, None if row.label is None else number[row.label], row.time, row.event)
@@ -106,11 +104,10 @@ def open_bags(
 def _compare(rows: list[SlideRow], found: dict[str, Instances], table: str, source: str, strict: bool) -> None:
     bare = [row for row in rows if row.slide not in found]
     if bare:
-        near = difflib.get_close_matches(bare[0].slide, found, n=1)
-        hint = f" (there is {near[0]})" if near else ""
         raise ValueError(
-            f"{_listed([row.slide for row in bare])} of {table} without features in {source}{hint}; "
-            f"extract them or leave them out of the table (the first is in line {bare[0].line})"
+            f"{_listed([row.slide for row in bare])} of {table} without features in {source}; "
+            f"{nearest(bare[0].slide, found)}Extract them or remove them from the table "
+            f"(the first is in line {bare[0].line})"
         )
     listed = {row.slide for row in rows}
     unlisted = [slide for slide in found if slide not in listed]
@@ -118,13 +115,13 @@ def _compare(rows: list[SlideRow], found: dict[str, Instances], table: str, sour
         said = f"{_listed(unlisted)} with features in {source}, but not in {table}"
         if strict:
             raise ValueError(f"{said}; add them to the table or remove their files")
-        _log.warning("%s: left out", said)
+        _log.warning("%s: skipped", said)
 
 
 def _without_table(found: dict[str, Instances], labels: dict[str, str]) -> list[SlideRow]:
     empty = [slide for slide, instances in found.items() if not _size(slide, instances)]
     if empty:
-        _log.warning("%s without instances: left out", _listed(empty))
+        _log.warning("%s without instances: skipped", _listed(empty))
     return [SlideRow(0, slide, slide, labels.get(slide)) for slide in found if slide not in empty]
 
 

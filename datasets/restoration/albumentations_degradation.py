@@ -11,7 +11,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from ..albumentations_list import AlbumentationsList
-from ..loader import own_random
+from ..loader import seeded_random
 from .bicubic import to_bits
 from .imresize import resize
 
@@ -59,7 +59,7 @@ class Albumentations:
     ) -> Float[np.ndarray, "lq_height lq_width channels"]:
         """Degrade."""
         pixels = np.rint(image.clip(0, 1) * 255).astype(np.uint8)
-        with own_random(int(rng.integers(2**63))):
+        with seeded_random(int(rng.integers(2**63))):
             changed = self._pipeline(Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels))  # type: ignore[attr-defined]
         degraded = np.asarray(changed, np.float32).reshape(image.shape) / 255
         return degraded if self.scale == 1 else to_bits(resize(degraded, 1 / self.scale)).astype(np.float32)

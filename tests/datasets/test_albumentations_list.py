@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from regard.datasets.albumentations_list import AlbumentationsList
-from regard.datasets.loader import own_random
+from regard.datasets.loader import seeded_random
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (28, 20, 3), dtype=np.uint8))
 
@@ -34,7 +34,7 @@ def test_pythons_generator_decides_the_image() -> None:
     pipeline = AlbumentationsList([{"ElasticTransform": {"alpha": 50.0, "p": 1.0}}])
     images = []
     for seed in (1, 1, 2):
-        with own_random(seed):
+        with seeded_random(seed):
             images.append(np.asarray(pipeline(NOISE)).tolist())
     assert images[0] == images[1] != images[2]
 
@@ -63,7 +63,7 @@ def test_the_library_is_kept_from_asking_the_network() -> None:
         (["BasicTransform"], "no transform 'BasicTransform'"),
         (["random_utils"], "no transform 'random_utils'"),
         ([{"Blur": {"blur_limt": 3}}], "Blur has no argument 'blur_limt'; did you mean 'blur_limit'"),
-        ([{"Blur": {"p": "often"}}], "Blur does not take .*; p; Input should be a valid number"),
+        ([{"Blur": {"p": "often"}}], "Blur does not accept .*; p; Input should be a valid number"),
         ([{"OneOf": {"transforms": ["Bluur"]}}], "did you mean 'Blur'"),
         ([{"OneOf": {"transforms": "Blur"}}], "expected a list"),
         ([{"Blur": {}, "GaussNoise": {}}], "one name with its arguments"),

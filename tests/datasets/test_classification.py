@@ -61,7 +61,7 @@ def test_the_batch_size_counts_all_devices_and_accumulated_batches() -> None:
 
 
 def test_a_batch_size_that_does_not_divide_is_explained() -> None:
-    with pytest.raises(ValueError, match=r"does not divide by 3 devices x 2 accumulated batches\. Try 396"):
+    with pytest.raises(ValueError, match=r"is not divisible by 3 devices x 2 accumulated batches\. Try 396"):
         on(digits(), world_size=3, accumulate=2).train_dataloader()
 
 
@@ -167,7 +167,7 @@ def test_lightning_can_overfit_a_few_batches(few: Path, tmp_path: Path) -> None:
 def test_the_first_unreadable_image_is_raised_with_its_path(tmp_path: Path) -> None:
     data = ClassificationData(put(tmp_path, broken=("train/cat/3.png",)), batch_size=12, **{**TINY, "workers": 1})
     data.setup("fit")
-    with pytest.raises(UnreadableImageError, match=r"train.cat.3\.png: its contents are no image"):
+    with pytest.raises(UnreadableImageError, match=r"train.cat.3\.png: it is not an image"):
         list(data.train_dataloader())
 
 

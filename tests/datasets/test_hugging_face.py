@@ -93,14 +93,14 @@ def test_a_split_with_hidden_labels_is_left_out(tmp_path: Path) -> None:
 def test_an_image_that_is_damaged_is_named(tmp_path: Path) -> None:
     encoded = [{"bytes": b"nothing", "path": None}]
     table({"image": encoded, "label": [0]}, features()).save_to_disk(str(tmp_path))
-    with pytest.raises(UnreadableImageError, match=r"train\[0\].*no image"):
+    with pytest.raises(UnreadableImageError, match=r"train\[0\].*not an image"):
         open_saved_set(tmp_path)["train"].image(0)
 
 
 @needs_library
 def test_a_folder_that_is_damaged_is_named(tmp_path: Path) -> None:
     (tmp_path / "dataset_dict.json").write_text('{"splits": ["train"]}')
-    with pytest.raises(ValueError, match=f"{tmp_path} is no set"):
+    with pytest.raises(ValueError, match=f"{tmp_path} is not a set"):
         open_saved_set(tmp_path)
 
 

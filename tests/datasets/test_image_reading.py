@@ -113,7 +113,7 @@ def test_of_an_animation_the_first_frame_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "empty"), (b"no image at all", "no image that Pillow knows"), (None, "no such file")],
+    [(b"", "empty"), (b"no image at all", "not an image that Pillow can read"), (None, "no such file")],
 )
 def test_a_file_that_is_no_image_is_named_with_the_reason(tmp_path: Path, content: bytes | None, reason: str) -> None:
     path = tmp_path / "cat.jpg"

@@ -8,7 +8,7 @@ import torch
 
 from regard.datasets.image_reading import UnreadableImageError
 from regard.datasets.labelled_images import LabelledImages
-from regard.datasets.loader import EpochOrder, EvenShard, ImageLoader, TrainLoader, own_random
+from regard.datasets.loader import EpochOrder, EvenShard, ImageLoader, TrainLoader, seeded_random
 
 
 def noise(image: Any) -> torch.Tensor:
@@ -126,7 +126,7 @@ def test_an_unreadable_image_is_raised_with_its_path(tmp_path: Path, workers: in
     with pytest.raises(UnreadableImageError) as caught:
         list(ImageLoader(source, batch_size=2, num_workers=workers))
     assert caught.value.path == str(path)
-    assert str(caught.value) == f"cannot read the image {path}: its contents are no image that Pillow knows"
+    assert str(caught.value) == f"cannot read the image {path}: it is not an image that Pillow can read"
 
 
 def test_an_ordinary_loader_keeps_the_type_and_the_path(tmp_path: Path) -> None:
@@ -135,18 +135,18 @@ def test_an_ordinary_loader_keeps_the_type_and_the_path(tmp_path: Path) -> None:
         list(torch.utils.data.DataLoader(source, num_workers=1))
 
 
-def test_own_random_is_put_back_after_an_error() -> None:
+def test_seeded_random_is_restored_after_an_error() -> None:
     state = random.getstate()
-    with pytest.raises(ZeroDivisionError), own_random(3):
+    with pytest.raises(ZeroDivisionError), seeded_random(3):
         _ = random.random() / 0
     assert random.getstate() == state
 
 
-def test_own_random_within_own_random_is_put_back() -> None:
-    with own_random(1):
+def test_nested_seeded_random_is_restored() -> None:
+    with seeded_random(1):
         first, second = np.random.rand(), np.random.rand()
-    with own_random(1):
+    with seeded_random(1):
         assert np.random.rand() == first
-        with own_random(2):
+        with seeded_random(2):
             np.random.rand()
         assert np.random.rand() == second

@@ -24,7 +24,7 @@ def test_rows_that_are_missing_or_of_another_kind_are_refused(tmp_path: Path) ->
     strip = np.zeros((4, 5, 3), np.uint8)
     with pytest.raises(ValueError, match="the strips have 4 rows, the image 9"):
         write_png(tmp_path / "a.png", (5, 9), [strip])
-    with pytest.raises(ValueError, match="is none of an image 5 wide"):
+    with pytest.raises(ValueError, match="does not fit an image 5 wide"):
         write_png(tmp_path / "a.png", (5, 8), [strip, strip.astype(np.uint16)])
 
 

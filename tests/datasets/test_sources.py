@@ -31,7 +31,7 @@ def test_everything_in_all_can_be_had() -> None:
     import regard.datasets as room
 
     assert all(getattr(room, name) is not None for name in room.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="attribute nothing"):
         _ = room.nothing
 
 
@@ -107,7 +107,7 @@ def test_a_folder_of_something_else_says_what_it_holds(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(ValueError, match=r"holds notes\.txt; expected class folders"):
         open_images(tmp_path)
-    with pytest.raises(ValueError, match="is a file, and no CSV table"):
+    with pytest.raises(ValueError, match="is a file, but not a CSV table"):
         open_images(tmp_path / "notes.txt")
 
 

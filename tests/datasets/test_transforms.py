@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from regard.datasets.loader import own_random
+from regard.datasets.loader import seeded_random
 from regard.datasets.transforms import eval_transform, mean_and_std, train_transform
 
 
@@ -38,7 +38,7 @@ def test_every_recipe_makes_a_tensor_of_the_size(recipe: dict[str, Any], channel
     transform = pickle.loads(pickle.dumps(train_transform(size, channels=channels, **recipe)))
     height, width = (size, size) if isinstance(size, int) else size
     for seed in range(5):
-        with own_random(seed):
+        with seeded_random(seed):
             tensor = transform(photo(channels=channels))
         assert (tensor.shape, tensor.dtype) == ((channels, height, width), torch.float32)
         assert tensor.isfinite().all()
@@ -50,7 +50,7 @@ def test_a_seed_decides_the_augmentation(recipe: dict[str, Any], size: int) -> N
     tensors = []
     for _ in range(2):
         transform = train_transform(size, **recipe)
-        with own_random(5):
+        with seeded_random(5):
             tensors.append(transform(photo()))
     torch.testing.assert_close(*tensors, rtol=0, atol=0)
 
@@ -100,7 +100,7 @@ def test_normalisation_uses_mean_and_std() -> None:
     ("options", "complaint"),
     [
         ({"mean": [0.5]}, "mean has 1 values for 3 channels"),
-        ({"std": [1.0, 1.0, 0.0]}, "std is to be positive"),
+        ({"std": [1.0, 1.0, 0.0]}, "expected positive values"),
         ({"size": 0}, "the image size is 0 x 0"),
         ({"interpolation": "bicubc"}, "did you mean 'bicubic'"),
         ({"scale": (0.5, 0.1)}, "scale is"),

@@ -12,9 +12,10 @@ from all_heads import CASES, DIM, bags
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
+from regard.datasets.bags import BagBatch
 from regard.heads import AEM
 from regard.heads.trained_head import TrainedHead
-from regard.heads.training import BagBatch, BagTrainer
+from regard.heads.training import BagTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::lightning.fabric.utilities.warnings.PossibleUserWarning")
 
@@ -112,11 +113,11 @@ def test_the_logged_losses_are_means_over_the_epoch() -> None:
 
 
 def test_a_test_leaves_a_prediction_of_each_bag_with_its_attention() -> None:
-    learner = BagTrainer(trained(), wanted=lambda place: torch.arange(5) == place)
+    learner = BagTrainer(trained(), instance_labels=lambda place: torch.arange(5) == place)
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     found = [BagBatch(bags(2, 5), None, torch.tensor([0, 1]), torch.tensor([3, 1]))]
     Trainer(accelerator="cpu", **quiet).test(learner, DataLoader(found, batch_size=None), verbose=False)
-    assert [one.place for one in learner.predictions] == [1, 3]
+    assert [one.index for one in learner.predictions] == [1, 3]
     assert learner.predictions[1].attention.keys() == {"entropy", "top_mass", "instance_auc"}
     assert 0 <= learner.tested["accuracy"] <= 1
     logits = learner.model.eval()(found[0].features).logits
@@ -142,7 +143,7 @@ def test_heads_whose_instances_have_classes_refuse_survival(case: str) -> None:
 def test_what_does_not_go_together_is_named() -> None:
     with pytest.raises(ValueError, match="needs a metric"):
         BagTrainer(trained(), schedule="plateau")
-    with pytest.raises(ValueError, match="3 class weights came for 2 classes"):
+    with pytest.raises(ValueError, match="3 class weights for 2 classes"):
         BagTrainer(trained(), class_weights=[1.0, 1.0, 1.0])
     with pytest.raises(ValueError, match="no classes to weight"):
         BagTrainer(trained(task="survival", cuts=[1.0]), class_weights=[1.0, 1.0])

@@ -85,7 +85,7 @@ def test_a_digest_that_is_given_counts(site: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"expected was 0000000000.*damaged on its way"):
         fetch(f"{site}/other.pth", sha256="0" * 64)
     assert len(left(tmp_path)) == 1
-    with pytest.raises(ValueError, match="'abc' is no SHA-256"):
+    with pytest.raises(ValueError, match="'abc' is not a SHA-256"):
         fetch(f"{site}/third.pth", sha256="abc")
 
 
@@ -99,8 +99,8 @@ def test_a_damaged_file_in_the_cache_is_named(site: str) -> None:
 @pytest.mark.parametrize(
     ("path", "error", "message"),
     [
-        ("short.pth", ValueError, "broke off: 19,000 bytes came, 19,007 were announced"),
-        ("page.pth", ValueError, "answers with a web page.*fetch it with a browser and give the local file"),
+        ("short.pth", ValueError, "is incomplete: 19,000 of 19,007 bytes were received"),
+        ("page.pth", ValueError, "answers with a web page.*download it with a browser and give the local file"),
         ("gone.pth", OSError, "cannot fetch http.*Not Found.*give the local file"),
         ("away.pth", OSError, "sends on to ftp"),
     ],

@@ -119,8 +119,8 @@ def test_the_embedded_restorer_is_small_and_says_where_it_is_from() -> None:
         assert "regard train --config" in (folder / "README.txt").read_text()
 
 
-def test_what_is_no_restorer_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="neither an embedded restorer \\(hat_photo_x2"):
+def test_a_folder_without_a_restorer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="neither a bundled restorer \\(hat_photo_x2"):
         load_restorer(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "van_b0", "label_names": ["a"]}))
     assert find_restorer(str(tmp_path)) is None

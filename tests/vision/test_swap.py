@@ -81,7 +81,7 @@ def test_weights_of_the_host_load_and_the_rest_is_named(
     assert torch.equal(model.blocks[1].mlp.fc1.weight, host.blocks[1].mlp.fc1.weight)
     assert len(caplog.records) == 1
     message = caplog.records[0].getMessage()
-    assert "Without a place in the new model: nothing." in message
+    assert "Not used by the new model: nothing." in message
     assert "blocks.*.attn.attention.proj_1.weight" in message
     assert ("head.weight" in message) is (classes == 5)
     caplog.clear()
@@ -159,7 +159,7 @@ def test_only_the_chosen_stages_get_the_block(name: str) -> None:
     ("name", "message"),
     [
         ("vit_smal_patch16_224", "did you mean 'vit_small_patch16_224'"),
-        ("swin_tiny_patch4_window7_224", "no place.*try 'poolformerv2_s12'.*vit_\\*"),
+        ("swin_tiny_patch4_window7_224", "does not accept.*try 'poolformerv2_s12'.*vit_\\*"),
         ("convnext_tiny", "try 'inception_next_tiny'"),
         ("eva02_tiny_patch14_224", "try 'deit3_base_patch16_224'"),
         ("mobilenetv3_small_050", "try 'mobilenetv2_100'"),

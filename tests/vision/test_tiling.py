@@ -121,7 +121,7 @@ def test_a_tile_is_as_large_as_the_memory_allows() -> None:
     chosen = [largest_tile(model, cost, 500, 700, limit=limit, **sizes) for limit in (1e5, 3e6, 1e8, 1e12)]
     assert chosen[0] == 0
     assert 16 <= chosen[1] < chosen[2] <= 700 <= chosen[3]
-    assert largest_tile(model, cost, 5000, 7000, limit=1e12, **sizes) == tiling.LARGEST
+    assert largest_tile(model, cost, 5000, 7000, limit=1e12, **sizes) == tiling.MAX_SIDE
 
 
 def test_the_cost_of_a_tile_grows_with_its_pixels() -> None:

@@ -118,7 +118,7 @@ def _previous_report(out: Path, origin: dict[str, Any]) -> dict[str, Any] | None
 def _convert(weights: dict[str, Tensor], origin: dict[str, Any], reading: str, out: Path) -> dict[str, Any]:
     """Write the folder and return its report."""
     name, options = origin["model"], origin["options"]
-    model: Any = checkpoints.load_model(name, weights, origin["source"], **options)
+    model: Any = checkpoints.create_from_weights(name, weights, origin["source"], **options)
     classes = getattr(model, "num_classes", None)  # restoration has none
     head = {} if classes is None else {"num_classes": classes}
     translated, _ = checkpoints.translate(weights, name, **(options | head))

@@ -11,10 +11,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from ..run.callbacks import read_table
 from ..run.recipes import read_recipe
-from ..settings import DemoClassifierSettings, TrainSettings
+from ..settings import DemoClassifierSettings, TrainClassifierSettings
 from ..train import classifier as train
-from ..train.callbacks import read_table
 from ..train.plots import draw_curves
 
 __all__ = ["run"]
@@ -37,7 +37,7 @@ def run(settings: DemoClassifierSettings) -> int:
         }
         if settings.epochs is not None:
             changes["epochs"] = settings.epochs
-        recipe = read_recipe("digits_vit_van", TrainSettings, changes)
+        recipe = read_recipe("digits_vit_van", TrainClassifierSettings, changes)
         sys.stderr.write(f"Training {recipe.backbone.name} with {attention} on the digits of scikit-learn\n")
         train.run(recipe)
         summaries[attention] = json.loads((out / attention / "summary.json").read_text(encoding="utf-8"))

@@ -13,8 +13,8 @@ import torch
 from rich.console import Console
 
 from ..run.recipes import read_recipe
-from ..settings import DemoMilSettings, TrainSettings
-from ..train.mil import job as train_bags
+from ..settings import DemoMilSettings, TrainMilSettings
+from ..train.mil import job as train_mil
 
 __all__ = ["run"]
 
@@ -38,6 +38,6 @@ def run(settings: DemoMilSettings) -> int:
         if settings.epochs is not None:
             changes["epochs"] = settings.epochs
         sys.stderr.write(f"Training heads on {about}\n")
-        train_bags.run(read_recipe(name, TrainSettings, changes))
+        train_mil.run(read_recipe(name, TrainMilSettings, changes))
     Console().print("Plots: " + ", ".join(str(out / name / "heads.png") for name in RECIPES), soft_wrap=True)
     return 0

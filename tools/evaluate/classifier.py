@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from ...datasets.labelled_images import LabelledImages
 from ...vision import ImageClassifier
 from ...whole_files import write_atomically
+from ..run.fit import build_trainer, quiet_lightning
 from ..settings import EvaluateClassifierSettings
-from ..train.callbacks import build_trainer, quiet_lightning
 from ..train.classifier import build_data, check_size, image_config, print_summary, write_tables
 
 __all__ = ["run"]

@@ -187,8 +187,6 @@ def _prepared(settings: EvaluateLvlmSettings, text: str, out: Path) -> Prepared:
     else:
         more = {"synonyms": settings.synonyms or "", "seed": settings.seed}
     name, benchmark = parse_benchmark(text, **more)
-    if not scenes and settings.data is None:
-        raise ValueError(f"the benchmark {name} needs its files: give --data FOLDER")
     data = Path(settings.data or "")
     samples = benchmark.samples(data)[: settings.limit or None]
     images = Path(settings.image_folder) if settings.image_folder else data if data.is_dir() else data.parent

@@ -51,10 +51,6 @@ def run(settings: ScoreSettings) -> int:
     out, names = Path(settings.folder), None
     if settings.answers:
         names = [_import(settings, out)]
-    elif not out.is_dir():
-        raise ValueError(
-            f"there is no folder {out}; give the --out of `regard evaluate`, or answer files with --answers"
-        )
     own = None if settings.benchmark is None else parse_benchmark(settings.benchmark)[0]
     images = None if settings.image_folder is None else Path(settings.image_folder)
     given = [_pair(text, "answers")[0] for text in settings.answers]
@@ -158,8 +154,8 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 def _import(settings: ScoreSettings, out: Path) -> str:
     """Import answer files into the folder; returns the name of their benchmark."""
-    if settings.benchmark is None or settings.data is None:
-        raise ValueError("--answers needs the samples: give --benchmark NAME and --data FOLDER")
+    assert settings.benchmark is not None
+    assert settings.data is not None
     name, benchmark = parse_benchmark(settings.benchmark, synonyms=settings.synonyms or "")
     samples = benchmark.samples(Path(settings.data))
     read = {arm: (Path(file), read_answer_file(Path(file), samples)) for arm, file in _pairs(settings.answers)}

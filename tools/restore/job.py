@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from rich.table import Table
 
 from ... import __version__
 from ...datasets.image_reading import UnreadableImageError
+from ...file_lock import ProcessLock
 from ...whole_files import remove_leftovers, write_atomically
 from ..run.progress import progress
 from ..settings import RestoreSettings
@@ -42,11 +43,17 @@ def run(settings: RestoreSettings) -> int:
         0, or 1 if some images could not be restored; they are named.
 
     Raises:
-        ValueError: a setting is invalid, there are no images, or the folder has results of other settings.
+        ValueError: a setting is invalid, there are no images, or the folder has results of other settings, or
+            another process is active in it.
         FileNotFoundError: the file of weights does not exist.
         OSError: the weights cannot be downloaded, or results cannot be written.
     """
     pairs, folder = result_paths(settings.paths, settings.format)
+    with _alone_in(folder) if folder else nullcontext():
+        return _run(settings, pairs, folder)
+
+
+def _run(settings: RestoreSettings, pairs: Sequence[tuple[Path, Path]], folder: Path | None) -> int:
     if folder:
         _claim(folder, settings)
     missing = [pair for pair in pairs if settings.overwrite or not _is_done(*pair)]
@@ -63,6 +70,22 @@ def run(settings: RestoreSettings) -> int:
         write_atomically(folder / "summary.json", json.dumps(summary | {"images": [*earlier, *rows]}, indent=1))
     _print(rows, kept, settings)
     return 1 if failed else 0
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder of results.
+
+    Raises:
+        ValueError: another process is active in it.
+    """
+    lock = ProcessLock(folder / ".run.lock")
+    if not lock.acquire():
+        raise ValueError(f"another process is active in {folder}; wait until it ends, or give another folder")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _claim(folder: Path, settings: RestoreSettings) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ...vision import create_model
-from ...vision.checkpoints import find_file, identify, load_model, looks_like, read_weights
+from ...vision.checkpoints import create_from_weights, find_file, identify, looks_like, read_weights
 from ...vision.downloads import is_url
 from ...vision.restorers import find_restorer, load_restorer
 from ...vision.tiling import tile_cost
@@ -63,7 +63,7 @@ def find_network(source: str, scale: int | None = None) -> nn.Module:
         if found is None or not found[0].startswith("hat_"):
             what = looks_like(weights) or "its names are unknown"
             raise ValueError(f"{name} does not hold a restoration network: {what}")
-        network = load_model(found[0], weights, name, **found[1])
+        network = create_from_weights(found[0], weights, name, **found[1])
     elif source == "embedded":
         raise ValueError(f"no embedded model enlarges {scale} times; name another one with --model")
     else:

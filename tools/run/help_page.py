@@ -32,7 +32,7 @@ def help_page(command: str, settings: type) -> str:
     lines = [f"usage: {command} {f'{words} ' if words else ''}[options]", "", *_wrapped(summary(settings), 0), ""]
     hints, about = settings_hints(settings), described(settings)
     for field in positional:
-        lines += entry(field.name, about[field.name])
+        lines += entry(field.name.upper(), about[field.name].removesuffix("."))
     lines += [""] if positional else []
     headings: Mapping[str, str] = getattr(settings, "HEADINGS", {})
     nested = [field for field in options if dataclasses.is_dataclass(hints[field.name])]
@@ -44,7 +44,8 @@ def help_page(command: str, settings: type) -> str:
             lines += [f"{headings[field.name]}:"]
         required = _is_required(field)
         shown = about[field.name].removesuffix(".") + (" (required)" if required else _default(field))
-        lines += entry(f"--{field.name} {_metavar(hints[field.name], field.name)}", shown)
+        hint = get_args(hints[field.name])[0] if "repeated" in field.metadata else hints[field.name]
+        lines += entry(f"--{field.name} {_metavar(hint, field.name)}", shown)
         for item in _items(hints[field.name]):
             lines += [f"    {text}" for text in entry(item.name, described(_item_class(hints[field.name]))[item.name])]
     for field in nested:

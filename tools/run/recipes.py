@@ -58,8 +58,8 @@ def read_recipe(name: str, settings: type[Settings], changes: Mapping[str, Any] 
         ValueError: no such recipe, or it does not fit the settings.
 
     Example:
-        >>> from regard.tools.settings import TrainSettings
-        >>> read_recipe("digits_vit_van", TrainSettings, {"backbone.attention": "ela"}).backbone.attention
+        >>> from regard.tools.settings import TrainClassifierSettings
+        >>> read_recipe("digits_vit_van", TrainClassifierSettings, {"backbone.attention": "ela"}).backbone.attention
         'ela'
     """
     parser = ArgumentParser(exit_on_error=False)

@@ -1,86 +1,218 @@
-"""The output folder of a training run: whose it is, what made it, and whether it is done."""
+"""The output folder of a job: whose it is, what made it, whether it is finished; one contract for every job."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import re
 import sys
-from collections.abc import Collection, Mapping
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 
-from ...whole_files import write_atomically
-from ..settings import TrainSettings
+from ...file_lock import ProcessLock
+from ...whole_files import PARTIAL, remove_leftovers, write_atomically
 
-__all__ = ["finished", "first_process", "open_folder"]
+__all__ = ["RunFolder", "check_run_folder", "is_first_process", "open_run", "plain_settings"]
 
-#: Settings that say where and on what a run works, not what comes out; they may change when a run goes on.
-_PLACE = (
-    *("out", "accelerator", "devices", "nodes", "strategy", "loggers"),
-    *("images.workers", "images.root", "bags.workers"),
+#: Files of the contract itself; a folder with no others holds nothing that could be lost.
+_OWN = ("settings.yaml", "run.json", ".run.lock")
+
+#: Packages whose versions are noted, of those that are installed.
+_PACKAGES = (
+    *("regard", "torch", "torchvision", "timm", "lightning", "transformers", "numpy", "pillow", "scikit-learn"),
+    *("openslide-python", "tifffile", "ray"),
 )
 
-#: What shows that training has begun.
-_BEGUN = ("last.ckpt", "summary.json", "runs")
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The output folder of a job that has been opened.
+
+    Attributes:
+        path: the folder.
+        first: whether this process writes what all processes of a run share.
+    """
+
+    path: Path
+    first: bool = True
+
+    @property
+    def summary(self) -> dict[str, Any] | None:
+        """What summary.json holds, which says that the run is finished, or None."""
+        file = self.path / "summary.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json, as the last of all files."""
+        if self.first:
+            write_atomically(self.path / "summary.json", json.dumps(summary, indent=1))
 
 
-def finished(settings: TrainSettings) -> dict[str, Any] | None:
-    """The summary of a run that is done with the same settings, or None."""
-    summary = Path(settings.out, "summary.json")
-    if not summary.is_file() or _differences(settings):
-        return None
-    return json.loads(summary.read_text(encoding="utf-8"))
+@contextmanager
+def open_run(
+    settings: Any, *, folder: str | Path | None = None, shared: bool = False, overwrite: bool = False
+) -> Iterator[RunFolder]:
+    """Open the output folder of a job, and keep it from others until the block ends.
 
+    The folder is made, or a stopped run in it is taken up: settings.yaml and run.json (task, versions, command, seeds)
+    are written, and what killed processes left half-written is removed. It is refused if it holds a run of another task
+    or with other settings, or if another process is active in it. The further processes of one run, as torchrun, SLURM
+    or Lightning start them, open it beside the first.
 
-def open_folder(settings: TrainSettings, *, growing: Collection[str] = ()) -> None:
-    """Make the output folder, or take up the one of a stopped run.
+    Two settings of a run and of its continuation may differ where the field of the settings class says so, in its
+    metadata: `{"resume": "free"}` for where and on what the job runs (the folder itself, devices, workers), and
+    `{"resume": "extend"}` for what only adds to a finished run (further heads or seeds), whose summary is then removed.
 
     Args:
-        settings: of the run.
-        growing: settings that may change, because they only add to what is there.
+        settings: dataclass of the job.
+        folder: the output folder; None is `settings.out`.
+        shared: several jobs with the same settings may be active in the folder, such as the shards of one; then nothing
+            half-written is removed.
+        overwrite: accept other settings than those of the run in the folder.
 
     Raises:
-        ValueError: it holds a run with other settings; they are named.
+        ValueError: it is a file, or is refused; the message says why and what to do.
+        OSError: it cannot be written.
+
+    Example:
+        >>> from dataclasses import dataclass, field
+        >>> @dataclass(frozen=True)
+        ... class CountSettings:
+        ...     upto: int = 3
+        ...     out: str = field(default="counted", metadata={"resume": "free"})
+        >>> with open_run(CountSettings()) as run:
+        ...     if run.summary is None:
+        ...         run.finish({"counted": 3})
+        >>> try:
+        ...     with open_run(CountSettings(upto=4)): ...
+        ... except ValueError as error:
+        ...     print(error)
+        counted holds a run with other settings (upto: 3 there, 4 here); give another --out
     """
-    out = Path(settings.out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out} is a file; give a folder")
-    different = _differences(settings, growing)
-    if different:
-        raise ValueError(f"{out} holds a run with other settings ({'; '.join(different)}); give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    if first_process():
-        names = ("regard", "torch", "torchvision", "timm", "lightning", "numpy")
-        versions = {"python": platform.python_version()} | {name: version(name) for name in names}
-        write_atomically(out / "settings.yaml", yaml.safe_dump(asdict(settings), sort_keys=False))
-        write_atomically(out / "run.json", json.dumps({"versions": versions, "command": sys.argv[1:]}, indent=1))
+    path = Path(settings.out if folder is None else folder)
+    first = shared or is_first_process()
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--out {path} is a file; give a folder")
+    lock = ProcessLock(path / ".run.lock")
+    alone = first and not shared
+    if alone and not lock.acquire():
+        raise ValueError(f"another process is active in {path}; wait until it ends, or give another --out")
+    try:
+        extended = check_run_folder(settings, folder=path, overwrite=overwrite)
+        path.mkdir(parents=True, exist_ok=True)
+        if alone:
+            for holding in {left.parent for left in path.rglob(f".*{PARTIAL}*")}:
+                remove_leftovers(holding / "*", older_than_s=0)
+        if first and (extended or overwrite):
+            (path / "summary.json").unlink(missing_ok=True)
+        if first:
+            write_atomically(path / "settings.yaml", yaml.safe_dump(plain_settings(settings), sort_keys=False))
+            write_atomically(path / "run.json", json.dumps(_record(settings), indent=1))
+        yield RunFolder(path, first)
+    finally:
+        lock.release()
 
 
-def first_process() -> bool:
-    """Whether this process writes; several devices each have one."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+def check_run_folder(settings: Any, *, folder: str | Path | None = None, overwrite: bool = False) -> bool:
+    """See whether a job may use its output folder, without touching it.
+
+    Args:
+        settings: dataclass of the job.
+        folder: the output folder; None is `settings.out`.
+        overwrite: accept other settings than those of the run in the folder.
+
+    Returns:
+        Whether the settings extend those of the run in the folder.
+
+    Raises:
+        ValueError: it is a file, or holds a run of another task or with other settings.
+    """
+    path = Path(settings.out if folder is None else folder)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"--out {path} is a file; give a folder")
+    file = path / "settings.yaml"
+    if overwrite or not file.is_file() or not _has_results(path):
+        return False
+    try:
+        before = yaml.safe_load(file.read_text(encoding="utf-8"))
+        record = path / "run.json"
+        task = json.loads(record.read_text(encoding="utf-8")).get("task") if record.is_file() else None
+    except (yaml.YAMLError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} holds a run whose settings cannot be read ({error}); give another --out") from error
+    if task not in (None, _task(settings)) or not isinstance(before, dict):
+        raise ValueError(f"{path} holds a run of 'regard {task}'; give another --out")
+    rules = dict(_rules(settings))
+    there, here = _flat(before), _flat(plain_settings(settings))
+    differing = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
+    refused = [key for key in differing if _rule(key, rules) is None]
+    if refused:
+        named = "; ".join(f"{key}: {there.get(key)!r} there, {here.get(key)!r} here" for key in refused)
+        raise ValueError(f"{path} holds a run with other settings ({named}); give another --out")
+    return any(_rule(key, rules) == "extend" for key in differing)
 
 
-def _differences(settings: TrainSettings, growing: Collection[str] = ()) -> list[str]:
-    path = Path(settings.out, "settings.yaml")
-    if not path.is_file() or not any(Path(settings.out, name).exists() for name in _BEGUN):
-        return []  # nothing is finished that could be lost
-    before, now = _flat(yaml.safe_load(path.read_text(encoding="utf-8"))), _flat(asdict(settings))
-    return [
-        f"{key}: {before.get(key)!r} there, {now.get(key)!r} here"
-        for key in sorted(before.keys() | now.keys())
-        if key not in (*_PLACE, *growing) and before.get(key) != now.get(key)
-    ]
+def is_first_process() -> bool:
+    """Whether this is the only or the first process of a run; the further ones have a rank in their environment."""
+    for name in ("RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK"):
+        if name in os.environ:
+            return int(os.environ[name]) == 0
+    return all(int(os.environ.get(name, 0)) == 0 for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"))
+
+
+def plain_settings(settings: Any) -> dict[str, Any]:
+    """Settings as nested dictionaries of plain values, as settings.yaml holds them."""
+    return json.loads(json.dumps(asdict(settings)))
+
+
+def _task(settings: Any) -> str:
+    """Words of the command, e.g. "train mil" of TrainMilSettings."""
+    words = re.findall(r"[A-Z][a-z0-9]*", type(settings).__name__.removesuffix("Settings"))
+    return " ".join([words[0], "-".join(words[1:])]).strip().lower()
+
+
+def _has_results(path: Path) -> bool:
+    return any(file.name not in _OWN and PARTIAL not in file.name for file in path.iterdir())
+
+
+def _record(settings: Any) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    values = _flat(plain_settings(settings))
+    seeds = {key: value for key, value in values.items() if key.rpartition(".")[2] in ("seed", "seeds")}
+    return {"task": _task(settings), "command": sys.argv[1:], "seeds": seeds, "versions": versions}
+
+
+def _rules(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted key -> how it may differ, of the fields that say so."""
+    for field in fields(settings):
+        if "resume" in field.metadata:
+            yield f"{prefix}{field.name}", field.metadata["resume"]
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            yield from _rules(value, f"{prefix}{field.name}.")
+
+
+def _rule(key: str, rules: Mapping[str, str]) -> str | None:
+    """How a setting may differ: "free", "extend" or not at all; a nested one as the one that it is part of."""
+    parts = key.split(".")
+    return next((rules[own] for end in range(len(parts), 0, -1) if (own := ".".join(parts[:end])) in rules), None)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        nested = isinstance(value, Mapping) and value
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
     return flat

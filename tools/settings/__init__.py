@@ -21,10 +21,11 @@ from .evaluate import (
 from .info import DoctorSettings, ListSettings
 from .restore import RestoreSettings
 from .slide import SlideSettings
-from .train import AugmentationSettings, BackboneSettings, ImageSettings, OptimizerSettings, TrainSettings
-from .train_bags import AemSettings, BagSettings, HeadSettings
-from .train_lvlm import TrainLvlmSettings
-from .train_restoration import RestorationSettings
+from .train import BackboneSettings, ImageSettings, OptimizerSettings
+from .train_classifier import AugmentationSettings, TrainClassifierSettings
+from .train_lvlm_demo import TrainLvlmDemoSettings
+from .train_mil import AemSettings, HeadSettings, TrainMilSettings
+from .train_restorer import TrainRestorerSettings
 from .view import ViewSettings
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "AskSettings",
     "AugmentationSettings",
     "BackboneSettings",
-    "BagSettings",
     "BenchmarkBlocksSettings",
     "BenchmarkHeadsSettings",
     "BenchmarkHostsSettings",
@@ -52,12 +52,13 @@ __all__ = [
     "ImageSettings",
     "ListSettings",
     "OptimizerSettings",
-    "RestorationSettings",
     "RestoreSettings",
     "ScoreSettings",
     "SinksSettings",
     "SlideSettings",
-    "TrainLvlmSettings",
-    "TrainSettings",
+    "TrainClassifierSettings",
+    "TrainLvlmDemoSettings",
+    "TrainMilSettings",
+    "TrainRestorerSettings",
     "ViewSettings",
 ]

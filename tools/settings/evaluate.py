@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from .lvlm import LvlmSettings
@@ -13,6 +14,7 @@ from .types import (
     ExistingFile,
     ExistingFolder,
     ExistingPath,
+    NamedFile,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveInt,
@@ -148,7 +150,10 @@ class EvaluateLvlmSettings(LvlmSettings):
     workers: PositiveInt = 1
 
     def check_together(self) -> None:
-        """Workers get shards of their own."""
+        """Benchmarks have their files, and workers get shards of their own."""
+        published = [text for text in self.benchmark if not text.startswith("scene_")]
+        if published and self.data is None:
+            raise ValueError(f"the benchmark {published[0]} needs its files: give --data FOLDER")
         if (self.workers > 1 or self.engine == "ray") and self.shard != "1/1":
             raise ValueError("--workers and --engine ray make the shards themselves; leave out --shard, or these")
 
@@ -175,7 +180,7 @@ class ScoreSettings(Checked):
     """
 
     folder: str = field(metadata={"positional": True})
-    answers: list[str] = field(default_factory=list, metadata={"repeated": True})
+    answers: list[NamedFile] = field(default_factory=list, metadata={"repeated": True})
     benchmark: BenchmarkText | None = None
     data: ExistingPath | None = None
     image_folder: ExistingFolder | None = None
@@ -184,8 +189,17 @@ class ScoreSettings(Checked):
     resamples: PositiveInt = 10_000
     seed: NonNegativeInt = 0
     export: Literal["judge", "chair", "amber", "mmhal"] | None = None
-    judgements: list[str] = field(default_factory=list, metadata={"repeated": True})
+    judgements: list[NamedFile] = field(default_factory=list, metadata={"repeated": True})
     json: bool = False
+
+    def check_together(self) -> None:
+        """Answers are in the folder, or in files beside the questions."""
+        if self.answers and (self.benchmark is None or self.data is None):
+            raise ValueError("files of answers need the questions: give --benchmark NAME and --data FOLDER")
+        if not self.answers and not Path(self.folder).is_dir():
+            raise ValueError(
+                f"there is no folder {self.folder}; give the --out of regard evaluate lvlm, or files with --answers"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ __all__ = [
     "Exists",
     "Fraction",
     "MemorySize",
+    "NamedFile",
     "NonNegativeFloat",
     "NonNegativeInt",
     "Parsed",
@@ -122,6 +123,12 @@ def parse_bytes(text: str) -> float:
     return float(found[1]) * 10 ** {None: 0, "k": 3, "m": 6, "g": 9, "t": 12}[found[2]]
 
 
+def _check_named_file(text: str) -> None:
+    name, equals, file = text.partition("=")
+    if not (name and equals and Path(file).is_file()):
+        raise ValueError(f"{text!r} is not NAME=FILE with a file that exists; give a name and the path of its file")
+
+
 PositiveInt = Annotated[int, Within(1)]
 NonNegativeInt = Annotated[int, Within(0)]
 PositiveFloat = Annotated[float, Within(0, open_low=True)]
@@ -131,6 +138,7 @@ ExistingFile = Annotated[str, Exists("file")]
 ExistingFolder = Annotated[str, Exists("folder")]
 ExistingPath = Annotated[str, Exists("file or folder")]
 MemorySize = Annotated[str, Parsed(parse_bytes)]
+NamedFile = Annotated[str, Parsed(_check_named_file)]
 ShardText = Annotated[str, Parsed(parse_shard)]
 
 

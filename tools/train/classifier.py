@@ -1,16 +1,13 @@
-"""`regard train`: an image classifier, from images on disk to an exported model folder.
+"""`regard train classifier`: an image classifier, from images on disk to an exported model folder.
 
-Heads on bags are in `train_bags`, restorers in `train_restoration`.
-
-The output folder holds settings.yaml, run.json (versions), metrics.csv (a row an epoch), last.ckpt and best.ckpt,
-curves.png, and when the run is done confusion.png, per_class.csv, summary.json and model/, the best weights as a
-folder (model.safetensors and config.json) that timm loads.
+The output folder holds settings.yaml, run.json (versions), metrics.csv (a row an epoch), last.ckpt (the last epoch,
+and the weights of the best one), and when the run is finished curves.png, confusion.png, per_class.csv, summary.json
+and model/, the best weights as a folder (model.safetensors and config.json) that timm loads.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -21,9 +18,6 @@ from urllib.error import URLError
 import numpy as np
 import timm
 import torch
-from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, RichProgressBar
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -31,23 +25,12 @@ from torch import nn
 from ...datasets.classification import ClassificationData
 from ...vision import ImageClassifier, create_model
 from ...vision.sparsifiner_training import SparsifinerClassifier
-from ..run.run_folder import finished, first_process, open_folder
-from ..settings import BackboneSettings, ImageSettings, TrainSettings
-from . import restorer as train_restoration
-from .callbacks import (
-    BestCheckpoint,
-    EpochLine,
-    EpochSeed,
-    EpochTable,
-    LastCheckpoint,
-    SafeCheckpointIO,
-    build_trainer,
-    quiet_lightning,
-    read_table,
-    write_atomically,
-)
+from ...whole_files import write_atomically
+from ..run.fit import fit, optimizer_arguments
+from ..run.run_folder import RunFolder, open_run
+from ..settings import ImageSettings, TrainClassifierSettings
+from ..settings.train_classifier import ClassifierBackboneSettings
 from .export import export
-from .mil import job as train_bags
 from .plots import draw_confusion, draw_curves
 
 __all__ = ["run"]
@@ -56,37 +39,30 @@ __all__ = ["run"]
 METHODS: dict[str, type[ImageClassifier]] = {"supervised": ImageClassifier, "sparsifiner": SparsifinerClassifier}
 
 
-def run(settings: TrainSettings) -> int:
-    """Train, or go on where a stopped run was; then measure the best weights and export them.
+def run(settings: TrainClassifierSettings) -> int:
+    """Train, or resume a stopped run; then measure the best weights and export them.
 
     Args:
-        settings: see `TrainSettings`.
+        settings: see `TrainClassifierSettings`.
 
     Returns:
-        0, or 1 when unreadable images were left out.
+        0, or 1 when unreadable images were skipped.
 
     Raises:
-        ValueError: a setting is wrong, or the output folder belongs to a run with other settings.
+        ValueError: a setting is wrong, or the output folder is refused (see `regard.tools.run.run_folder`).
         OSError: the output folder cannot be written.
     """
-    if settings.bags is not None:
-        return train_bags.run(settings)
-    if settings.restoration is not None:
-        return train_restoration.run(settings)
-    out = Path(settings.out)
-    summary = finished(settings)
-    if summary is None:
-        open_folder(settings)
-        summary = _train(settings, out)
-    if first_process():
-        print_summary(summary, f"{out}: test images, weights of epoch {summary['best_epoch']}")
+    with open_run(settings) as folder:
+        summary = folder.summary or _train(settings, folder)
+    if folder.first:
+        print_summary(summary, f"{folder.path}: test images, weights of epoch {summary['best_epoch']}")
     return 1 if summary["unreadable"] else 0
 
 
-def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
+def _train(settings: TrainClassifierSettings, folder: RunFolder) -> dict[str, Any]:
     with torch.device("meta"):
-        blank = build_model(replace(settings.backbone, pretrained=False, weights=None), classes=2)
-    config = image_config(settings.images, blank, settings.backbone.options)
+        empty = build_model(replace(settings.backbone, pretrained=False, weights=None), classes=2)
+    config = image_config(settings.images, empty, settings.backbone.options)
     augmentation = asdict(settings.augmentation)
     on_batches = {key: augmentation.pop(key) for key in ("mixup", "cutmix", "label_smoothing")}
     data = build_data(
@@ -102,75 +78,42 @@ def _train(settings: TrainSettings, out: Path) -> dict[str, Any]:
     torch.manual_seed(settings.seed)
     model = build_model(settings.backbone, data.num_classes)
     check_size(model, config["input_size"])
-    chosen = asdict(settings.optimizer)
-    clip_grad = chosen.pop("clip_grad")
     classifier = build_classifier(
         settings,
         model,
         multi_label=data.multi_label,
-        optimizer=chosen.pop("name"),
-        **chosen,
+        **optimizer_arguments(settings.optimizer),
         **on_batches,
         channels_last=settings.channels_last,
         compile=settings.compile,
         grad_checkpointing=settings.grad_checkpointing,
     )
     monitor, mode = ("val_loss", "min") if settings.best_by == "loss" else (classifier.score, "max")
-    every_epoch: dict[str, Any] = {"save_on_train_epoch_end": True, "enable_version_counter": False}
-    best = BestCheckpoint(out, "best", monitor=monitor, mode=mode, **every_epoch)
-    callbacks: list[Callback] = [EpochSeed(settings.seed), EpochTable(out / "metrics.csv"), best, LastCheckpoint(out)]
-    callbacks += [RichProgressBar()] if sys.stderr.isatty() else [EpochLine()]
-    if settings.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
-    if settings.early_stop is not None:
-        callbacks.append(EarlyStopping(monitor, mode=mode, patience=settings.early_stop))
-    trainer = build_trainer(
-        callbacks,
-        max_epochs=settings.epochs,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=clip_grad,
-        limit_train_batches=settings.limit_batches,
-        limit_val_batches=settings.limit_batches,
-        limit_test_batches=settings.limit_batches,
-        logger=_loggers(settings),
-        enable_checkpointing=True,
-    )
-    checkpoint = out / "last.ckpt"
-    with quiet_lightning():
-        if not _stopped_early(checkpoint):
-            resume = str(checkpoint) if checkpoint.exists() else None
-            trainer.fit(classifier, datamodule=data, ckpt_path=resume, weights_only=True)
-        classifier.load_state_dict(SafeCheckpointIO().load_checkpoint(out / "best.ckpt")["state_dict"])
-        trainer.test(classifier, datamodule=data, verbose=False)
+    fitted = fit(classifier, data, folder.path, settings, monitor=monitor, mode=mode)
     summary = {
         "metrics": classifier.report["metrics"],
-        "best_epoch": _best_epoch(out / "metrics.csv", monitor, mode),
+        "best_epoch": fitted.best_epoch,
         "classes": data.classes,
         "images": {split: len(images) for split, images in data.splits.items()},
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "unreadable": [{"split": split, "path": path, "reason": reason} for split, path, reason in data.unreadable],
     }
-    if trainer.is_global_zero:
+    if folder.first:
         name = settings.backbone.attention or "its own attention"
-        write_tables(out, f"{settings.backbone.name} with {name}", classifier.report, data.classes)
-        draw_curves({name: read_table(out / "metrics.csv")}, classifier.score, out / "curves.png")
-        export(model, out / "model", config=config, label_names=data.classes)
-        write_atomically(out / "summary.json", json.dumps(summary, indent=1))
+        write_tables(folder.path, f"{settings.backbone.name} with {name}", classifier.report, data.classes)
+        draw_curves({name: fitted.rows}, classifier.score, folder.path / "curves.png")
+        export(model, folder.path / "model", config=config, label_names=data.classes)
+        folder.finish(summary)
     return summary
 
 
 def image_config(images: ImageSettings, model: nn.Module, options: Mapping[str, Any]) -> dict[str, Any]:
-    """How the model gets its images: timm's input_size, mean, std, interpolation and crop_pct.
+    """How the model needs its images: timm's input_size, mean, std, interpolation and crop_pct.
 
     Args:
-        images: what is set there wins.
-        model: says the rest.
-        options: arguments that made the model; in_chans and img_size are heeded.
+        images: what is set there has precedence.
+        model: has the rest.
+        options: arguments that made the model; in_chans and img_size count.
     """
     wanted = timm.data.resolve_model_data_config(model)
     channels = options.get("in_chans", wanted["input_size"][0])
@@ -204,7 +147,7 @@ def build_data(data: str, images: ImageSettings, config: Mapping[str, Any], **ow
     )
 
 
-def build_model(settings: BackboneSettings, classes: int) -> nn.Module:
+def build_model(settings: ClassifierBackboneSettings, classes: int) -> nn.Module:
     """The model of `settings` with a head for `classes`.
 
     Raises:
@@ -224,14 +167,14 @@ def build_model(settings: BackboneSettings, classes: int) -> nn.Module:
         )
     except URLError as error:
         raise OSError(
-            f"the published weights of {settings.name} cannot be fetched ({error.reason}); bring the file from "
-            "elsewhere and give it as --backbone.weights FILE, or start fresh with --backbone.pretrained false"
+            f"the published weights of {settings.name} cannot be fetched ({error.reason}); copy the file "
+            "here and give it as --backbone.weights FILE, or start at random with --backbone.pretrained false"
         ) from error
     except TypeError as error:  # an argument that the model's constructor does not have
         raise ValueError(f"--backbone.options {settings.options} do not suit {settings.name}: {error}") from error
 
 
-def build_classifier(settings: TrainSettings, model: nn.Module, **options: Any) -> ImageClassifier:
+def build_classifier(settings: TrainClassifierSettings, model: nn.Module, **options: Any) -> ImageClassifier:
     """The Lightning module of `settings.method` around `model`; `options` are those that every method has.
 
     Raises:
@@ -250,14 +193,14 @@ def build_classifier(settings: TrainSettings, model: nn.Module, **options: Any) 
 
 
 def check_size(model: nn.Module, size: tuple[int, int, int]) -> None:
-    """Try one blank image, so that a size the model cannot take is named before the first epoch.
+    """Try one empty image, so that a size that the model does not accept is named before the first epoch.
 
     Args:
         model: any classifier.
         size: channels, height and width.
 
     Raises:
-        ValueError: the model does not take it.
+        ValueError: the model does not accept it.
     """
     model.eval()
     try:
@@ -266,38 +209,11 @@ def check_size(model: nn.Module, size: tuple[int, int, int]) -> None:
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"the model does not take images of {' x '.join(map(str, size))} (channels, height, width): {reason}. "
+            f"the model does not accept images of {' x '.join(map(str, size))} (channels, height, width): {reason}. "
             "Set --images.size, or for a ViT --backbone.options.img_size and patch_size, and in_chans for grey images"
         ) from error
     finally:
         model.train()
-
-
-def _loggers(settings: TrainSettings) -> list[Logger] | bool:
-    loggers: list[Logger] = []
-    for name in settings.loggers:
-        try:
-            if name == "tensorboard":
-                loggers.append(TensorBoardLogger(settings.out, name="tensorboard", version=""))
-            else:
-                loggers.append(WandbLogger(project="regard", save_dir=settings.out, config=asdict(settings)))
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f'--loggers {name} needs: pip install "regard[{name}]"') from error
-    return loggers or False
-
-
-def _stopped_early(checkpoint: Path) -> bool:
-    """Whether training had ended by early stopping when this was written."""
-    if not checkpoint.exists():
-        return False
-    states = SafeCheckpointIO().load_checkpoint(checkpoint)["callbacks"]
-    return any(name.startswith("EarlyStopping") and state["stopped_epoch"] for name, state in states.items())
-
-
-def _best_epoch(table: Path, monitor: str, mode: str) -> int:
-    """The last of the best epochs, counted from 1."""
-    sign = -1 if mode == "min" else 1
-    return int(max(read_table(table), key=lambda row: (sign * row[monitor], row["epoch"]))["epoch"]) + 1
 
 
 def write_tables(out: Path, title: str, report: Mapping[str, Any], classes: list[str]) -> None:
@@ -316,12 +232,12 @@ def write_tables(out: Path, title: str, report: Mapping[str, Any], classes: list
 
 
 def print_summary(summary: Mapping[str, Any], title: str) -> None:
-    """Print the metrics to stdout and the images that were left out to stderr."""
+    """Print the metrics to stdout and the skipped images to stderr."""
     table = Table("metric", "value", title=title)
     for name, value in summary["metrics"].items():
         table.add_row(name.replace("_", " "), f"{value:.4f}" if name == "loss" else f"{100 * value:.2f} %")
     Console().print(table)
     for image in summary["unreadable"]:
-        sys.stderr.write(f"left out: {image['path']}: {image['reason']}\n")
+        sys.stderr.write(f"skipped: {image['path']}: {image['reason']}\n")
     if summary["unreadable"]:
-        sys.stderr.write(f"{len(summary['unreadable'])} unreadable images were left out\n")
+        sys.stderr.write(f"{len(summary['unreadable'])} unreadable images were skipped\n")

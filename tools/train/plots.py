@@ -1,4 +1,4 @@
-"""Images of a training run: curves and confusion matrices."""
+"""Figures of a training run: curves and confusion matrices."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ...whole_files import whole_file
+
 __all__ = ["draw_confusion", "draw_curves", "save_figure"]
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write whole or not at all; the Agg canvas needs no display."""
+    """Write a figure as PNG, whole or not at all; the Agg canvas needs no display."""
     FigureCanvasAgg(figure)
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, dpi=120, format="png", bbox_inches="tight")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        figure.savefig(partial, dpi=120, format="png", bbox_inches="tight")
 
 
 def draw_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], score: str, path: Path) -> None:
@@ -55,12 +56,12 @@ def draw_confusion(
     title: str,
     path: Path,
 ) -> None:
-    """Draw what was taken for what, in per cent of each row.
+    """Draw a confusion matrix, in per cent of each row.
 
     Args:
         counts: images, (row, column).
-        rows: names of the true classes; they are left out where there are too many to read, as are the numbers.
-        columns: names of what was predicted.
+        rows: names of the true classes; omitted where there are too many to read, as are the numbers.
+        columns: names of the predicted classes.
         title: headline.
         path: PNG file to write.
     """

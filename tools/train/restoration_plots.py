@@ -1,4 +1,4 @@
-"""Images of restoration: curves of a run, and what came out beside what went in."""
+"""Plots of restoration: curves of a run, and details of restored images."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["draw_comparison", "draw_restoration_curves"]
 
 
 def draw_restoration_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Draw the training loss, and PSNR and SSIM of the images not learnt from, over epochs.
+    """Plot the training loss, and validation PSNR and SSIM, over epochs.
 
     Args:
-        rows: of metrics.csv.
+        rows: rows of metrics.csv.
         path: PNG file to write.
     """
     figure = Figure(figsize=(13, 4))
@@ -40,35 +40,35 @@ def draw_comparison(
     details: Sequence[tuple[int, int, int]],
     path: Path,
 ) -> None:
-    """Draw the true image with its details framed, and each detail four times, pixel by pixel.
+    """Plot the high-quality image with details framed, and each detail of all four images, pixel by pixel.
 
     Args:
-        shown: what went in, bicubic, restored and true, as 8-bit RGB; the first may be smaller.
-        row: `psnr_y`, `ssim_y` and the same with `plain_` before.
-        details: row, column and side in pixels of the true image.
+        shown: low-quality, bicubic, restored and high-quality image, as 8-bit RGB; the first may be smaller.
+        row: `psnr_y`, `ssim_y` and the same with the prefix `plain_`.
+        details: row, column and side in pixels of the high-quality image.
         path: PNG file to write.
     """
-    low, plain, restored, truth = shown
-    scale = truth.shape[0] // low.shape[0]
+    lq, plain, restored, hq = shown
+    scale = hq.shape[0] // lq.shape[0]
     titles = (
-        f"in: {low.shape[1]} x {low.shape[0]}",
+        f"low quality: {lq.shape[1]} x {lq.shape[0]}",
         f"bicubic\n{row['plain_psnr_y']:.2f} dB, SSIM {row['plain_ssim_y']:.4f}",
         f"restored\n{row['psnr_y']:.2f} dB, SSIM {row['ssim_y']:.4f}",
-        f"truth: {truth.shape[1]} x {truth.shape[0]}",
+        f"high quality: {hq.shape[1]} x {hq.shape[0]}",
     )
     figure = Figure(figsize=(4 + 3 * 4, 3 * len(details) + 0.6), layout="constrained")
-    parts: Any = figure.subfigures(1, 2, width_ratios=(1, 3))
-    whole, table = parts
+    subfigures: Any = figure.subfigures(1, 2, width_ratios=(1, 3))
+    whole, table = subfigures
     axes = whole.subplots()
-    axes.imshow(truth)
+    axes.imshow(hq)
     axes.set_axis_off()
     cells = table.subplots(len(details), 4, squeeze=False)
     for index, (top, left, side) in enumerate(details):
         colour = f"C{index + 1}"
         axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=colour, linewidth=2))
-        for cell, image, title in zip(cells[index], (low, plain, restored, truth), titles, strict=True):
-            less = scale if image is low else 1
-            rows, columns = (slice(start // less, (start + side) // less) for start in (top, left))
+        for cell, image, title in zip(cells[index], (lq, plain, restored, hq), titles, strict=True):
+            shrink = scale if image is lq else 1
+            rows, columns = (slice(start // shrink, (start + side) // shrink) for start in (top, left))
             cell.imshow(image[rows, columns], interpolation="nearest")
             cell.set(xticks=[], yticks=[], title=title if index == 0 else "")
             for spine in cell.spines.values():

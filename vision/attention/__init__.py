@@ -1,18 +1,17 @@
-"""Attention blocks that swap for one another: one a file, and the table of their names.
+"""Interchangeable attention blocks, one in each file, and the table of their names.
 
-Every block keeps one contract, so that any host takes it:
+Every block has the same interface, so that it works in any host:
 
 - `Block(dim, *, num_heads=..., **own)`: the width first, all else by keyword with the paper's defaults.
-  `num_heads` is there only where the block has heads; a host then passes its own number.
+  Only blocks with heads have `num_heads`; a host then passes its own number.
 - `forward(x)` maps (batch, height, width, dim) to the same shape, for any height and width. Channels last is a
   free view of a `channels_last` NCHW tensor.
-- `kind` says what the block is to its host: a `"mixer"` exchanges tokens and can stand where attention or a 3x3
-  convolution stood; a `"gate"` re-weights what a mixer has made and goes after it.
+- `kind` is `"mixer"` for a block that mixes tokens and can replace attention or a 3x3 convolution, and `"gate"` for
+  one that re-weights the output of a mixer and follows it.
 - `paper` is its source, e.g. `"arXiv:2202.09741"`.
 - `init_weights()` sets the authors' initialisation; hosts call it after their own.
-- A block with `set_depth(depth)` is told its place among the blocks of a network, counted from 0, before
-  `init_weights()`.
-- A block with `takes_context = True` has `forward(x, context=None)`: (batch, tokens, dim) more tokens that every
+- A block with `set_depth(depth)` receives its index among the blocks of a network, from 0, before `init_weights()`.
+- A block with `takes_context = True` has `forward(x, context=None)`: (batch, tokens, dim) further tokens that every
   position may attend to, such as the class token of a ViT.
 """
 
@@ -45,7 +44,7 @@ ATTENTION: dict[str, str] = {
 
 @runtime_checkable
 class AttentionBlock(Protocol):
-    """What every block offers; see the head of this module."""
+    """The interface of every block; see the docstring of this module."""
 
     kind: ClassVar[Literal["mixer", "gate"]]
     paper: ClassVar[str]
@@ -63,10 +62,10 @@ def attention_class(name: str) -> type[Any]:
     """The class of a block by its name.
 
     Args:
-        name: a key of `ATTENTION`, or `package.module:Class` for a block of your own.
+        name: a key of `ATTENTION`, or `package.module:Class` for a custom block.
 
     Raises:
-        ValueError: no block has that name; the nearest one is suggested.
+        ValueError: there is no such block; the nearest name is suggested.
 
     Example:
         >>> attention_class("van").__name__
@@ -82,13 +81,13 @@ def build_attention(
     *,
     num_heads: int | None = None,
 ) -> nn.Module:
-    """Build a block by name, with the head count of its host where the block has heads.
+    """Build a block by name, with the number of heads of its host if the block has heads.
 
     Args:
         name: as in `attention_class`.
         dim: width of a token, at least 1.
-        options: the block's own keyword arguments.
-        num_heads: heads of the host. Without it, and without one in `options`, about 32 channels go to a head.
+        options: keyword arguments of the block.
+        num_heads: heads of the host. Without it, and without one in `options`, a head has about 32 channels.
 
     Raises:
         ValueError: an unknown name, or an option that the block does not have.

@@ -1,4 +1,4 @@
-"""Bi-level routing attention (BiFormer): every region attends to the few regions that suit it best.
+"""Bi-level routing attention (BiFormer): each region attends to its top-k most similar regions.
 
 Source: Zhu et al. 2023, arXiv:2303.08810, algorithm 1; rayleizhu/BiFormer@1697bbb, ops/bra_legacy.py
 (`BiLevelRoutingAttention`), whose parameter names are kept, and ops/bra_nchw.py (`nchwBRA`).
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 __all__ = ["BiLevelRoutingAttention", "RoutedWeights"]
 
-#: Numbers in the tokens of a piece, on a CPU without gradients: 1 MB of float32.
-PIECE = 2**18
-#: Numbers in the keys and values gathered at once, without gradients: on a CPU, elsewhere.
+#: Values in the tokens of a chunk, on a CPU without gradients: 1 MB of float32.
+CACHE_NUMEL = 2**18
+#: Values in the keys and values gathered at once, without gradients: on a CPU, elsewhere.
 GATHERED, GATHERED_ELSEWHERE = 2**20, 2**28
 #: Most tokens for which the weights of all pairs are masked instead of gathering keys.
 DENSE_TOKENS = 1024
@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 
 class RoutedWeights(NamedTuple):
-    """Whom everybody looks at; regions are counted row by row.
+    """Routing and attention weights; regions are numbered row by row.
 
     Attributes:
-        regions: the regions that each region attends to, the most fitting first.
+        regions: indices of the regions that each region attends to, by decreasing routing logit.
         region_weights: softmax of their routing logits.
-        weights: of each token of a region over the tokens of its regions in that order, then the context.
+        weights: attention of each token of a region over the tokens of its regions in that order, then the context.
     """
 
     regions: Int[Tensor, "batch regions chosen"]
@@ -42,7 +42,7 @@ class RoutedWeights(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """How a map is cut: regions down and across, their height and width, the map itself, what F.pad adds to it."""
+    """The partition of a map: rows and columns of regions, height and width of a region, size of the map, padding."""
 
     rows: int
     columns: int
@@ -54,32 +54,34 @@ class _Cut(NamedTuple):
 
 
 class BiLevelRoutingAttention(nn.Module):
-    """Attention to the tokens of the `topk` regions whose mean key suits the region's mean query.
+    """Attention of each region to the tokens of the `topk` regions with the highest routing logits.
 
-    The map is cut into `n_win` x `n_win` regions; all heads share the choice, and the order of the regions does
-    not matter. A depthwise convolution of the values (`lepe`) is added. Routing is computed in float32, so
-    that half precision seldom changes a choice. Where `topk` exceeds the regions there are, all are
-    attended to and a warning is logged once a module; the authors' code stops with an error.
+        q, k, v = qkv(x);  routing logits of regions r, s: qk_scale * mean_r(q) . mean_s(k)
+        out = wo(softmax(qk_scale * q K^T) V + lepe(v)),  K, V of the `topk` regions of the query's region
 
-    Sizes that `n_win` does not divide are treated as `padding` says; for others all three agree:
+    The map is divided into `n_win` x `n_win` regions, and all heads share the routing, which is computed in float32, so
+    that half precision rarely changes it. If `topk` exceeds the number of regions, all are attended to and a warning is
+    logged once for each module; the authors' code raises an error.
 
-    - "mask": regions of ceil(side / n_win) tokens; what lies outside is no key and in no mean. This is ours.
-    - "input": as the authors' `auto_pad`: the input is padded with zeros, so what lies outside has the bias of
-      `qkv` as query, key and value, counts in means, and the convolution sees it.
+    For sizes that `n_win` does not divide there are three kinds of `padding`; for others they are equal:
+
+    - "mask": regions of ceil(side / n_win) tokens; padding is excluded from keys and means. This is ours.
+    - "input": as the authors' `auto_pad`: the input is padded with zeros, so padding has the bias of `qkv` as
+      query, key and value, and is included in means and in the convolution.
     - "projected": as the authors' `nchwBRA`: regions of floor(side / n_win) tokens (at least 1), hence more than
-      `n_win` a side; keys and values outside are zero but take part; means leave them out.
+      `n_win` on a side; keys and values of the padding are zero but included, means exclude it.
 
-    On a CPU without gradients the batch is computed in pieces that fit the cache; without gradients the gathered
+    On a CPU without gradients the batch is computed in chunks that fit the cache; without gradients the gathered
     keys are bounded on any device.
 
     Args:
         dim: width of a token, a multiple of `num_heads`.
-        num_heads: heads.
-        n_win: regions a side; None takes regions of about 8 x 8 tokens.
+        num_heads: number of heads.
+        n_win: regions on a side; None for regions of about 8 x 8 tokens.
         topk: regions that a region attends to, at least 1.
-        qk_dim: width of queries and keys, a multiple of `num_heads`; `dim` without it.
-        qk_scale: factor on the logits; `qk_dim` to the power of -1/2 without it (not of the width of a head).
-        side_dwconv: side of the convolution of the values, odd; 0 leaves it out.
+        qk_dim: width of queries and keys, a multiple of `num_heads`; `dim` by default.
+        qk_scale: factor of the logits; by default qk_dim^-1/2 (not that of a head).
+        side_dwconv: side of the convolution of the values, odd; 0 for none.
         padding: "mask", "input" or "projected", as above.
         kv_downsample_mode: pooling of keys and values within a region: "identity" (none), "ada_avgpool" and
             "ada_maxpool" to `kv_per_win` a side, "avgpool" and "maxpool" by `kv_downsample_ratio`.
@@ -153,7 +155,7 @@ class BiLevelRoutingAttention(nn.Module):
             kv_downsample_ratio,
         )
         self.soft_routing, self.diff_routing = soft_routing, diff_routing
-        self.clamp_said = False
+        self.clamp_logged = False
         self.qkv = nn.ModuleDict({"qkv": nn.Linear(dim, 2 * qk_dim + dim)})
         self.router = nn.ModuleDict({"emb": nn.Linear(qk_dim, qk_dim)} if param_routing else {})
         self.lepe = nn.Conv2d(dim, dim, side_dwconv, padding=side_dwconv // 2, groups=dim) if side_dwconv else None
@@ -161,7 +163,7 @@ class BiLevelRoutingAttention(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Truncated normal of deviation 0.02 and zero biases; the convolution keeps PyTorch's own."""
+        """Truncated normal with std 0.02 and zero biases; the convolution keeps PyTorch's default."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -175,15 +177,15 @@ class BiLevelRoutingAttention(nn.Module):
         context: Float[Tensor, "batch context dim"] | None = None,
     ) -> Float[Tensor, "batch height width dim"]:
         """Mix every region with those it is routed to, and with `context`."""
-        if _whole() or x.device.type != "cpu" or x.numel() <= PIECE:
+        if _whole() or x.device.type != "cpu" or x.numel() <= CACHE_NUMEL:
             return self._mix(x, context)
-        images = max(1, PIECE // x[0].numel())
+        images = max(1, CACHE_NUMEL // x[0].numel())
         first = self._mix(x[:images], None if context is None else context[:images])
         out = first.new_empty(x.shape)
         out[:images] = first
         for start in range(images, x.shape[0], images):
-            piece = slice(start, start + images)
-            out[piece] = self._mix(x[piece], None if context is None else context[piece])
+            chunk = slice(start, start + images)
+            out[chunk] = self._mix(x[chunk], None if context is None else context[chunk])
         return out
 
     def attention_weights(
@@ -191,7 +193,7 @@ class BiLevelRoutingAttention(nn.Module):
         x: Float[Tensor, "batch height width dim"],
         context: Float[Tensor, "batch context dim"] | None = None,
     ) -> RoutedWeights:
-        """The routing and the weights of all heads, formed in full: for looking, not for training."""
+        """The routing and the attention weights of all heads, stored in full: for inspection, not for training."""
         cut, qkv, _ = self._project(x)
         routing = self._route(x, cut)
         query, key, value = self._by_region(qkv, cut)
@@ -210,7 +212,7 @@ class BiLevelRoutingAttention(nn.Module):
         tokens = qkv.shape[1] * qkv.shape[2]
         plain = self.kv_downsample_mode == "identity" and not self.soft_routing
         everything = chosen == cut.rows * cut.columns
-        # three tenths: gathering moves `chosen` copies of the map, masking computes all pairs
+        # gathering copies the keys of `chosen` regions, masking computes all pairs: equal cost near three tenths
         if plain and (everything or (tokens <= DENSE_TOKENS and 10 * chosen >= 3 * cut.rows * cut.columns)):
             mixed = self._masked(x, qkv, cut, context)
         else:
@@ -232,7 +234,7 @@ class BiLevelRoutingAttention(nn.Module):
         return cut, F.pad(qkv, cut.padding) if ragged else qkv, value_map
 
     def _cut(self, height: int, width: int) -> _Cut:
-        """Where the regions lie; says so if there are fewer than `topk`."""
+        """The partition of a map; logs a warning if it has fewer than `topk` regions."""
         sides = []
         for side in (height, width):
             windows = self.n_win or max(1, (side + 4) // 8)
@@ -242,8 +244,8 @@ class BiLevelRoutingAttention(nn.Module):
                 long = max(1, side // windows) if self.padding == "projected" else -(-side // windows)
                 sides.append((-(-side // long), long))
         (rows, high), (columns, wide) = sides
-        if not self.clamp_said and not torch.compiler.is_compiling() and self.topk > rows * columns:
-            self.clamp_said = True
+        if not self.clamp_logged and not torch.compiler.is_compiling() and self.topk > rows * columns:
+            self.clamp_logged = True
             logger.warning(
                 "topk %d exceeds the %d x %d regions of a %d x %d map: all of them are attended to",
                 *(self.topk, rows, columns, height, width),
@@ -291,7 +293,7 @@ class BiLevelRoutingAttention(nn.Module):
         return [token.flatten(4, 5).flatten(2, 3) for token in tokens]
 
     def _masked(self, x: Tensor, qkv: Tensor, cut: _Cut, context: Tensor | None) -> Tensor:
-        """All pairs of tokens, less those whose regions do not meet: the fastest where most of them do."""
+        """Attention over all pairs of tokens with a mask of the routed regions: the fastest if most are routed."""
         height, width = qkv.shape[1:3]
         parts = qkv.flatten(1, 2).split([self.qk_dim, self.qk_dim, qkv.shape[-1] - 2 * self.qk_dim], dim=-1)
         query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
@@ -317,7 +319,7 @@ class BiLevelRoutingAttention(nn.Module):
         return mixed.transpose(1, 2).flatten(2).unflatten(1, (height, width))
 
     def _gathered(self, x: Tensor, qkv: Tensor, cut: _Cut, context: Tensor | None) -> Tensor:
-        """Every region with a copy of the keys and values it is routed to: the fastest where those are few."""
+        """Attention of each region to gathered keys and values: the fastest if few regions are routed."""
         routing = self._route(x, cut)
         query, key, value = self._by_region(qkv, cut)
         shape = (*query.shape[:2], cut.rows, cut.columns)
@@ -330,8 +332,8 @@ class BiLevelRoutingAttention(nn.Module):
             region = key.shape[3] * (key.shape[4] + value.shape[4])
             step = max(1, most // (region * routing[0].shape[-1]))
             rows = [slice(start, start + step) for start in range(0, query.shape[0], step)] or rows
-        pieces = [self._attend(query[piece], key, value, valid, routing, more, piece) for piece in rows]
-        mixed = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        chunks = [self._attend(query[chunk], key, value, valid, routing, more, chunk) for chunk in rows]
+        mixed = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
         mixed = mixed.squeeze(1).unflatten(1, (cut.high, cut.wide)).unflatten(0, shape)
         mixed = mixed.permute(0, 2, 4, 3, 5, 1, 6)  # batch rows high columns wide heads head_dim
         return mixed.flatten(5).flatten(3, 4).flatten(1, 2)
@@ -441,5 +443,5 @@ def _valid(cut: _Cut, device: torch.device) -> Bool[Tensor, "regions tokens"]:
 
 
 def _whole() -> bool:
-    """Whether a pass may not be cut in pieces: for gradients, and in a graph."""
+    """Whether a pass may not be cut in chunks: for gradients, and in a graph."""
     return torch.is_grad_enabled() or torch.compiler.is_compiling()

@@ -1,4 +1,4 @@
-"""Efficient local attention (ELA): every row and every column of a map gets a gate.
+"""Efficient local attention (ELA): sigmoid gates for the rows and columns of a map.
 
 Source: Xu and Wan 2024, arXiv:2403.01123, equations 4-8; Xuwei86/ELA_Code@cd4594d, whose parameter names are
 kept. timm's `EfficientLocalAttn` is another function (own weights for each axis, SiLU before the sigmoid).
@@ -25,16 +25,16 @@ VERSIONS: dict[str, tuple[int, int, int]] = {
 
 
 class EfficientLocalAttention(nn.Module):
-    """Gate a map by sigmoid(GroupNorm(Conv1d(mean))) of its rows and of its columns.
+    """Gate a map by its row means and by its column means.
 
-    One convolution and one norm serve both axes. Both one-dimensional branches run in float32.
+        out_ijc = x_ijc * sigmoid(gn(conv(mean over j of x)))_ic * sigmoid(gn(conv(mean over i of x)))_jc
 
-    The authors' code stops with an error when the width does not divide by 16 (T: 32) or 8. Here such a width
-    takes the largest number that divides it and is not above the published one.
+    Both axes share the convolution and the norm, which are computed in float32. The authors' code raises an error if
+    `dim` is not a multiple of 16 (T: 32) or 8; here the largest divisor up to the published number is used.
 
     Args:
         dim: channels, at least 1.
-        version: the paper's T, S, B or L, which sets the next three.
+        version: the paper's T, S, B or L, which sets the defaults of the next three.
         kernel_size: length of the convolution, odd.
         conv_groups: groups of the convolution, a divisor of `dim`.
         norm_groups: groups of the norm, a divisor of `dim`.
@@ -76,12 +76,12 @@ class EfficientLocalAttention(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Set PyTorch's own initialisation, as the authors do."""
+        """Set PyTorch's default initialisation, as the authors do."""
         self.conv.reset_parameters()
         self.gn.reset_parameters()
 
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
-        """Gate every position by its row and its column, in the memory order (NHWC or NCHW) of the input."""
+        """Gate every position by its row and its column; the memory format of the input is kept."""
         if torch.is_autocast_enabled(x.device.type):
             with torch.autocast(x.device.type, enabled=False):
                 return self._weigh(x)
@@ -102,7 +102,7 @@ class EfficientLocalAttention(nn.Module):
     def _gates(
         self, rows: Float[Tensor, "batch dim height"], columns: Float[Tensor, "batch dim width"]
     ) -> tuple[Float[Tensor, "batch dim height"], Float[Tensor, "batch dim width"]]:
-        """One convolution over both lines, parted by as many zeros as it would pad."""
+        """Both gates from one convolution over the concatenated means, separated by zeros as for padding."""
         height, gap = rows.shape[2], self.conv.kernel_size[0] // 2
         weight, scale, shift = (p.to(rows.dtype) for p in (self.conv.weight, self.gn.weight, self.gn.bias))
         line = torch.cat([rows, rows.new_zeros(*rows.shape[:2], gap), columns], dim=2)
@@ -113,7 +113,7 @@ class EfficientLocalAttention(nn.Module):
 
 
 def _divisor(dim: int, most: int) -> int:
-    """The largest divisor of `dim` that is not above `most`."""
+    """The largest divisor of `dim` up to `most`."""
     return max(n for n in range(1, most + 1) if dim % n == 0)
 
 

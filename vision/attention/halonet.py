@@ -1,8 +1,8 @@
-"""Halo attention (HaloNet): blocks of pixels attend to themselves and a rim around them.
+"""Halo attention (HaloNet): blocks of pixels attend to themselves and to a halo around them.
 
 Source: Vaswani et al. 2021, arXiv:2103.12731, section 2; timm 1.0.31 `timm.layers.halo_attn.HaloAttn` (the authors
-published no code), whose numbers and parameter names are kept. Unlike there any height and width will do, an output
-projection may follow, and more tokens may be attended to.
+published no code), whose numbers and parameter names are kept. Differs from it: any height and width is accepted, an
+output projection may follow, and more tokens may be attended to.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 __all__ = ["HaloAttention", "RelativePosition", "explicit_attention", "fused_attention"]
 
-#: Logits of a piece: 2 MB of float32, so that they are added to, normalised and used while in the cache.
-PIECE = 2**19
+#: Logits of a chunk: 2 MB of float32, so that they are added to, normalised and used while in the cache.
+CACHE_NUMEL = 2**19
 
-#: What is added, times the scale, to logits that must not be seen: finite, since it is multiplied, and for float16.
+#: Added, times the scale, to masked logits: finite, since it is multiplied, and within float16.
 FAR = -2e4
 
 
 class RelativePosition(nn.Module):
-    """One vector for every vertical and every horizontal offset from a query to a key, shared by all heads.
+    """Relative position embeddings: one vector for every vertical and horizontal offset, shared by all heads.
 
-    The offset is counted from the top left of the window to that of the block, so the tables' first rows are never
-    read. They are there because published weights have them.
+    Offsets are counted between the top left corners of window and block, so the first rows of the tables are unused;
+    published weights have them.
 
     Args:
         block: side of a block of queries, at most `window`.
@@ -46,7 +46,7 @@ class RelativePosition(nn.Module):
     def forward(
         self, query: Float[Tensor, "blocks block block dim_head"]
     ) -> tuple[Float[Tensor, "blocks block block window"], Float[Tensor, "blocks block block window"]]:
-        """What the row and what the column of a key add to its logit."""
+        """The position terms of the rows and of the columns of the keys."""
         rows, columns = (self._by_query(table).to(query) for table in (self.height_rel, self.width_rel))
         return torch.einsum("nijd,ida->nija", query, rows), torch.einsum("nijd,jdc->nijc", query, columns)
 
@@ -58,27 +58,29 @@ class RelativePosition(nn.Module):
 class HaloAttention(nn.Module):
     """Softmax attention of every block of pixels to a window: the block and `halo_size` pixels around it.
 
-    What lies outside the map has zero keys and values, also where the map is no multiple of the block. It is not
-    masked, as in timm: a window at the border gives some of its weight to nothing. `mask_outside` changes that.
+        logit_ij = q_i . k_j / sqrt(dim_head) + q_i . height_rel[row offset] + q_i . width_rel[column offset]
 
-    On a CPU windows are computed a few at a time, so that logits stay in the cache. Elsewhere one call of fused
-    attention takes all of them: the position terms ride on longer queries, and no logits are stored. Logits are
-    float32 throughout. An export with free height and width serves multiples of the block.
+    Outside the map keys and values are zero, also if the map is not a multiple of the block, and as in timm they are
+    not masked, so they receive some of the weight; `mask_outside` masks them.
+
+    On a CPU a few windows are computed at a time, so that logits stay in the cache. Elsewhere all are computed by one
+    call of fused attention: position terms are appended to the queries, and no logits are stored. Logits are float32.
+    An export with dynamic height and width is valid for multiples of the block.
 
     Args:
         dim: channels in, at least 1.
         num_heads: heads, a divisor of `dim_out`.
-        dim_out: channels out; `dim` without it.
+        dim_out: channels out; `dim` by default.
         block_size: side of a block, at least 1.
-        halo_size: width of the rim, at least 0.
+        halo_size: width of the halo, at least 0.
         stride: 1, or 2 for a map of half the size (rounded up).
-        dim_head: width of a query; without it `dim_out * qk_ratio`, as a multiple of 8, over the heads.
+        dim_head: width of a query; by default `dim_out * qk_ratio`, rounded to a multiple of 8, over the heads.
         qk_ratio: see `dim_head`.
         qkv_bias: whether queries, keys and values have a bias.
-        avg_down: whether a stride of 2 averages outputs instead of leaving out queries. Odd blocks always do.
+        avg_down: whether a stride of 2 averages outputs instead of skipping queries. Odd blocks always average.
         scale_pos_embed: whether the position terms are divided by sqrt(dim_head) as the products are.
-        mask_outside: whether what lies outside the map gets no weight.
-        proj: whether a linear layer mixes the heads at the end. timm's layer has none; inside a bottleneck a 1x1
+        mask_outside: whether positions outside the map are masked.
+        proj: whether a linear layer mixes the heads. timm's layer has none; inside a bottleneck a 1x1
             convolution does that.
 
     Raises:
@@ -157,19 +159,19 @@ class HaloAttention(nn.Module):
         context: Float[Tensor, "batch context dim"] | None = None,
     ) -> Float[Tensor, "batch height_out width_out dim_out"]:
         """Attend from every block to its window, and to all of `context` without a position term."""
-        if not _by_pieces(x):
+        if not _in_chunks(x):
             return self._mix(x, context)
         rows, columns = (-(-size // self.block_size) for size in x.shape[1:3])
-        images = max(1, PIECE // (rows * columns * self._logits_of_a_block))
+        images = max(1, CACHE_NUMEL // (rows * columns * self._logits_of_a_block))
         contexts = [None] * max(1, len(x)) if context is None else context.split(images)
-        return torch.cat([self._mix(piece, more) for piece, more in zip(x.split(images), contexts, strict=False)])
+        return torch.cat([self._mix(chunk, more) for chunk, more in zip(x.split(images), contexts, strict=False)])
 
     @property
     def _logits_of_a_block(self) -> int:
         return self.num_heads * self.pos_embed.block**2 * self.window**2
 
     def _mix(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Everything, for a few images."""
+        """Attention for a few images."""
         x, step = x.contiguous(), self.query_stride
         query = F.linear(x[:, ::step, ::step], self.q.weight.flatten(1), self.q.bias)
         weight, bias = self.kv.weight.flatten(1), self.kv.bias
@@ -193,16 +195,16 @@ class HaloAttention(nn.Module):
         inside = torch.ones(1, 1, device=query.device)
         high = F.pad(inside.expand(height, 1), (0, 0, halo, halo + below)).squeeze(1)
         wide = F.pad(inside.expand(1, width), (halo, halo + right)).squeeze(0)
-        if not _by_pieces(query):
+        if not _in_chunks(query):
             mixed = self._windows(query, pairs, more, high, wide)
         else:
-            step = max(1, PIECE // max(1, len(query) * columns * self._logits_of_a_block))
-            pieces = []
+            step = max(1, CACHE_NUMEL // max(1, len(query) * columns * self._logits_of_a_block))
+            chunks = []
             for row in range(0, rows, step):
                 seen = slice(row * block, (row + step) * block + 2 * halo)
-                piece = query[:, row * small : (row + step) * small], pairs[:, seen], more, high[seen], wide
-                pieces.append(self._windows(*piece))
-            mixed = torch.cat(pieces, dim=1)
+                chunk = query[:, row * small : (row + step) * small], pairs[:, seen], more, high[seen], wide
+                chunks.append(self._windows(*chunk))
+            mixed = torch.cat(chunks, dim=1)
         return mixed[:, :height_out, :width_out]
 
     def _windows(self, query: Tensor, pairs: Tensor, more: Tensor | None, high: Tensor, wide: Tensor) -> Tensor:
@@ -259,10 +261,10 @@ def fused_attention(
     by_column: Float[Tensor, "blocks queries window"],
     scale: float,
 ) -> Float[Tensor, "blocks queries dim_value"]:
-    """The same without stored logits: queries carry their position terms, keys say in one-hot where they are.
+    """The same without stored logits: position terms are appended to queries, one-hot positions to keys.
 
-    In half precision a term is carried as two numbers, what rounding leaves and what it takes, so that the kernel,
-    which adds in float32, has it nearly whole.
+    In half precision a term is split into its rounded value and the rounding error, so that the kernel, which
+    accumulates in float32, has it almost exactly.
     """
     window = by_row.shape[2]
     terms = torch.cat([by_row, by_column], dim=2) / scale
@@ -270,15 +272,15 @@ def fused_attention(
     if terms.dtype != query.dtype:
         carried.append((terms - carried[0]).to(query.dtype))
     one = torch.eye(window, dtype=key.dtype, device=key.device)
-    place = torch.cat([one.repeat_interleave(window, dim=0), one.repeat(window, 1)], dim=1)
-    place = F.pad(place, (0, 0, 0, key.shape[1] - window**2)).repeat(1, len(carried)).expand(key.shape[0], -1, -1)
-    query, key = torch.cat([query, *carried], dim=2), torch.cat([key, place], dim=2)
+    position = torch.cat([one.repeat_interleave(window, dim=0), one.repeat(window, 1)], dim=1)
+    position = F.pad(position, (0, 0, 0, key.shape[1] - window**2)).repeat(1, len(carried)).expand(key.shape[0], -1, -1)
+    query, key = torch.cat([query, *carried], dim=2), torch.cat([key, position], dim=2)
     query, key, value = (part.unsqueeze(1) for part in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value, scale=scale).squeeze(1)
 
 
 class Windows(torch.autograd.Function):
-    """Cut a map into overlapping windows; going back adds whole slices, far faster than PyTorch's own unfold."""
+    """Cut a map into overlapping windows; the backward pass adds whole slices, far faster than PyTorch's own unfold."""
 
     @staticmethod
     def forward(
@@ -292,7 +294,7 @@ class Windows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        """Add the gradients of the windows where they lie over one another."""
+        """Add the gradients of overlapping windows."""
         (batch, height, width, _), window, block, heads = ctx.geometry
         rows, columns = (height - window) // block + 1, (width - window) // block + 1
         over = -(-window // block)
@@ -306,5 +308,5 @@ class Windows(torch.autograd.Function):
         return whole.flatten(5).flatten(3, 4).flatten(1, 2)[:, :height, :width], None, None, None
 
 
-def _by_pieces(x: Tensor) -> bool:
+def _in_chunks(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,7 +1,7 @@
-"""Hybrid attention (HAT): attention in windows, and beside it channel attention over convolutions.
+"""Hybrid attention (HAT): window attention plus channel attention over convolutions.
 
 Source: Chen et al. 2023, arXiv:2205.04437, section 3.2; XPixelGroup/HAT@1638a9a `WindowAttention`, `CAB` and the
-first half of `HAB`, whose parameter names are kept. Unlike there any height and width will do.
+first half of `HAB`, whose parameter names are kept. Differs from it: any height and width is accepted.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .windows import Part, Run, attend_by_rectangles, frugal, strips
+from .windows import Part, Run, attend_by_rectangles, may_reuse_memory, strips
 
 __all__ = ["ChannelAttention", "ChannelAttentionBlock", "HybridAttention", "WindowAttention", "cut"]
 
 
 class HybridAttention(nn.Module):
-    """Attention in windows plus `conv_scale` times a channel attention block, both of the same input.
+    """Window attention plus scaled channel attention: attn(x) + conv_scale * conv_block(x).
 
-    As everywhere in a network the input is normed and the shortcut is the host's. Of the blocks of a network every
-    second one has its windows shifted by half a window, so that neighbours meet: `set_depth` tells a block its
-    place. A map that is no larger than one window, high or wide, is not shifted.
+    The norm before it and the residual connection are the host's. In every second block of a network the windows are
+    shifted by half a window; `set_depth` gives a block its index. Maps that are at most one window high or wide are
+    not shifted.
 
     The default window of 16 is that of the authors' networks for images. A 14 x 14 map fits into one such window:
     every patch attends to every patch. Windows of 7 suit the maps of a classifier of 224 pixels (56, 28, 14 and 7).
 
     Args:
         dim: width of a token, a multiple of `num_heads`.
-        num_heads: heads.
+        num_heads: number of heads.
         window_size: side of a window, at least 1.
         shift: rows and columns by which the windows are shifted, 0 to `window_size` - 1; None for half a window in
             every second block of a network.
@@ -75,12 +75,12 @@ class HybridAttention(nn.Module):
         self.conv_block = ChannelAttentionBlock(dim, compress_ratio=compress_ratio, squeeze_factor=squeeze_factor)
 
     def set_depth(self, depth: int) -> None:
-        """Take the place `depth`, from 0, among the blocks of a network: unless `shift` was given, odd ones shift."""
+        """Set the index of the block in a network, from 0: unless `shift` was given, odd ones are shifted."""
         if self.alternates:
             self.shift = self.attn.window_size // 2 if depth % 2 else 0
 
     def init_weights(self) -> None:
-        """Truncated normal of deviation 0.02 and biases of zero; convolutions as PyTorch has them."""
+        """Truncated normal with std 0.02 and biases of zero; convolutions keep PyTorch's default."""
         self.attn.init_weights()
         self.conv_block.init_weights()
 
@@ -92,20 +92,22 @@ class HybridAttention(nn.Module):
         """Attend from every position to its window, and to all of `context` without a bias."""
         shift = self.shift if min(x.shape[1], x.shape[2]) > self.attn.window_size else 0
         mixed, channels = self.attn(x, shift=shift, context=context), self.conv_block(x)
-        return mixed.add_(channels, alpha=self.conv_scale) if frugal() else mixed + self.conv_scale * channels
+        return mixed.add_(channels, alpha=self.conv_scale) if may_reuse_memory() else mixed + self.conv_scale * channels
 
 
 class WindowAttention(nn.Module):
     """Softmax attention in windows, with a learned bias for every offset from a query to a key.
 
-    The authors roll the map by the shift, cut it into whole windows, and mask what met only by rolling. Here the map
-    itself is cut, from the shift on, into windows and what remains of them at the border. That is the same function
-    where the authors' is defined (their mask is -100, so that a weight of e^-100 is missing) at less cost, and a map
-    that is no multiple of the window needs no padding.
+        softmax(q k^T / sqrt(head_dim) + bias of the offset) v, within each window
+
+    The authors roll the map by the shift, divide it into whole windows, and mask pairs that are adjacent only by
+    rolling. Here the map is divided from the shift on, with smaller windows at the border. That is the same function
+    where the authors' is defined (up to weights of e^-100 from their mask of -100) at lower cost, and a map that is not
+    a multiple of the window needs no padding.
 
     Args:
         dim: width of a token, a multiple of `num_heads`.
-        num_heads: heads.
+        num_heads: number of heads.
         window_size: side of a window, at least 1.
         qkv_bias: whether queries, keys and values have a bias.
 
@@ -131,7 +133,7 @@ class WindowAttention(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Truncated normal of deviation 0.02; biases are zero."""
+        """Truncated normal with std 0.02; biases are zero."""
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         for linear in (self.qkv, self.proj):
             nn.init.trunc_normal_(linear.weight, std=0.02)
@@ -151,9 +153,9 @@ class WindowAttention(nn.Module):
         shift: int = 0,
         context: Float[Tensor, "batch context dim"] | None = None,
     ) -> Float[Tensor, "batch height width dim"]:
-        """Attend in windows that are cut `shift` rows and columns from the corner, and every `window_size` from there.
+        """Attend in windows of side `window_size`, the first boundary `shift` rows and columns from the corner.
 
-        `context` are more tokens that every position attends to, without a bias.
+        `context` are further tokens that every position attends to, without a bias.
         """
         dim = x.shape[3]
         more = None
@@ -176,7 +178,7 @@ class WindowAttention(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """A gate for every channel, from the means of all channels.
+    """Squeeze-and-excitation: x * sigmoid(W_2 ReLU(W_1 mean(x))).
 
     Args:
         dim: channels.
@@ -221,7 +223,7 @@ class ChannelAttentionBlock(nn.Module):
         )
 
     def init_weights(self) -> None:
-        """PyTorch's own, as the authors leave it."""
+        """PyTorch's default initialisation, as in the authors' code."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 module.reset_parameters()
@@ -229,7 +231,7 @@ class ChannelAttentionBlock(nn.Module):
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         """Convolve and weigh the channels."""
         planes = x.permute(0, 3, 1, 2)
-        if frugal():
+        if may_reuse_memory():
             mixed = self.cab[:3](planes)
             return mixed.mul_(self.cab[3].attention(mixed)).permute(0, 2, 3, 1)  # type: ignore[operator]
         return self.cab(planes).permute(0, 2, 3, 1)

@@ -1,7 +1,7 @@
-"""Overlapping cross attention (HAT): windows attend to the larger windows around them.
+"""Overlapping cross-attention (HAT): windows attend to larger windows around them.
 
 Source: Chen et al. 2023, arXiv:2205.04437, section 3.2; XPixelGroup/HAT@1638a9a the first half of `OCAB`, whose
-parameter names are kept. Unlike there any height and width will do.
+parameter names are kept. Differs from it: any height and width is accepted.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ __all__ = ["OverlappingCrossAttention", "clip"]
 class OverlappingCrossAttention(nn.Module):
     """Softmax attention of every window to a window around it that is larger by `overlap_ratio`.
 
-    What lies outside the map has zero keys and values, also where the map is no multiple of the window. As in the
-    reference it is not masked: a window at the border gives some of its weight, by the biases alone, to nothing.
+        softmax(q k^T / sqrt(head_dim) + bias of the offset) v, queries of a window, keys of the larger window
 
-    The map is padded, and one call of fused attention takes all windows. On a CPU windows at the border, or the only
-    ones, are taken on their own where that is less work: then all that lies outside is one more key. An export with
-    free height and width serves multiples of the window.
+    Outside the map keys and values are zero, also if the map is not a multiple of the window. As in the reference they
+    are not masked, so they receive some of the weight by their biases.
+
+    The map is padded, and all windows are computed by one call of fused attention. On a CPU windows at the border are
+    computed separately if that is less work; everything outside the map is then one more key. An export with dynamic
+    height and width is valid for multiples of the window.
 
     Args:
         dim: width of a token, a multiple of `num_heads`.
-        num_heads: heads.
+        num_heads: number of heads.
         window_size: side of a window of queries, at least 1.
         overlap_ratio: how much longer the side of a window of keys is, over `window_size`; at least 0. The two sides
             must differ by an even number.
@@ -71,7 +73,7 @@ class OverlappingCrossAttention(nn.Module):
             raise ValueError(
                 f"overlap_ratio {overlap_ratio} makes the windows of keys {more} wider than window_size {window_size}, "
                 "which is odd, so that queries are not in the middle. "
-                f"Ratios of {near} would do"
+                f"Use a ratio of {near}"
             )
         self.num_heads = num_heads
         self.window_size = window_size
@@ -83,7 +85,7 @@ class OverlappingCrossAttention(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Truncated normal of deviation 0.02; biases are zero."""
+        """Truncated normal with std 0.02; biases are zero."""
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         for linear in (self.qkv, self.proj):
             nn.init.trunc_normal_(linear.weight, std=0.02)
@@ -146,7 +148,7 @@ class OverlappingCrossAttention(nn.Module):
 
 
 def clip(length: int, window: int, rim: int) -> list[Part]:
-    """Windows along an axis, what remains at its end, and the keys that there are around each.
+    """Windows along an axis, the remainder at its end, and the keys within the map around each.
 
     Example:
         >>> [(part.query.number, part.query.side, part.key.side, part.before) for part in clip(30, 8, 2)]
@@ -167,13 +169,13 @@ def clip(length: int, window: int, rim: int) -> list[Part]:
 
 
 def whole(length: int, window: int, rim: int) -> Part:
-    """The same of an axis padded to whole windows, whose keys have a rim at both ends that counts as inside."""
+    """The same for an axis padded to whole windows, whose keys have a rim at both ends that counts as inside."""
     count = -(-length // window)
     return Part(Run(0, count, window, window), Run(0, count, window + 2 * rim, window), rim)
 
 
 def work(batch: int, rows: Sequence[Part], columns: Sequence[Part]) -> int:
-    """Logits of all heads and images, and biases, over the heads."""
+    """Number of logits and biases for each head."""
     return sum(
         (batch * row.query.number * column.query.number + 1)
         * (row.query.side * row.key.side * column.query.side * column.key.side)

@@ -1,6 +1,6 @@
-"""Softmax attention with a locally enhanced positional encoding: a depthwise convolution beside it.
+"""Softmax attention with locally enhanced positional encoding (LePE), a depthwise convolution.
 
-Source: Dong et al. 2022, arXiv:2107.00652, section 3.2 (LePE), as the last stage of BiFormer has it
+Source: Dong et al. 2022, arXiv:2107.00652, section 3.2 (LePE), as in the last stage of BiFormer
 (rayleizhu/BiFormer@1697bbb, models/_common.py `AttentionLePE` and `nchwAttentionLePE`); their parameter names.
 """
 
@@ -17,13 +17,13 @@ __all__ = ["LePEAttention"]
 
 
 class LePEAttention(nn.Module):
-    """Every position attends to every position; a convolution tells where it is.
+    """Global softmax attention plus a depthwise convolution: proj(softmax(q k^T / sqrt(head_dim)) v + lepe(.)).
 
     Args:
         dim: width of a token, a multiple of `num_heads`.
-        num_heads: heads.
+        num_heads: number of heads.
         qkv_bias: whether queries, keys and values have a bias.
-        side_dwconv: side of the convolution, odd; 0 leaves it out.
+        side_dwconv: side of the convolution, odd; 0 for none.
         lepe_of: what is convolved: the "value", as in the paper and the authors' `nchwAttentionLePE`, or the
             "input", as in their `AttentionLePE`, which BiFormer-T, S and B use.
 
@@ -62,7 +62,7 @@ class LePEAttention(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Truncated normal of deviation 0.02 and zero biases; the convolution keeps PyTorch's own."""
+        """Truncated normal with std 0.02 and zero biases; the convolution keeps PyTorch's default."""
         for linear in (self.qkv, self.proj):
             nn.init.trunc_normal_(linear.weight, std=0.02)
             if linear.bias is not None:

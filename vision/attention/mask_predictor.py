@@ -1,9 +1,9 @@
-"""Attention over few connections, which are guessed first from a low-rank attention.
+"""Sparse attention over connections that a low-rank attention predicts.
 
 Source: Wei et al. 2023, arXiv:2303.13755, section 3; lim142857/Sparsifiner@9a11e26, src/models/sparsifiner.py,
-whose parameter names are kept. What is kept of a row lies anywhere in it, and for that no device has a fast
-kernel: the mask saves multiplications on paper, not time. `gather=True` really computes the kept connections
-only. What saves time is dropping tokens; see `regard.vision.backbones.sparsifiner`.
+whose parameter names are kept. The kept connections of a row are unstructured, for which no device has a
+fast kernel: the mask saves multiplications on paper, not time. `gather=True` computes only the kept connections.
+Dropping tokens does save time; see `regard.vision.backbones.sparsifiner`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from torch import Tensor, nn
 
 __all__ = ["Connections", "MaskPredictor", "resize_table"]
 
-#: Numbers in one piece of a score map: half a MB of float32, so that it stays in the cache.
-PIECE = 2**17
+#: Values in one chunk of a score map: half a MB of float32, so that it stays in the cache.
+CACHE_NUMEL = 2**17
 
 
 class Connections(NamedTuple):
-    """What the predictor says of a map.
+    """The predicted connections of a map.
 
     Attributes:
-        coefficients: shares of the basis rows in each query's row, 0-1, after sparsening.
+        coefficients: sparsified shares of the basis rows in each query's row, 0-1.
         scores: the approximate attention; dropped tokens are -inf.
         mask: the kept connections.
     """
@@ -38,19 +38,21 @@ class Connections(NamedTuple):
 
 
 class MaskPredictor(nn.Module):
-    """Attention over the connections that a low-rank guess of the attention keeps.
+    """Attention over the largest entries of a low-rank prediction of the attention.
 
-    A query's row of attention is guessed as a mix of `rank` basis rows, and its largest entries are kept. The
-    choice has no gradient; the predictor learns to reconstruct the softmax attention, all coefficients and the
-    signed basis in use. That squared error is computed without forming either map.
+        coefficients = softmax(proj_c_q(q) (proj_c_k(k)^T proj_n) / sqrt(heads));  scores = coefficients proj_back_n^T
+        out = softmax over the kept keys of q k^T / sqrt(head_dim), times v
 
-    `mode` is `"sparse"`, `"reconstruct"` (softmax attention, and the error goes to `losses` if that is a list)
-    or `"dense"` (softmax attention). In training `"sparse"` adds the gradient of the error by itself, to the
-    predictor's own parameters alone, unless they are frozen or `reconstruction` is 0. With float16 loss
-    scaling that gradient is not scaled: use bfloat16 there.
+    The selection has no gradient; the predictor is trained to reconstruct the softmax attention with all coefficients
+    and the signed basis. That squared error is computed without forming either map.
 
-    Differences from the authors: the budget is counted anew at each call (theirs shrinks for good once tokens
-    were dropped), and the error is the mean over images there where it trains by itself.
+    `mode` is `"sparse"`, `"reconstruct"` (softmax attention, and the error goes to `losses` if that is a list) or
+    `"dense"` (softmax attention). In training `"sparse"` adds the gradient of the error to the predictor's parameters,
+    unless they are frozen or `reconstruction` is 0. With float16 loss scaling that gradient is not scaled: use bfloat16
+    there.
+
+    Differences from the authors: the budget is computed at each call (theirs shrinks permanently once tokens are
+    dropped), and in `"sparse"` mode the error is the mean over images.
 
     Args:
         tokens: rows of the tables: the tokens of an image.
@@ -63,9 +65,9 @@ class MaskPredictor(nn.Module):
         basis_threshold: entries of the basis not above this are zero.
         coefficients: largest coefficients of a row that are kept; None keeps what is above `coefficient_threshold`.
         coefficient_threshold: see `coefficients`.
-        empty_dropped: whether the rows of dropped queries are empty.
-        gather: compute only the kept connections, key by key. Slower on every device that we know.
-        reconstruction: weight of the error where the predictor learns by itself.
+        empty_dropped: whether dropped queries attend to nothing.
+        gather: whether to compute only the kept connections; slower on every device tested.
+        reconstruction: weight of the error in `"sparse"` mode.
 
     Raises:
         ValueError: a share out of range, or `gather` without `keep_rate`.
@@ -95,7 +97,7 @@ class MaskPredictor(nn.Module):
     ) -> None:
         super().__init__()
         if keep_rate is not None and not 0 < keep_rate <= 1:
-            raise ValueError(f"keep_rate is {keep_rate}; a share above 0 and up to 1 would do, or None for a threshold")
+            raise ValueError(f"keep_rate is {keep_rate}; give a share above 0 and up to 1, or None for a threshold")
         if gather and keep_rate is None:
             raise ValueError("gather needs the same number of keys for every query; give a keep_rate")
         self.keep_rate, self.score_threshold = keep_rate, score_threshold
@@ -112,7 +114,7 @@ class MaskPredictor(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Truncated normal of deviation 0.02; biases are zero."""
+        """Truncated normal with std 0.02; biases are zero."""
         for weight in (self.proj_n, self.proj_back_n, self.proj_c_q.weight, self.proj_c_k.weight):
             nn.init.trunc_normal_(weight, std=0.02)
         for linear in (self.proj_c_q, self.proj_c_k):
@@ -127,7 +129,7 @@ class MaskPredictor(nn.Module):
             setattr(self, name, self.proj_n if tied and name == "proj_back_n" else resized)
 
     def budget(self, tokens: int) -> int:
-        """Connections that a query keeps among so many tokens, unless thresholds decide."""
+        """Number of connections that a query keeps among `tokens` tokens, if no threshold is used."""
         return tokens if self.keep_rate is None else max(1, math.ceil(self.keep_rate * tokens))
 
     def forward(
@@ -181,7 +183,7 @@ class MaskPredictor(nn.Module):
         valid: Bool[Tensor, "batch keys"] | None = None,
         budget: int | None = None,
     ) -> Connections:
-        """What `forward` keeps of the map, to look at and to count; arguments as there.
+        """The connections that `forward` keeps, for inspection; arguments as there.
 
         In the mode `"reconstruct"` the coefficients are all there and the scores are of the signed basis.
         """
@@ -224,8 +226,8 @@ class MaskPredictor(nn.Module):
             return coefficients * (coefficients > self.coefficient_threshold)
         if self.top_coefficients >= coefficients.shape[-1]:
             return coefficients
-        largest, places = coefficients.topk(self.top_coefficients, sorted=False)
-        return torch.zeros_like(coefficients).scatter(-1, places, largest)
+        largest, indices = coefficients.topk(self.top_coefficients, sorted=False)
+        return torch.zeros_like(coefficients).scatter(-1, indices, largest)
 
     def _basis(self, back: Tensor) -> Tensor:
         """(rank, keys), or (batch, rank, keys)."""
@@ -233,18 +235,18 @@ class MaskPredictor(nn.Module):
         return (magnitude * (magnitude > self.basis_threshold)).mT
 
     def _choose(self, scores: Tensor, budget: int) -> Tensor:
-        """The kept connections of some rows; among equal scores the choice is the backend's."""
+        """The kept connections of some rows; the choice among equal scores depends on the backend."""
         if self.keep_rate is None:
             return scores > self.score_threshold
         if scores.device.type == "cpu" and not torch.compiler.is_compiling() and budget < scores.shape[-1]:
             # NumPy finds the smallest kept score five times faster than topk finds all; without ties that is it.
-            place = scores.shape[-1] - budget
-            smallest = torch.from_numpy(np.partition(scores.numpy(), place)[..., place].copy())
+            rank = scores.shape[-1] - budget
+            smallest = torch.from_numpy(np.partition(scores.numpy(), rank)[..., rank].copy())
             mask = scores >= smallest.unsqueeze(-1)
             if mask.sum() == budget * smallest.numel():
                 return mask
-        places = scores.topk(budget, sorted=False).indices
-        return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, places, True)
+        indices = scores.topk(budget, sorted=False).indices
+        return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, indices, True)
 
     def _attend(
         self,
@@ -256,7 +258,7 @@ class MaskPredictor(nn.Module):
         valid: Tensor | None,
         budget: int,
     ) -> Tensor:
-        """Sparse attention; on a CPU in pieces, and of whole maps at most the mask is there, for the gradient."""
+        """Sparse attention; on a CPU in chunks, and of whole maps at most the mask is there, for the gradient."""
         batch, heads, queries, _ = query.shape
         keys = key.shape[2]
         if basis.ndim == 3:
@@ -267,18 +269,18 @@ class MaskPredictor(nn.Module):
         query, key, value, coefficients = (x.flatten(0, 1) for x in (query, key, value, coefficients))
         maps = _Maps(query, key, value, coefficients, basis, valid, alive)
         eager_cpu = query.device.type == "cpu" and not torch.compiler.is_compiling()
-        pieces = _pieces(len(maps.query), queries, keys) if eager_cpu else []
-        if len(pieces) <= 1 or (self.gather and torch.is_grad_enabled()):
+        chunks = _chunks(len(maps.query), queries, keys) if eager_cpu else []
+        if len(chunks) <= 1 or (self.gather and torch.is_grad_enabled()):
             mixed = self._mix(maps, budget)
         elif torch.is_grad_enabled():
             mask = maps.query.new_empty(len(maps.query), queries, keys)
-            for piece in pieces:
-                mask[piece] = self._mask(_cut(maps, *piece), budget)
+            for chunk in chunks:
+                mask[chunk] = self._mask(_cut(maps, *chunk), budget)
             mixed = _masked(maps, mask, self._rows_may_be_empty)
         else:
             mixed = torch.empty_like(maps.query)
-            for piece in pieces:
-                mixed[piece] = self._mix(_cut(maps, *piece), budget)
+            for chunk in chunks:
+                mixed[chunk] = self._mix(_cut(maps, *chunk), budget)
         return mixed.unflatten(0, (batch, heads))
 
     def _mix(self, maps: _Maps, budget: int) -> Tensor:
@@ -308,7 +310,7 @@ def resize_table(
         table: a row for each token.
         old: height and width in patches that it is made for.
         new: those wanted.
-        prefix: first rows, which are no patches and stay as they are.
+        prefix: first rows, which are not patches and stay as they are.
 
     Example:
         >>> resize_table(torch.rand(1 + 9, 4), (3, 3), (2, 5), prefix=1).shape
@@ -362,14 +364,14 @@ def _cut(maps: _Maps, some: slice, rows: slice) -> _Maps:
 
 
 def _scores(maps: _Maps) -> Tensor:
-    """The guessed attention; -inf where a key may not be chosen."""
+    """The predicted attention; -inf for invalid keys."""
     scores = maps.coefficients @ maps.basis
     return scores if maps.valid is None else scores.masked_fill(~maps.valid, -torch.inf)
 
 
-def _pieces(maps: int, queries: int, keys: int) -> list[tuple[slice, slice]]:
-    """Maps and rows of them, so that each piece of scores fits the cache."""
-    some, rows = max(1, PIECE // max(1, queries * keys)), max(1, PIECE // keys)
+def _chunks(maps: int, queries: int, keys: int) -> list[tuple[slice, slice]]:
+    """Maps and rows of them, so that each chunk of scores fits the cache."""
+    some, rows = max(1, CACHE_NUMEL // max(1, queries * keys)), max(1, CACHE_NUMEL // keys)
     return [
         (slice(first, first + some), slice(top, top + rows))
         for first in range(0, maps, some)
@@ -387,14 +389,14 @@ def _masked(maps: _Maps, mask: Tensor, may_be_empty: bool) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value, mask).squeeze(1).masked_fill(empty, 0)
 
 
-def _gathered(maps: _Maps, places: Tensor) -> Tensor:
-    """Attention to the keys at `places` (maps, queries, kept) and to no others."""
+def _gathered(maps: _Maps, indices: Tensor) -> Tensor:
+    """Attention to the keys at `indices` (maps, queries, kept) and to no others."""
     query, key, value = maps[:3]
     own = torch.arange(key.shape[0], device=key.device)[:, None, None]
-    logits = (key[own, places] @ query.unsqueeze(-1)).squeeze(-1) * query.shape[-1] ** -0.5  # maps queries kept
+    logits = (key[own, indices] @ query.unsqueeze(-1)).squeeze(-1) * query.shape[-1] ** -0.5  # maps queries kept
     if maps.valid is not None:
-        logits = logits.masked_fill(~maps.valid.squeeze(1)[own, places], -torch.inf)
-    mixed = (logits.softmax(dim=-1).unsqueeze(2) @ value[own, places]).squeeze(2)
+        logits = logits.masked_fill(~maps.valid.squeeze(1)[own, indices], -torch.inf)
+    mixed = (logits.softmax(dim=-1).unsqueeze(2) @ value[own, indices]).squeeze(2)
     return mixed if maps.alive is None else mixed.masked_fill(~maps.alive, 0)
 
 
@@ -426,7 +428,7 @@ def _squares(query: Tensor, key: Tensor) -> Tensor:
 
 
 class _WithGradientOf(torch.autograd.Function):
-    """The first argument, with the gradient of the second, a loss, beside its own."""
+    """The first argument, with the gradient of the second, a loss, added in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, loss: Tensor) -> Tensor:

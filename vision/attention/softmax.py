@@ -1,4 +1,4 @@
-"""Multi-head softmax attention over a grid: what the other blocks are compared with.
+"""Multi-head softmax attention over a grid, the baseline of the other blocks.
 
 Source: Vaswani et al. 2017, arXiv:1706.03762, equation 1; parameter names as in timm's ViT.
 """
@@ -16,11 +16,11 @@ __all__ = ["SoftmaxAttention"]
 
 
 class SoftmaxAttention(nn.Module):
-    """Every position attends to every position.
+    """Global softmax attention: proj(softmax(q k^T / sqrt(head_dim)) v).
 
     Args:
         dim: width of a token, a multiple of `num_heads`.
-        num_heads: heads.
+        num_heads: number of heads.
         qkv_bias: whether queries, keys and values have a bias.
         drop_rate: dropout of the attention weights in training, 0-1.
 
@@ -47,7 +47,7 @@ class SoftmaxAttention(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Truncated normal of deviation 0.02, as in a ViT; biases are zero."""
+        """Truncated normal with std 0.02, as in a ViT; biases are zero."""
         for linear in (self.qkv, self.proj):
             nn.init.trunc_normal_(linear.weight, std=0.02)
             if linear.bias is not None:

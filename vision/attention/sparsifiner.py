@@ -20,15 +20,15 @@ __all__ = ["SparsifinerAttention"]
 
 
 class SparsifinerAttention(nn.Module):
-    """Every position attends to the few that a low-rank guess of its attention picks.
+    """Softmax attention over the keys that a low-rank predictor selects; see `MaskPredictor`.
 
-    The predictor's tables belong to an image of `grid` positions and one more row, which all tokens of a
-    context share. Another image gets them resized, bicubic; the authors know one size. The budget counts the
-    context too, which competes like any other key.
+    The predictor's tables are for an image of `grid` positions, with one more row that all context tokens share. For
+    other sizes they are resized (bicubic); the authors' code has a fixed size. The budget includes the context, whose
+    tokens compete like any other key.
 
     Args:
         dim: width of a token, a multiple of `num_heads`.
-        num_heads: heads.
+        num_heads: number of heads.
         qkv_bias: whether queries, keys and values have a bias.
         grid: height and width of the images that the tables are made for; a number is a square.
         keep_rate: share of its keys that a query keeps, 0-1; None keeps what is above a threshold.
@@ -62,7 +62,7 @@ class SparsifinerAttention(nn.Module):
         self.num_heads = num_heads
         self.grid = (grid, grid) if isinstance(grid, int) else (grid[0], grid[1])
         if min(self.grid) < 1:
-            raise ValueError(f"grid is {grid}; a height and width of at least 1 would do, e.g. 14")
+            raise ValueError(f"grid is {grid}; give a height and width of at least 1, e.g. 14")
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         tokens = 1 + self.grid[0] * self.grid[1]
@@ -75,7 +75,7 @@ class SparsifinerAttention(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Truncated normal of deviation 0.02, as in a ViT; biases are zero."""
+        """Truncated normal with std 0.02, as in a ViT; biases are zero."""
         for linear in (self.qkv, self.proj):
             nn.init.trunc_normal_(linear.weight, std=0.02)
             if linear.bias is not None:
@@ -97,7 +97,7 @@ class SparsifinerAttention(nn.Module):
         x: Float[Tensor, "batch height width dim"],
         context: Float[Tensor, "batch context dim"] | None = None,
     ) -> Connections:
-        """What `forward` keeps; the keys are the context's tokens and then the grid's."""
+        """The connections that `forward` keeps; the keys are the context's tokens and then the grid's."""
         query, key, _, tables = self._prepare(x, context)
         return self.mask_predictor.connections(query, key, tables=tables)
 

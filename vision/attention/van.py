@@ -1,4 +1,4 @@
-"""Large kernel attention (VAN): a gate from a 23 x 23 neighbourhood, made of cheap convolutions.
+"""Large kernel attention (VAN): a multiplicative gate from a 23 x 23 neighbourhood.
 
 Source: Guo et al. 2022, arXiv:2202.09741, equations 1-2; Visual-Attention-Network/VAN-Classification@e19779b
 (`LKA`, `Attention`), whose parameter names are kept.
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 __all__ = ["LargeKernelAttention", "VanAttention"]
 
-#: Numbers in one activation of a piece: 2 MB of float32, so that a chain of convolutions stays in the cache.
-PIECE = 2**19
+#: Values in one activation of a chunk: 2 MB of float32, so that a chain of convolutions stays in the cache.
+CACHE_NUMEL = 2**19
 
 
 class LargeKernelAttention(nn.Module):
-    """Multiply every position by what its 23 x 23 neighbourhood says, without a sigmoid.
+    """x * conv1(conv_spatial(conv0(x))): depthwise 5 x 5, depthwise 7 x 7 with dilation 3, and 1 x 1 convolutions.
 
     Args:
         dim: channels, at least 1.
@@ -54,10 +54,10 @@ class LargeKernelAttention(nn.Module):
 
 
 class VanAttention(nn.Module):
-    """The attention of VAN: projection, GELU, large kernel attention, projection, and a shortcut around it.
+    """The attention of VAN: proj_2(LKA(GELU(proj_1(x)))), plus x with `shortcut`.
 
-    On a CPU without gradients the batch is computed in pieces that fit the cache, so forward hooks on the
-    inner layers fire once a piece.
+    On a CPU without gradients the batch is computed in chunks that fit the cache, so forward hooks on the
+    inner layers run once for each chunk.
 
     Args:
         dim: channels, at least 1.
@@ -90,10 +90,15 @@ class VanAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         """Mix every position with its neighbourhood."""
-        if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() <= PIECE:
+        if (
+            torch.is_grad_enabled()
+            or x.device.type != "cpu"
+            or torch.compiler.is_compiling()
+            or x.numel() <= CACHE_NUMEL
+        ):
             return self._mix(x)
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        images = max(1, PIECE // x[0].numel())
+        images = max(1, CACHE_NUMEL // x[0].numel())
         for start in range(0, len(x), images):
             out[start : start + images] = self._mix(x[start : start + images])
         return out
@@ -126,7 +131,7 @@ def _dilated_by_phase(x: Tensor, conv: nn.Conv2d) -> Tensor:
     phases = F.pad(x, (0, columns * d - width, 0, rows * d - height)).permute(0, 2, 3, 1)
     phases = phases.reshape(batch, rows, d, columns, d, dim).permute(0, 2, 4, 1, 3, 5)
     phases = phases.reshape(batch * d * d, rows, columns, dim).permute(0, 3, 1, 2)
-    # What reaches beyond a sub-map only meets zeros.
+    # taps beyond a sub-map only multiply zeros
     middle = kernel // 2
     up, left = min(middle, rows - 1), min(middle, columns - 1)
     weight = conv.weight[:, :, middle - up : middle + up + 1, middle - left : middle + left + 1]

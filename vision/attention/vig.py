@@ -1,7 +1,7 @@
-"""Bidirectional gated linear attention (ViG): every token reads two decaying memories, at linear cost.
+"""Bidirectional gated linear attention (ViG), with a decaying state in both directions at linear cost.
 
 Not the Vision GNN of the same name. Source: Liao et al. 2024, arXiv:2405.18425, section 3; hustvl/ViG@dfb9d32
-(`GatedLinearAttention`, `GLA2D`), whose parameter names are kept. Where the authors call Triton kernels, chunks
+(`GatedLinearAttention`, `GLA2D`), whose parameter names are kept. Instead of the authors' Triton kernels, chunks
 of tokens are computed with PyTorch's matrix products, as in Yang et al. 2023, arXiv:2312.06635, section 4.
 """
 
@@ -20,8 +20,8 @@ __all__ = ["VigAttention", "gated_linear_attention"]
 CHUNK = 32
 #: Chunks have as few as this where memories decay at once; there a token keeps at least exp(-20) of them.
 SMALLEST_CHUNK = 8
-#: Numbers in the input of a piece of a batch, so that what comes of them stays in the cache.
-PIECE = 2**17
+#: Values in the input of a sub-batch, so that what comes of them stays in the cache.
+CACHE_NUMEL = 2**17
 #: Most that the memory may decay within a chunk, as a power of e: exp(80) still fits float32.
 RANGE = 160.0
 
@@ -34,25 +34,25 @@ def gated_linear_attention(
     backward: Float[Tensor, "batch heads tokens key_dim"] | None = None,
     scale: float | None = None,
 ) -> Float[Tensor, "batch heads tokens value_dim"]:
-    """Read out a memory that runs over the tokens, one that runs back over them, or the sum of both.
+    """Gated linear attention over the tokens: forward, backward, or the sum of both directions.
 
     Going forward the memory S is (key_dim, value_dim): S_i = diag(exp(forward_i)) S_(i-1) + key_i value_i^T, and
     token i reads key_dim**-0.5 * S_i^T query_i. Backward it is the same from the last token to the first. With
     both, a token reads itself twice. Time and memory are linear in the tokens.
 
     On a CPU the result is exact for any decay. Under `torch.compile` and `torch.export`, and on other devices,
-    where numbers must not steer the course, a token keeps at least exp(-10) of the memory.
+    where control flow must not depend on data, a token keeps at least exp(-10) of the memory.
 
     Args:
         query: float32 or float64, as all others.
         key: of the same shape.
         value: what the memory takes in.
-        forward: logarithm of what stays of the memory before each token, at most 0. None leaves this way out.
-        backward: the same for the way back.
-        scale: of what is read; key_dim**-0.5 without it.
+        forward: logarithm of the decay of the memory before each token, at most 0. None omits this direction.
+        backward: the same for the opposite direction.
+        scale: factor of the queries; key_dim**-0.5 by default.
 
     Raises:
-        ValueError: neither way is given.
+        ValueError: neither direction is given.
 
     Example:
         >>> query, key, value = torch.rand(3, 1, 2, 50, 8)
@@ -81,10 +81,13 @@ def gated_linear_attention(
 
 
 class VigAttention(nn.Module):
-    """The attention of ViG: a depthwise convolution, gated linear attention both ways, and a gate between the two.
+    """The attention of ViG: a depthwise convolution, bidirectional gated linear attention of it, and a gate.
+
+        h = in_proj(x);  far = gated linear attention of h, forward plus backward, over `divisor`
+        g = sigmoid(g_proj(h));  out = o_proj(g * RMSNorm(far) + (1 - g) * RMSNorm(h))
 
     Source: arXiv:2405.18425, equations 5-9. Every channel of a memory has its own decay for each token and way;
-    a sigmoid gate then chooses between what was read and what the convolution saw nearby.
+    a sigmoid gate interpolates between the global and the convolutional features.
 
     The authors halve the sum of both ways in training and quarter it when their plain model is evaluated, for
     which the published accuracies hold. Here `divisor` serves both. A norm follows, so only its eps tells 2 from 4:
@@ -102,7 +105,7 @@ class VigAttention(nn.Module):
         gate_rank: width of the bottleneck that makes the decays.
         gate_normalizer: the logarithm of a decay is logsigmoid(logit) over this.
         norm_eps: of the norms over a head's channels.
-        divisor: of the sum of both ways, before the norm.
+        divisor: divisor of the sum of both directions, before the norm.
 
     Raises:
         ValueError: `num_heads` does not divide the width of the values (`dim`) or of the keys.
@@ -133,7 +136,7 @@ class VigAttention(nn.Module):
         key_dim = int(dim * expand_key)
         for name, width in (("dim", dim), ("the width of the keys, dim * expand_key =", key_dim)):
             if width < 1 or width % num_heads:
-                raise ValueError(f"{name} {width} is no multiple of num_heads {num_heads}; fewer heads would do")
+                raise ValueError(f"{name} {width} is not a multiple of num_heads {num_heads}; fewer heads would do")
         self.num_heads = num_heads
         self.key_dim = key_dim
         self.out_act = out_act
@@ -158,11 +161,16 @@ class VigAttention(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
-        """Mix the tokens, taken row by row, both ways."""
-        if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() <= PIECE:
+        """Mix the tokens in row-major order, in both directions."""
+        if (
+            torch.is_grad_enabled()
+            or x.device.type != "cpu"
+            or torch.compiler.is_compiling()
+            or x.numel() <= CACHE_NUMEL
+        ):
             return self._mix(x)
         out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-        images = max(1, PIECE // x[0].numel())
+        images = max(1, CACHE_NUMEL // x[0].numel())
         for start in range(0, len(x), images):
             out[start : start + images] = self._mix(x[start : start + images])
         return out
@@ -193,7 +201,7 @@ class VigAttention(nn.Module):
 
 
 def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
-    """The norm at the precision of `x`; autocast would leave the weight behind in another."""
+    """The norm in the precision of `x`, also under autocast."""
     return F.rms_norm(x, x.shape[-1:], norm.weight.to(x.dtype), norm.eps)
 
 
@@ -208,7 +216,7 @@ def _chunk_limit(decays: list[Tensor]) -> int:
 
 def _chunked(
     x: Float[Tensor, "batch heads tokens dim"], chunks: int, length: int
-) -> Float[Tensor, "pieces length dim"]:
+) -> Float[Tensor, "blocks length dim"]:
     """Cut the tokens into chunks; the last is filled with zeros, which neither feed nor decay the memory."""
     missing = chunks * length - x.shape[2]
     if missing:
@@ -220,7 +228,7 @@ def _segment(value: Tensor) -> int:
     """Tokens that are computed at once: on a CPU, without gradients, so many that all stays in the cache."""
     if value.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return value.shape[2]
-    return max(8 * CHUNK, 2 * PIECE // max(1, value[:, :, 0].numel()) // CHUNK * CHUNK)
+    return max(8 * CHUNK, 2 * CACHE_NUMEL // max(1, value[:, :, 0].numel()) // CHUNK * CHUNK)
 
 
 def _one_way(
@@ -239,7 +247,7 @@ def _one_way(
     chunks = -(-tokens // limit)
     length = -(-tokens // chunks)  # as even as can be: 196 tokens are 7 chunks of 28
     parts = (query * scale, key, value, decay.clamp(min=-RANGE / limit))
-    query, key, value, decay = (_chunked(x, chunks, length) for x in parts)  # pieces length dim
+    query, key, value, decay = (_chunked(x, chunks, length) for x in parts)  # blocks length dim
     decayed = decay.cumsum(dim=1)
     total = decayed[:, -1:]
     if back:
@@ -247,21 +255,21 @@ def _one_way(
     middle = total / 2  # halves the exponents on both sides
     reach = middle.exp()
     seen, kept = query * (decayed - middle).exp(), key * (middle - decayed).exp()
-    weights = seen @ kept.mT  # pieces length length
+    weights = seen @ kept.mT  # blocks length length
     weights = weights.triu_() if back else weights.tril_()
-    added = (kept * reach).mT @ value  # pieces key_dim value_dim
+    added = (kept * reach).mT @ value  # blocks key_dim value_dim
     memories, memory = _scan(total.exp().mT, added, chunks, back, memory)
     out = (weights @ value).baddbmm_(seen * reach, memories)
     return out.reshape(batch, heads, chunks * length, value.shape[2])[:, :, :tokens], memory
 
 
 def _scan(
-    kept: Float[Tensor, "pieces key_dim 1"],
-    added: Float[Tensor, "pieces key_dim value_dim"],
+    kept: Float[Tensor, "blocks key_dim 1"],
+    added: Float[Tensor, "blocks key_dim value_dim"],
     chunks: int,
     back: bool,
     start: Float[Tensor, "maps key_dim value_dim"] | None,
-) -> tuple[Float[Tensor, "pieces key_dim value_dim"], Float[Tensor, "maps key_dim value_dim"]]:
+) -> tuple[Float[Tensor, "blocks key_dim value_dim"], Float[Tensor, "maps key_dim value_dim"]]:
     """The memory before each chunk and after the last, from what a chunk keeps of it and what it adds."""
     steps = [*zip(*(x.unflatten(0, (-1, chunks)).unbind(1) for x in (kept, added)), strict=True)]
     memory = torch.zeros_like(steps[0][1]) if start is None else start

@@ -1,7 +1,7 @@
-"""Attention of rectangles of a map to the rectangles around them, with a learned bias for every offset.
+"""Attention from rectangles of a map to the rectangles around them, with a learned bias for every offset.
 
-What HAT's two attentions share. An axis is cut into runs of equal intervals; a run of rows with a run of columns is
-a set of equal rectangles, and each set is attended to at once. Rectangles at the border may be smaller than the
+Shared by the two attentions of HAT. An axis is cut into runs of equal intervals; a run of rows with a run of columns is
+a set of equal rectangles, and each set is computed at once. Rectangles at the border may be smaller than the
 others, so that a map of any size needs neither padding nor a mask.
 """
 
@@ -16,15 +16,24 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Part", "Run", "attend", "attend_by_rectangles", "bias_by_offset", "frugal", "runs_eagerly_on_cpu", "strips"]
+__all__ = [
+    "Part",
+    "Run",
+    "attend",
+    "attend_by_rectangles",
+    "bias_by_offset",
+    "may_reuse_memory",
+    "runs_eagerly_on_cpu",
+    "strips",
+]
 
-#: Logits of a piece, for gradients on a CPU: 2 MB of float32, so that they stay in the cache.
+#: Logits of a chunk, for gradients on a CPU: 2 MB of float32, so that they stay in the cache.
 LOGITS = 2**19
 
-#: Numbers in the queries of a piece, without gradients on a CPU, for the same reason.
+#: Values in the queries of a chunk, without gradients on a CPU, for the same reason.
 QUERIES = 2**17
 
-#: Numbers of a map that are taken at a time without gradients, on a CPU and elsewhere: 8 and 64 MB of float32.
+#: Values of a map that are taken at a time without gradients, on a CPU and elsewhere: 8 and 64 MB of float32.
 MAP, MAP_ON_ACCELERATOR = 2**21, 2**24
 
 
@@ -93,12 +102,12 @@ def attend_by_rectangles(
         mixed = torch.empty_like(query, memory_format=torch.contiguous_format)
         for row, column in kinds:
             bias = _bias(offsets, row, column)
-            for images, piece in _pieces(query.shape, row):
-                asked = cut_rectangles(query[images], piece.query, column.query)
-                seen = cut_rectangles(pairs[images], piece.key, column.key)
+            for images, chunk in _chunks(query.shape, row):
+                asked = cut_rectangles(query[images], chunk.query, column.query)
+                seen = cut_rectangles(pairs[images], chunk.key, column.key)
                 more = None if context is None else context[images]
-                place = rectangles_of(mixed[images], piece.query, column.query)
-                place.copy_(_attend_one_kind(asked, seen, more, piece, column, bias).view(place.shape))
+                target = rectangles_of(mixed[images], chunk.query, column.query)
+                target.copy_(_attend_one_kind(asked, seen, more, chunk, column, bias).view(target.shape))
         return mixed
     queries = Rectangles.apply(query, [(row.query, column.query) for row, column in kinds])
     keys = Rectangles.apply(pairs, [(row.key, column.key) for row, column in kinds])
@@ -112,7 +121,7 @@ def attend_by_rectangles(
     return torch.cat(lines, dim=1)
 
 
-def _pieces(shape: torch.Size, row: Part) -> Iterator[tuple[slice, Part]]:
+def _chunks(shape: torch.Size, row: Part) -> Iterator[tuple[slice, Part]]:
     """A few images at a time, or a few rows of windows of one, so that what is cut from the map stays in the cache."""
     batch, _, width, dim = shape
     line = max(1, row.query.side * width * dim)
@@ -164,15 +173,15 @@ def attend(
     """Softmax attention with a bias that all windows share.
 
     It is one call of fused attention. Only for gradients on a CPU, where PyTorch's has none for the bias, windows
-    are taken a few at a time with their logits in the cache, in float32; their weights are kept for the way back.
+    are taken a few at a time with their logits in the cache, in float32; their weights are kept for the backward pass.
     """
     if not (runs_eagerly_on_cpu(query) and torch.is_grad_enabled()):
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype).unsqueeze(0))
-        # what ONNX puts in its place lays memory out otherwise, and views of it would not fit
+        # what ONNX puts in its target lays memory out otherwise, and views of it would not fit
         return mixed.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else mixed
     step = max(1, LOGITS // max(1, bias.numel()))
-    pieces = zip(query.split(step), key.split(step), value.split(step), strict=True)
-    return torch.cat([_explicit(*piece, bias) for piece in pieces])
+    chunks = zip(query.split(step), key.split(step), value.split(step), strict=True)
+    return torch.cat([_explicit(*chunk, bias) for chunk in chunks])
 
 
 def _explicit(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
@@ -211,7 +220,7 @@ def outside_logit(
 
 
 def _offsets(part: Part, offsets: Tensor) -> Tensor:
-    """For every query and key of an interval, where in `offsets` theirs is."""
+    """For every query and key of an interval, the index of their offset in `offsets`."""
     first = offsets.shape[1] // 2 - part.ahead
     keys = torch.arange(part.key.side, device=offsets.device)
     return keys + first - torch.arange(part.query.side, device=offsets.device).unsqueeze(1)
@@ -242,7 +251,7 @@ def cut_rectangles(
 
 
 class Rectangles(torch.autograd.Function):
-    """Cut rectangles from a map; going back adds whole slices, far faster than PyTorch's own slices and unfold."""
+    """Cut rectangles from a map; the backward pass adds whole slices, faster than PyTorch's slices and unfold."""
 
     @staticmethod
     def forward(
@@ -254,7 +263,7 @@ class Rectangles(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        """Add the gradients of the rectangles where they lie over one another."""
+        """Add the gradients of overlapping rectangles."""
         batch, dim = ctx.shape[0], ctx.shape[3]
         whole = grads[0].new_zeros(ctx.shape)
         for (row, column), grad in zip(ctx.kinds, grads, strict=True):
@@ -283,7 +292,7 @@ def strips(x: Float[Tensor, "batch height width dim"], window: int, shift: int =
         ([(0, 360), (360, 712), (712, 1064), (1064, 1416), (1416, 1500)], [(0, 9)])
     """
     batch, height, width, dim = x.shape
-    if not frugal():
+    if not may_reuse_memory():
         return [(0, height)]
     most = MAP if x.device.type == "cpu" else MAP_ON_ACCELERATOR
     lines = max(1, most // max(1, batch * width * dim * window)) * window
@@ -291,11 +300,11 @@ def strips(x: Float[Tensor, "batch height width dim"], window: int, shift: int =
     return list(itertools.pairwise(edges))
 
 
-def frugal() -> bool:
-    """Whether nothing is kept for a way back, so that memory can be reused; compilers do that themselves."""
+def may_reuse_memory() -> bool:
+    """Whether nothing is stored for a backward pass, so that memory may be reused; compilers do that themselves."""
     return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
 
 
 def runs_eagerly_on_cpu(x: Tensor) -> bool:
-    """Whether many small steps cost little, as they do without a compiler and away from accelerators."""
+    """Whether many small operations are cheap: on a CPU and without a compiler."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()

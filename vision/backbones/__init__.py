@@ -1,4 +1,4 @@
-"""Published backbones, one family a file; importing this registers them with timm."""
+"""Published backbones, one family in each file; importing this registers them with timm."""
 
 from types import ModuleType
 
@@ -6,8 +6,8 @@ from . import biformer, halonet, hat, mobilenetv2_ela, sparsifiner, van, vig, vi
 
 __all__ = ["FAMILIES", "biformer", "halonet", "hat", "mobilenetv2_ela", "sparsifiner", "van", "vig", "vig_h"]
 
-#: Name of a family -> its module, with `default_cfgs`, `PAPER`, `TOP1`, and `KEYS`: patterns of names that only
-#: files of the family have.
+#: Name of a family -> its module, with `default_cfgs`, `PAPER`, `TOP1`, and `KEYS`: patterns of parameter
+#: names that only files of the family have.
 FAMILIES: dict[str, ModuleType] = {
     "halonet": halonet,
     "biformer": biformer,

@@ -2,7 +2,7 @@
 
 Source: Zhu et al. 2023, arXiv:2303.08810, table 1; rayleizhu/BiFormer@1697bbb, whose parameter names are kept for
 T, S and B; `checkpoint_filter_fn` maps those of its STL variants (Swin-T's layout) and of its refactored modules.
-Unlike there, any image size is taken, memory is channels last and `reset_classifier` works.
+Differs from it: any image size is taken, memory is channels last and `reset_classifier` works.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class Block(nn.Module):
         num_heads: heads of bi-level routing attention; full attention always has 8, as the authors' has.
         topk: regions that a region attends to; None is full attention with `LePEAttention`.
         mlp_ratio: hidden width of the MLP over `dim`.
-        pos_dwconv: side of the convolution before the attention, odd; 0 leaves it out.
-        layer_scale: where the factors on the branches start; 0 or less leaves them out.
-        pre_norm: whether norms stand before attention and MLP, or after the sums.
+        pos_dwconv: side of the convolution before the attention, odd; 0 for none.
+        layer_scale: initial layer scale of the branches; 0 or less for none.
+        pre_norm: whether the norms come before attention and MLP (pre-norm) or after the sums.
         lepe_of: what full attention convolves; see `LePEAttention`.
         drop_rate: dropout after the MLP, 0-1.
-        drop_path_rate: chance to leave out a branch in training, 0-1.
+        drop_path_rate: stochastic depth rate, the probability of dropping a branch in training, 0-1.
         attention_options: further options of `BiLevelRoutingAttention`.
 
     Example:
@@ -125,29 +125,29 @@ class BiFormer(Pyramid):
     """BiFormer and its ablation in Swin-T's layout.
 
     Args:
-        num_classes: classes; 0 leaves the classifier out.
+        num_classes: classes; 0 for no classifier.
         in_chans: channels of the image.
         global_pool: timm's pooling before the classifier: avg, max, avgmax, catavgmax, or "" with no classes.
-        dims: channels of the stages, multiples of `head_dim`.
-        depths: blocks of the stages.
+        dims: channels of each stage, multiples of `head_dim`.
+        depths: blocks of each stage.
         topks: regions that a region attends to, for each stage; None is full attention.
-        n_win: regions a side, or None for regions of about 8 x 8 tokens; weights do not depend on it. The authors
+        n_win: regions on a side, or None for regions of about 8 x 8 tokens; weights do not depend on it. The authors
             use 7 for images of 224 pixels, 8 for 512 and 16 on COCO.
         head_dim: channels of a head.
         qk_dims: widths of queries and keys; `dims` without it.
         mlp_ratios: hidden width of the MLPs over `dims`.
         layout: "biformer", or "swin": patches of 4 x 4 and 2 x 2 that do not overlap, no `pos_dwconv`.
-        pos_dwconv: side of the convolution before each attention, odd; 0 leaves it out.
-        layer_scale: where the factors on the branches start; 0 or less leaves them out.
-        pre_norm: whether norms stand before attention and MLP.
+        pos_dwconv: side of the convolution before each attention, odd; 0 for none.
+        layer_scale: initial layer scale of the branches; 0 or less for none.
+        pre_norm: whether the norms come before attention and MLP (pre-norm) or after the sums.
         lepe_of: what full attention convolves; see `LePEAttention`.
         padding: of sizes that `n_win` does not divide; see `BiLevelRoutingAttention`.
         attention_options: further options of `BiLevelRoutingAttention`.
         drop_rate: dropout before the classifier, 0-1.
         proj_drop_rate: dropout after the MLPs, 0-1.
-        drop_path_rate: chance to leave out a branch of the last block in training, 0-1; it grows from 0.
-        device: where the parameters are.
-        dtype: of the parameters.
+        drop_path_rate: stochastic depth rate of the last block, 0-1; it increases linearly from 0.
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Example:
         >>> model = BiFormer(num_classes=10, dims=(32, 64), depths=(1, 1), topks=(1, None), mlp_ratios=(3, 3))
@@ -216,7 +216,7 @@ class BiFormer(Pyramid):
             self.to(device=device, dtype=dtype)
 
     def init_weights(self) -> None:
-        """Truncated normal (0.02) for linear layers, zero biases; convolutions keep PyTorch's own."""
+        """Truncated normal (0.02) for linear layers, zero biases; convolutions keep PyTorch's default."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
@@ -225,12 +225,12 @@ class BiFormer(Pyramid):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay should spare."""
+        """Names of the parameters without weight decay."""
         return {name for name, _ in self.named_parameters() if name.endswith(("gamma1", "gamma2"))}
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns for timm's layer-wise rates; `coarse` groups by stage."""
+        """Patterns for timm's layer-wise learning rates; `coarse` groups by stage."""
         stem = r"^downsample_layers\.0"
         if coarse:
             return {"stem": stem, "blocks": [(r"^(?:downsample_layers|stages)\.(\d+)", None), (r"^norm", (99999,))]}
@@ -297,7 +297,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     Args:
         state_dict: a file of the authors (`{"model": ...}`, `{"state_dict": ...}` or its inside), of any of their
             networks or attention modules, or a file of ours.
-        model: what will load it; timm's signature asks for it, here it decides nothing.
+        model: what will load it; required by timm's interface, unused here.
 
     Example:
         >>> weights = {"model": {"stages.0.blocks.1.attn.output_linear.weight": torch.zeros(8, 8, 1, 1)}}

@@ -51,8 +51,8 @@ class HaloLayer(HaloAttention):
     Args:
         dim: channels in.
         feat_size: without effect; timm gives it to every attention.
-        device: where the parameters live.
-        dtype: what the parameters are.
+        device: device of the parameters.
+        dtype: type of the parameters.
         options: of `HaloAttention`, which are also those of timm's `HaloAttn`.
 
     Example:
@@ -92,8 +92,8 @@ class HaloBlock(SelfAttnBlock):
         value_ratio: channels of the values over those of the queries.
         stride: 1 or 2.
         layers: makes the layers, as in timm.
-        device: where the parameters live.
-        dtype: what the parameters are.
+        device: device of the parameters.
+        dtype: type of the parameters.
         rest: what timm gives a `SelfAttnBlock`.
     """
 
@@ -125,7 +125,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     Args:
         state_dict: a plain state dict, or one inside `state_dict`, `model` or `state_dict_ema`, with or without
             the prefix `module.`.
-        model: the network that will load it; timm's signature asks for it, here it decides nothing.
+        model: the network that will load it; required by timm's interface, unused here.
 
     Example:
         >>> list(checkpoint_filter_fn({"state_dict": {"module.head.fc.bias": torch.zeros(5)}}, nn.Identity()))

@@ -1,7 +1,7 @@
-"""HAT, the hybrid attention transformer: super-resolution, denoising, JPEG artefacts.
+"""HAT, the hybrid attention transformer, for super-resolution, denoising and JPEG artefacts.
 
 Source: Chen et al. 2023, arXiv:2205.04437, and for a scale of 1 arXiv:2309.05239, section 3; XPixelGroup/HAT@1638a9a,
-hat/archs/hat_arch.py and hat/models/hat_model.py, whose parameter names are kept. Unlike there a scale of 1 is
+hat/archs/hat_arch.py and hat/models/hat_model.py, whose parameter names are kept. Differs from it: a scale of 1 is
 implemented (the authors' code has no path for it and no weights were published: what there is here follows the
 paper's words, the image plus a convolution of the features), and images of any size will do: the network itself
 pads them, by reflection as the authors' tests do, and cuts the result.
@@ -21,7 +21,7 @@ from timm.layers import calculate_drop_path_rates, trunc_normal_
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-from ..attention.windows import frugal
+from ..attention.windows import may_reuse_memory
 from .hat_layers import ResidualHybridAttentionGroup, checkpoint_filter_fn
 from .hat_shapes import deduce
 
@@ -51,16 +51,16 @@ PSNR: dict[str, tuple[float, ...]] = {
     "hat_l_x4.imagenet_df2k": (33.30, 29.47, 28.09, 28.60, 33.09),
 }
 
-#: Means that the authors take off red, green and blue.
+#: Means of red, green and blue that the authors subtract.
 _MEAN = (0.4488, 0.4371, 0.4040)
 
-#: Channels before an image is put together.
+#: Channels before the last convolution.
 _LAST = 64
 
 #: How far, in features, the convolutions that put it together reach: 1 before, and less than 1 + 1/2 + ... + 1 after.
 _REACH = 4
 
-#: Numbers between these convolutions that are there at a time without gradients: 16 MB of float32.
+#: Values between these convolutions that are there at a time without gradients: 16 MB of float32.
 STRIP = 2**22
 
 
@@ -83,9 +83,9 @@ class HAT(nn.Module):
         qkv_bias: whether queries, keys and values have a bias.
         conv: whether groups end in a convolution (the authors' `resi_connection="1conv"`).
         img_range: what the image is multiplied with inside.
-        drop_path_rate: how often branches of the last layer are left out in training, 0-1; it grows from 0.
-        device: where the parameters are.
-        dtype: of the parameters.
+        drop_path_rate: stochastic depth rate of the last layer, 0-1; it increases linearly from 0.
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Raises:
         ValueError: numbers that do not fit each other, or out of range.
@@ -170,7 +170,7 @@ class HAT(nn.Module):
             self.to(device=device, dtype=dtype)
 
     def init_weights(self) -> None:
-        """Truncated normal of deviation 0.02 and zero biases for linear layers; convolutions as PyTorch has them."""
+        """Truncated normal with std 0.02 and zero biases for linear layers; convolutions keep PyTorch's default."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 trunc_normal_(module.weight, std=0.02)
@@ -179,12 +179,12 @@ class HAT(nn.Module):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay should spare, beyond those of one axis: tables of biases."""
+        """Names of the parameters without weight decay, beyond those of one axis: tables of biases."""
         return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns for timm's layer-wise rates; `coarse` groups by residual group."""
+        """Patterns for timm's layer-wise learning rates; `coarse` groups by residual group."""
         fine = r"^layers\.(\d+)\.residual_group\.(?:blocks\.(\d+)|overlap_attn)"
         return {
             "stem": r"^conv_first|^patch_embed",
@@ -193,7 +193,7 @@ class HAT(nn.Module):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute each group again on the way back instead of keeping what is in it."""
+        """Recompute each group in the backward pass instead of storing its activations."""
         self.grad_checkpointing = enable
 
     def forward_features(
@@ -205,7 +205,9 @@ class HAT(nn.Module):
         tokens = checkpoint_seq(self.layers, tokens) if self.grad_checkpointing else self.layers(tokens)
         features = self.conv_after_body(self.norm(tokens).permute(0, 3, 1, 2))
         return (
-            features.add_(shallow) if frugal() and "weight" in self.conv_after_body._parameters else features + shallow
+            features.add_(shallow)
+            if may_reuse_memory() and "weight" in self.conv_after_body._parameters
+            else features + shallow
         )
 
     def forward(
@@ -223,7 +225,7 @@ class HAT(nn.Module):
         padded = reflect(x, -height % self.window_size, -width % self.window_size)
         features = self.forward_features(padded)[:, :, : height + _REACH, : width + _REACH]
         lines = max(16, STRIP // (features.shape[0] * _LAST * self.scale**2 * features.shape[3]))
-        if not frugal() or lines >= height:
+        if not may_reuse_memory() or lines >= height:
             return self._compose(features, x)
         image = x.new_empty(*x.shape[:2], height * self.scale, width * self.scale)
         for first in range(0, height, lines):
@@ -233,7 +235,7 @@ class HAT(nn.Module):
         return image
 
     def _compose(self, features: Tensor, x: Tensor) -> Tensor:
-        """The image that features make; they may reach beyond that of `x` at the bottom and right."""
+        """The image from the features, which may extend beyond `x` at the bottom and right."""
         if self.scale == 1:
             return x + self.conv_last(features)[:, :, : x.shape[2], : x.shape[3]] / self.img_range
         image = self.conv_last(self.upsample(self.conv_before_upsample(features)))
@@ -268,15 +270,15 @@ def reflect(
 
 def _reflected(length: int, more: int, device: torch.device) -> Tensor:
     period = max(1, 2 * (length - 1))
-    place = torch.arange(length + more, device=device) % period
-    return torch.minimum(place, period - place)
+    index = torch.arange(length + more, device=device) % period
+    return torch.minimum(index, period - index)
 
 
 def named(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The registered network that is nearest to one with these arguments, and what it must be told.
+    """The most similar registered network, and the arguments in which it differs.
 
     Args:
-        options: as `deduce` finds them.
+        options: as `deduce` returns them.
 
     Example:
         >>> model = HAT(scale=2, in_chans=1, dim=144, compress_ratio=24, squeeze_factor=24, depths=(6,) * 6)
@@ -294,10 +296,10 @@ def named(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def start_from(model: nn.Module, weights: Mapping[str, Any]) -> list[str]:
-    """Give a network the weights of one for another scale, as the authors start x4 from x2.
+    """Initialise a network from the weights of another scale, as the authors do for x4 from x2.
 
     Args:
-        model: the `HAT` to fill in place.
+        model: the `HAT` to fill in index.
         weights: of a network that differs in its scale only, by the authors' names.
 
     Returns:
@@ -407,25 +409,25 @@ _SIZES: dict[str, dict[str, Any]] = {"hat": {}, "hat_s": _SMALL, "hat_l": _LARGE
 
 @register_model
 def hat_tiny_x1(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ours, for a CPU: not of the paper, noise and JPEG artefacts: 0.56 M parameters."""
+    """A small variant of ours for CPUs, not in the paper, noise and JPEG artefacts: 0.56 M parameters."""
     return _create_hat("hat_tiny_x1", pretrained, {**_TINY, "scale": 1}, kwargs)
 
 
 @register_model
 def hat_tiny_x2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ours, for a CPU: not of the paper, x2: 0.73 M parameters."""
+    """A small variant of ours for CPUs, not in the paper, x2: 0.73 M parameters."""
     return _create_hat("hat_tiny_x2", pretrained, {**_TINY, "scale": 2}, kwargs)
 
 
 @register_model
 def hat_tiny_x3(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ours, for a CPU: not of the paper, x3: 0.92 M parameters."""
+    """A small variant of ours for CPUs, not in the paper, x3: 0.92 M parameters."""
     return _create_hat("hat_tiny_x3", pretrained, {**_TINY, "scale": 3}, kwargs)
 
 
 @register_model
 def hat_tiny_x4(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ours, for a CPU: not of the paper, x4: 0.88 M parameters."""
+    """A small variant of ours for CPUs, not in the paper, x4: 0.88 M parameters."""
     return _create_hat("hat_tiny_x4", pretrained, {**_TINY, "scale": 4}, kwargs)
 
 

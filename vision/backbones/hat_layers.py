@@ -1,4 +1,4 @@
-"""Layers of HAT: what its network for images is made of, channels last.
+"""The layers of HAT's restoration network, channels last.
 
 Source: Chen et al. 2023, arXiv:2205.04437, section 3; XPixelGroup/HAT@1638a9a `HAB`, `OCAB` and `RHAG`, whose
 parameter names these layers have. The authors' index tables, `relative_position_index_*`, are computed where they
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..attention.hat import ChannelAttentionBlock, WindowAttention
 from ..attention.hat_overlap import OverlappingCrossAttention
-from ..attention.windows import frugal
+from ..attention.windows import may_reuse_memory
 
 __all__ = [
     "HybridAttentionLayer",
@@ -25,8 +25,8 @@ __all__ = [
     "checkpoint_filter_fn",
 ]
 
-#: Numbers of a map that an MLP takes at a time without gradients: 4 MB of float32.
-PIECE = 2**20
+#: Values of a map that an MLP takes at a time without gradients: 4 MB of float32.
+CACHE_NUMEL = 2**20
 
 
 class HybridAttentionLayer(nn.Module):
@@ -34,7 +34,7 @@ class HybridAttentionLayer(nn.Module):
 
     Args:
         dim: channels, a multiple of `num_heads`.
-        num_heads: heads.
+        num_heads: number of heads.
         window_size: side of a window.
         shift: rows and columns by which the windows are shifted, whatever the size of the map.
         conv_scale: weight of the channel attention block.
@@ -42,7 +42,7 @@ class HybridAttentionLayer(nn.Module):
         squeeze_factor: `dim` over the width of its gate.
         mlp_ratio: hidden width of the MLP over `dim`.
         qkv_bias: whether queries, keys and values have a bias.
-        drop_path_rate: how often the attention, and the MLP, of a sample are left out in training, 0-1.
+        drop_path_rate: stochastic depth rate of attention and MLP, 0-1.
 
     Raises:
         ValueError: numbers that do not fit each other, or out of range.
@@ -82,10 +82,10 @@ class HybridAttentionLayer(nn.Module):
     def forward(self, x: Float[Tensor, "batch height width dim"]) -> Float[Tensor, "batch height width dim"]:
         """Mix positions and channels."""
         normed = self.norm1(x)
-        if frugal() and not self.training:
+        if may_reuse_memory() and not self.training:
             mixed = self.attn(normed, shift=self.shift)
             mixed.add_(self.conv_block(normed), alpha=self.conv_scale).add_(x)
-            return _add_in_pieces(mixed, self.norm2, self.mlp)
+            return _add_in_chunks(mixed, self.norm2, self.mlp)
         x = x + self.drop_path(self.attn(normed, shift=self.shift)) + self.conv_scale * self.conv_block(normed)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -119,8 +119,8 @@ class OverlappingCrossAttentionLayer(OverlappingCrossAttention):
         context: Float[Tensor, "batch context dim"] | None = None,
     ) -> Float[Tensor, "batch height width dim"]:
         """Attend to the larger windows, then transform every position."""
-        if frugal():
-            return _add_in_pieces(super().forward(self.norm1(x), context).add_(x), self.norm2, self.mlp)
+        if may_reuse_memory():
+            return _add_in_chunks(super().forward(self.norm1(x), context).add_(x), self.norm2, self.mlp)
         x = x + super().forward(self.norm1(x), context)
         return x + self.mlp(self.norm2(x))
 
@@ -131,7 +131,7 @@ class ResidualHybridAttentionGroup(nn.Module):
     Args:
         dim: channels, a multiple of `num_heads`.
         depth: hybrid attention layers; the windows of every second one are shifted by half a window.
-        num_heads: heads.
+        num_heads: number of heads.
         window_size: side of a window.
         shift: shift of every second layer; half a window without it.
         overlap_ratio: how much longer the side of an overlapping window is.
@@ -173,8 +173,8 @@ class ResidualHybridAttentionGroup(nn.Module):
         both: dict[str, Any] = {"num_heads": num_heads, "window_size": window_size, "mlp_ratio": mlp_ratio}
         both["qkv_bias"] = qkv_bias
         layers = [
-            HybridAttentionLayer(dim, shift=shift if place % 2 else 0, drop_path_rate=rate, **both, **hybrid)
-            for place, rate in enumerate(rates)
+            HybridAttentionLayer(dim, shift=shift if index % 2 else 0, drop_path_rate=rate, **both, **hybrid)
+            for index, rate in enumerate(rates)
         ]
         overlapping = OverlappingCrossAttentionLayer(dim, overlap_ratio=overlap_ratio, **both)
         self.residual_group = nn.ModuleDict({"blocks": nn.Sequential(*layers), "overlap_attn": overlapping})
@@ -184,14 +184,14 @@ class ResidualHybridAttentionGroup(nn.Module):
         """Mix positions and channels."""
         mixed = self.residual_group["overlap_attn"](self.residual_group["blocks"](x))
         mixed = self.conv(mixed.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return mixed.add_(x) if frugal() and not isinstance(self.conv, nn.Identity) else x + mixed
+        return mixed.add_(x) if may_reuse_memory() and not isinstance(self.conv, nn.Identity) else x + mixed
 
 
-def _add_in_pieces(x: Tensor, norm: nn.Module, mlp: nn.Module) -> Tensor:
+def _add_in_chunks(x: Tensor, norm: nn.Module, mlp: nn.Module) -> Tensor:
     """`x + mlp(norm(x))` in place, some tokens at a time: the hidden layer of an MLP is wider than the map."""
     tokens = x.flatten(0, 2)
-    for piece in tokens.split(max(1, PIECE // x.shape[3])):
-        piece.add_(mlp(norm(piece)))
+    for chunk in tokens.split(max(1, CACHE_NUMEL // x.shape[3])):
+        chunk.add_(mlp(norm(chunk)))
     return tokens.view(x.shape)
 
 

@@ -1,4 +1,4 @@
-"""Which HAT a file is of, read off the shapes of its weights.
+"""Infer the arguments of a HAT from the shapes of its weights.
 
 Source: XPixelGroup/HAT@1638a9a, hat/archs/hat_arch.py, whose parameter names these are.
 """
@@ -16,7 +16,7 @@ __all__ = ["deduce"]
 
 
 def deduce(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The arguments of the `HAT` that weights are of; `conv_scale` and `img_range` do not show and are not there.
+    """The arguments of the `HAT` of these weights, except `conv_scale` and `img_range`, which weights do not show.
 
     Args:
         weights: a state dict by the authors' names.
@@ -33,8 +33,10 @@ def deduce(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     dim, in_chans = weights["conv_first.weight"].shape[:2]
     found = [re.match(r"layers\.(\d+)\.residual_group\.blocks\.(\d+)\.norm1\.weight$", name) for name in weights]
-    places = {(int(one[1]), int(one[2])) for one in found if one}
-    depths = tuple(sum(group == place for place, _ in places) for group in range(1 + max(place for place, _ in places)))
+    indices = {(int(one[1]), int(one[2])) for one in found if one}
+    depths = tuple(
+        sum(group == index for index, _ in indices) for group in range(1 + max(index for index, _ in indices))
+    )
     first, last = "layers.0.residual_group.blocks.0", "layers.0.residual_group.overlap_attn"
     window = (math.isqrt(len(weights[f"{first}.attn.relative_position_bias_table"])) + 1) // 2
     more = math.isqrt(len(weights[f"{last}.relative_position_bias_table"])) + 1 - 2 * window

@@ -1,4 +1,4 @@
-"""The stem of LV-ViT, which is all that timm's vision transformer has not of it.
+"""The stem of LV-ViT, the only part that timm's vision transformer lacks.
 
 Source: Jiang et al. 2021, arXiv:2104.10858; zihangJiang/TokenLabeling, whose parameter names are kept.
 """

@@ -56,11 +56,11 @@ def convert_inverted_residual(state_dict: Mapping[str, Tensor]) -> dict[str, Ten
         ['se.attention.gn.bias', 'bn3.bias']
     """
     expanded = any(name.startswith("conv.8.") for name in state_dict)
-    places = _EXPANDED if expanded else _FIRST
+    names = _EXPANDED if expanded else _FIRST
     renamed = {}
     for name, tensor in state_dict.items():
-        place, _, last = name.removeprefix("conv.").rpartition(".")
-        renamed[f"{places[place]}.{last}"] = tensor
+        position, _, last = name.removeprefix("conv.").rpartition(".")
+        renamed[f"{names[position]}.{last}"] = tensor
     return renamed
 
 
@@ -77,7 +77,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: EfficientNet) -> 
     if not any(name.startswith("features.") for name in state_dict):
         return dict(state_dict)
     stages = enumerate(model.blocks.children())
-    places = [f"blocks.{stage}.{index}." for stage, blocks in stages for index, _ in enumerate(blocks.children())]
+    names = [f"blocks.{stage}.{index}." for stage, blocks in stages for index, _ in enumerate(blocks.children())]
     renamed = {}
     blocks: dict[int, dict[str, Tensor]] = {}
     outer = {"features.0.0": "conv_stem", "features.0.1": "bn1", "conv.0": "conv_head", "conv.1": "bn2"}
@@ -87,11 +87,11 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: EfficientNet) -> 
         if inner:
             blocks.setdefault(int(inner[1]), {})[inner[2]] = tensor
         else:
-            place, _, last = name.rpartition(".")
-            renamed[f"{outer[place]}.{last}"] = tensor
+            position, _, last = name.rpartition(".")
+            renamed[f"{outer[position]}.{last}"] = tensor
     for index, block in blocks.items():
         for name, tensor in convert_inverted_residual(block).items():
-            renamed[places[index - 1] + name] = tensor
+            renamed[names[index - 1] + name] = tensor
     return renamed
 
 

@@ -1,4 +1,4 @@
-"""What timm's users expect of a network of stages, for families that timm does not have."""
+"""timm's interface for staged networks of families that timm does not have."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Pyramid(nn.Module, ABC):
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the blocks in the backward pass instead of keeping their activations."""
+        """Recompute the blocks in the backward pass instead of storing their activations."""
         self.grad_checkpointing = enable
 
     @torch.jit.ignore
@@ -85,7 +85,7 @@ class Pyramid(nn.Module, ABC):
         return self.head_parent.get_submodule("head")
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new classifier in, and another pooling if one is given."""
+        """Replace the classifier, and the pooling if one is given."""
         pool = getattr(self.global_pool, "pool_type", "avg") if global_pool is None else global_pool
         self.num_classes = num_classes
         like = next(self.parameters())
@@ -112,7 +112,7 @@ class Pyramid(nn.Module, ABC):
 
         Args:
             x: images.
-            indices: stages from 0; a number takes that many last ones, None all.
+            indices: stages from 0; a number selects that many last ones, None all.
             norm: whether the map of the last stage passes the norm after it.
             stop_early: whether to leave out stages after the last one asked for.
             output_fmt: NCHW.

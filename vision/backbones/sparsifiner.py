@@ -47,7 +47,7 @@ TOP1: dict[str, float] = {}
 
 
 class Sparsifiner(VisionTransformer):
-    """A vision transformer with sparse attention, which may drop tokens on the way.
+    """A vision transformer with sparse attention, which may drop tokens.
 
     Feature maps of dropped tokens are zero (and the bias of the last norm after it), whatever `token_mode` is.
 
@@ -135,7 +135,7 @@ class Sparsifiner(VisionTransformer):
             self.reset_classifier(self.num_classes)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new classifier in, and another pooling if one is given."""
+        """Replace the classifier, and the pooling if one is given."""
         super().reset_classifier(num_classes, global_pool)
         if self.has_aux_head:
             like = next(self.parameters())
@@ -188,9 +188,9 @@ class Sparsifiner(VisionTransformer):
             valid = torch.zeros(batch, total, dtype=torch.bool, device=x.device).scatter_(1, kept, True)
             return x * valid.unsqueeze(-1), Left(count, valid=valid)
         x = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-        places = kept if left is None or left.places is None else left.places.gather(1, kept)
+        positions = kept if left is None or left.positions is None else left.positions.gather(1, kept)
         dropped = total - prefix - count if self.token_mode == "removed" else 0
-        return x, Left(count, dropped, places=places)
+        return x, Left(count, dropped, positions=positions)
 
     def forward_features(  # type: ignore[override]
         self, x: Float[Tensor, "batch channels height_px width_px"], attn_mask: None = None, is_causal: bool = False
@@ -214,11 +214,11 @@ class Sparsifiner(VisionTransformer):
         output_fmt: Literal["NCHW", "NLC"] = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """The tokens after several blocks, as timm gives them.
+        """The tokens after several blocks, as in timm.
 
         Args:
             x: images.
-            indices: blocks from 0; a number takes that many last ones, None all.
+            indices: blocks from 0; a number selects that many last ones, None all.
             return_prefix_tokens: whether each comes as a pair (patches, prefix tokens).
             norm: whether the last norm is applied to each.
             stop_early: whether to leave out blocks after the last one asked for.
@@ -263,18 +263,18 @@ def _listed(indices: int | Sequence[int] | None) -> int | list[int] | None:
 
 def _whole(x: Tensor, left: Left | None, total: int) -> Tensor:
     """All tokens; those that are gone are zero."""
-    if left is None or left.places is None:
+    if left is None or left.positions is None:
         return x
-    places = left.places.unsqueeze(-1).expand(-1, -1, x.shape[-1])
-    return x.new_zeros(x.shape[0], total, x.shape[-1]).scatter(1, places, x)
+    positions = left.positions.unsqueeze(-1).expand(-1, -1, x.shape[-1])
+    return x.new_zeros(x.shape[0], total, x.shape[-1]).scatter(1, positions, x)
 
 
 def _which(left: Left | None, total: int) -> Tensor | None:
     """The tokens that are left, as a mask of all."""
-    if left is None or left.places is None:
+    if left is None or left.positions is None:
         return None if left is None else left.valid
-    valid = torch.zeros(left.places.shape[0], total, dtype=torch.bool, device=left.places.device)
-    return valid.scatter(1, left.places, True)
+    valid = torch.zeros(left.positions.shape[0], total, dtype=torch.bool, device=left.positions.device)
+    return valid.scatter(1, left.positions, True)
 
 
 def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: Sparsifiner) -> dict[str, Tensor]:
@@ -313,7 +313,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: Sparsifiner) -> d
 
 
 def _cfg(url: str, origin: str, **changed: Any) -> dict[str, Any]:
-    """Preprocessing of DeiT's: ImageNet's mean and deviation, centre crop of 224 from 256, bicubic."""
+    """Preprocessing of DeiT's: ImageNet's mean and std, centre crop of 224 from 256, bicubic."""
     return {
         "url": url,
         "num_classes": 1000,

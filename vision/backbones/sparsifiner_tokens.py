@@ -21,19 +21,19 @@ __all__ = ["Left", "SparsifinerBlock", "SparsifinerTokens"]
 
 
 class Left(NamedTuple):
-    """The tokens that are left after some were dropped.
+    """The tokens that remain after some were dropped.
 
     Attributes:
         patches: how many patches are left in every image.
         dropped: patches dropped that take a share of the class token's softmax though they are not there.
         valid: of all tokens, those left; None where the others are gone.
-        places: of the tokens there, their numbers among all; None where all are there.
+        positions: indices of the remaining tokens among all; None if all remain.
     """
 
     patches: int
     dropped: int = 0
     valid: Bool[Tensor, "batch all_tokens"] | None = None
-    places: Int[Tensor, "batch tokens"] | None = None
+    positions: Int[Tensor, "batch tokens"] | None = None
 
 
 class SparsifinerTokens(nn.Module):
@@ -41,9 +41,9 @@ class SparsifinerTokens(nn.Module):
 
     Args:
         dim: width of a token, a multiple of `num_heads`.
-        num_heads: heads.
+        num_heads: number of heads.
         tokens: tokens of an image, the prefix included.
-        prefix: first tokens, which are no patches.
+        prefix: first tokens, which are not patches.
         qkv_bias: whether queries, keys and values have a bias.
         predictor: arguments of `MaskPredictor`.
 
@@ -82,7 +82,7 @@ class SparsifinerTokens(nn.Module):
     def attend(
         self, x: Float[Tensor, "batch tokens dim"], left: Left | None = None
     ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch prefix tokens"]]:
-        """Attend, and say what the prefix tokens look at, as the mean over heads."""
+        """Attend, and return the attention of the prefix tokens too, as the mean over heads."""
         (query, key, value), options = self._prepare(x, left)
         first, dropped = self.prefix, left.dropped if left else 0
         logits = (query[:, :, :first] * query.shape[-1] ** -0.5) @ key.mT  # batch heads prefix tokens
@@ -105,8 +105,8 @@ class SparsifinerTokens(nn.Module):
             return (query, key, value), {}
         predictor = self.mask_predictor
         options: dict[str, Any] = {"budget": min(predictor.budget(len(predictor.proj_n)), left.patches)}
-        if left.places is not None:
-            options["tables"] = predictor.proj_n[left.places], predictor.proj_back_n[left.places]
+        if left.positions is not None:
+            options["tables"] = predictor.proj_n[left.positions], predictor.proj_back_n[left.positions]
         if left.valid is not None:
             options["valid"] = left.valid
             query, key, value = (part * left.valid[:, None, :, None] for part in (query, key, value))
@@ -118,7 +118,7 @@ class SparsifinerBlock(Block):
 
     Args:
         dim: width of a token.
-        num_heads: heads.
+        num_heads: number of heads.
         qkv_bias: whether queries, keys and values have a bias.
         tokens: see `SparsifinerTokens`.
         prefix: see `SparsifinerTokens`.
@@ -149,7 +149,7 @@ class SparsifinerBlock(Block):
     def forward(  # type: ignore[override]
         self, x: Float[Tensor, "batch tokens dim"], left: Left | None = None
     ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch prefix tokens"]]:
-        """Mix tokens, then channels; also says what the prefix tokens looked at."""
+        """Mix tokens, then channels; also returns the attention of the prefix tokens."""
         mixed, seen = self.attn.attend(self.norm1(x), left)  # type: ignore[operator]
         x = x + self.drop_path1(self.ls1(mixed)) / self.skip_lam
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x)))) / self.skip_lam, seen

@@ -1,7 +1,7 @@
 """VAN, the visual attention network: a convolutional pyramid of large kernel attention.
 
 Source: Guo et al. 2022, arXiv:2202.09741, table 3; Visual-Attention-Network/VAN-Classification@e19779b, whose
-parameter names are kept. Unlike there, memory is channels last and `reset_classifier` works.
+parameter names are kept. Differs from it: memory is channels last and `reset_classifier` works.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from timm.models import (
 )
 from torch import Tensor, nn
 
-from ..attention.van import PIECE, VanAttention
+from ..attention.van import CACHE_NUMEL, VanAttention
 from .pyramid import Pyramid
 
 __all__ = ["KEYS", "PAPER", "TOP1", "VAN", "Block", "Mlp", "OverlapPatchEmbed", "checkpoint_filter_fn"]
@@ -62,7 +62,7 @@ class DWConv(nn.Module):
 class Mlp(nn.Module):
     """1 x 1 convolution, depthwise 3 x 3, GELU, 1 x 1.
 
-    On a CPU without gradients the batch is computed in pieces that fit the cache.
+    On a CPU without gradients the batch is computed in chunks that fit the cache.
 
     Args:
         dim: channels in.
@@ -81,10 +81,10 @@ class Mlp(nn.Module):
     def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim_out height width"]:
         """Transform every position."""
         size = x[:, 0].numel() * self.fc1.out_channels
-        if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling() or size <= PIECE:
+        if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling() or size <= CACHE_NUMEL:
             return self._transform(x)
-        images = max(1, PIECE * len(x) // size)
-        return torch.cat([self._transform(piece) for piece in x.split(images)])
+        images = max(1, CACHE_NUMEL * len(x) // size)
+        return torch.cat([self._transform(chunk) for chunk in x.split(images)])
 
     def _transform(self, x: Tensor) -> Tensor:
         hidden = F.gelu(self.dwconv(self.fc1(x)))  # batch hidden height width
@@ -98,7 +98,7 @@ class Block(nn.Module):
         dim: channels.
         mlp_ratio: hidden width of the MLP over `dim`.
         drop_rate: dropout in the MLP, 0-1.
-        drop_path_rate: chance to leave out a branch in training, 0-1.
+        drop_path_rate: stochastic depth rate, the probability of dropping a branch in training, 0-1.
 
     Example:
         >>> Block(8)(torch.rand(2, 8, 13, 17)).shape
@@ -157,17 +157,17 @@ class VAN(Pyramid):
     """Visual attention network.
 
     Args:
-        num_classes: classes; 0 leaves the classifier out.
+        num_classes: classes; 0 for no classifier.
         in_chans: channels of the image.
         global_pool: timm's pooling before the classifier: avg, max, avgmax, catavgmax, or "" with no classes.
-        dims: channels of the stages.
+        dims: channels of each stage.
         mlp_ratios: hidden width of the MLPs over `dims`.
-        depths: blocks of the stages.
+        depths: blocks of each stage.
         drop_rate: dropout before the classifier, 0-1.
         proj_drop_rate: dropout in the MLPs, 0-1.
-        drop_path_rate: chance to leave out a branch of the last block in training, 0-1; it grows from 0.
-        device: where the parameters are.
-        dtype: of the parameters.
+        drop_path_rate: stochastic depth rate of the last block, 0-1; it increases linearly from 0.
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Example:
         >>> model = VAN(num_classes=10, dims=(8, 16), mlp_ratios=(4, 4), depths=(1, 1))
@@ -223,12 +223,12 @@ class VAN(Pyramid):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay should spare."""
+        """Names of the parameters without weight decay."""
         return {name for name, _ in self.named_parameters() if "layer_scale" in name}
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns for timm's layer-wise rates; `coarse` groups by stage."""
+        """Patterns for timm's layer-wise learning rates; `coarse` groups by stage."""
         if coarse:
             return {"stem": r"^patch_embed1", "blocks": r"^(?:patch_embed|block|norm)(\d+)"}
         return {
@@ -301,7 +301,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
     Args:
         state_dict: the authors' file (`{"state_dict": ...}` or its inside), Hugging Face's
             `VanForImageClassification`, mmpretrain's `ImageClassifier`, or a file of ours.
-        model: the VAN that will load it; timm's signature asks for it, here it decides nothing.
+        model: the VAN that will load it; required by timm's interface, unused here.
 
     Example:
         >>> weights = {"van.encoder.stages.0.layers.1.mlp.depth_wise.bias": torch.zeros(8)}
@@ -312,7 +312,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
         state_dict = state_dict["state_dict"]
     renamed = {}
     for name, tensor in state_dict.items():
-        # Hugging Face's network-level norm is never used; mmpretrain's preprocessor holds mean and deviation
+        # Hugging Face's network-level norm is never used; mmpretrain's preprocessor holds mean and std
         if not name.startswith(("van.layernorm.", "data_preprocessor.")):
             renamed[_author_name(name.removeprefix("module."))] = tensor
     return renamed
@@ -332,7 +332,7 @@ def _author_name(name: str) -> str:
 
 
 def _cfg(url: str = "", **changed: Any) -> dict[str, Any]:
-    """Preprocessing of the authors: mean and deviation 0.5, centre crop of 224 from 248."""
+    """Preprocessing of the authors: mean and std 0.5, centre crop of 224 from 248."""
     return {
         "url": url,
         "num_classes": 1000,

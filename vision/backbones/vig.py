@@ -61,9 +61,9 @@ class Block(nn.Module):
 
     Args:
         dim: channels.
-        num_heads: heads.
+        num_heads: number of heads.
         init_values: where the scales of both branches start; without it there are none, as published.
-        drop_path_rate: chance to leave out a branch in training, 0-1.
+        drop_path_rate: stochastic depth rate, the probability of dropping a branch in training, 0-1.
         attention: options of `VigAttention`.
 
     Example:
@@ -169,11 +169,11 @@ class ViG(VisionTransformer):
         img_size: usual height and width in pixels, which sets the grid of the position embedding.
         patch_size: side of a patch in pixels, even.
         in_chans: channels of the image.
-        num_classes: classes; 0 leaves the classifier out.
+        num_classes: classes; 0 for no classifier.
         global_pool: timm's pooling over the tokens: avg, avgmax, max, or "" with no classes.
         embed_dim: width of a token.
         depth: blocks.
-        num_heads: heads.
+        num_heads: number of heads.
         conv_act: whether SiLU follows the convolution of the attention.
         conv_bias: whether it has a bias.
         out_act: whether SiLU comes before the last projection of the attention.
@@ -182,9 +182,9 @@ class ViG(VisionTransformer):
         init_values: where the scales of the branches start; without it there are none.
         drop_rate: dropout before the classifier, 0-1.
         pos_drop_rate: dropout of the embedded tokens, 0-1.
-        drop_path_rate: chance to leave out a branch of the last block in training, 0-1; it grows from 0.
-        device: where the parameters are.
-        dtype: of the parameters.
+        drop_path_rate: stochastic depth rate of the last block, 0-1; it increases linearly from 0.
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Example:
         >>> model = ViG(num_classes=10, embed_dim=16, depth=1, num_heads=2)
@@ -252,7 +252,7 @@ class ViG(VisionTransformer):
             self.to(device=device, dtype=dtype)
 
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        """Normal of deviation 0.02 and zero biases; `VigAttention` sets its own. Both arguments are without effect."""
+        """Normal with std 0.02 and zero biases; `VigAttention` sets its own. Both arguments are without effect."""
         trunc_normal_(self._positions(), std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -1,7 +1,7 @@
 """ViG-H, a pyramid of gated linear attention.
 
 Source: Liao et al. 2024, arXiv:2405.18425, table 1; hustvl/ViG@dfb9d32, classification/models/vig_h.py, whose
-parameter names are kept. Unlike there, blocks compute channels last and `reset_classifier` works.
+parameter names are kept. Differs from it: blocks compute channels last and `reset_classifier` works.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Block(nn.Module):
 
     Args:
         dim: channels.
-        num_heads: heads.
-        drop_path_rate: chance to leave out a branch in training, 0-1.
+        num_heads: number of heads.
+        drop_path_rate: stochastic depth rate, the probability of dropping a branch in training, 0-1.
         attention: options of `VigAttention`.
 
     Example:
@@ -67,18 +67,18 @@ class ViGH(Pyramid):
     """Hierarchical network of gated linear attention.
 
     Args:
-        num_classes: classes; 0 leaves the classifier out.
+        num_classes: classes; 0 for no classifier.
         in_chans: channels of the image.
         global_pool: timm's pooling before the classifier: avg, max, avgmax, catavgmax, or "" with no classes.
-        dims: channels of the stages.
-        depths: blocks of the stages.
-        num_heads: heads of the stages.
+        dims: channels of each stage.
+        depths: blocks of each stage.
+        num_heads: heads of each stage.
         conv_act: whether SiLU follows the convolution of the attention.
         out_act: whether SiLU comes before the last projection of the attention.
         drop_rate: dropout before the classifier, 0-1.
-        drop_path_rate: chance to leave out a branch of the last block in training, 0-1; it grows from 0.
-        device: where the parameters are.
-        dtype: of the parameters.
+        drop_path_rate: stochastic depth rate of the last block, 0-1; it increases linearly from 0.
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Example:
         >>> model = ViGH(num_classes=10, dims=(8, 16), depths=(1, 1), num_heads=(1, 2))
@@ -144,12 +144,12 @@ class ViGH(Pyramid):
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that weight decay should spare, beyond those of one axis: none."""
+        """Names of the parameters without weight decay, beyond those of one axis: none."""
         return set()
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Patterns for timm's layer-wise rates; `coarse` groups by stage."""
+        """Patterns for timm's layer-wise learning rates; `coarse` groups by stage."""
         if coarse:
             return {"stem": r"^patch_embed", "blocks": [(r"^layers\.(\d+)", None), (r"^classifier\.norm", (99999,))]}
         return {

@@ -1,4 +1,4 @@
-"""Patch encoders by name: networks of pathology, any model of timm, or your own.
+"""Patch encoders by name: pathology encoders, any model of timm, or a custom one.
 
 Names are imported on first use; `__init__.pyi` says from where.
 """

@@ -1,4 +1,4 @@
-"""Encoders by name."""
+"""Build patch encoders by name."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def build_encoder(
     Args:
         name: one of `ENCODERS`; `timm:NAME` for any model of timm or of ours; `open_clip:ARCH@TAG`; `hf:ID` for a
             vision model of transformers on the hub or in a folder; `torchscript:FILE`; the folder of a timm model,
-            as `regard train` leaves it (OUT/model); or `package.module:Class` of your own, a `PatchEncoder`.
-        weights: a file of weights instead of those that are published: safetensors, or PyTorch's own form read with
+            as `regard train classifier` writes it (OUT/model); or `package.module:Class` for a custom `PatchEncoder`.
+        weights: a weights file instead of the published ones: safetensors, or PyTorch's own form read with
             `weights_only`; or a folder that holds it.
-        trust: whether code that comes with an encoder may run: TorchScript, and what a repository on the hub holds.
-        precision: what it computes in on any device; without it, its own on a GPU of CUDA and float32 elsewhere.
+        trust: whether code of an encoder may run: TorchScript, or code of a repository on the hub.
+        precision: precision on any device; by default that of the encoder on CUDA and float32 elsewhere.
 
     Raises:
-        ValueError: there is no such encoder, its weights cannot be had or do not fit, or it needs something.
-        FileNotFoundError: there is no such file of weights.
+        ValueError: there is no such encoder, its weights are not available or do not fit, or it needs an argument.
+        FileNotFoundError: there is no such weights file.
     """
     if precision is not None:
         check_choice("precision", precision, Precision)
@@ -53,23 +53,23 @@ def build_network(row: EncoderRow, weights: Mapping[str, Tensor] | None = None, 
     Args:
         row: of any kind but remote and embedded.
         weights: by the authors' names.
-        source: what messages call them.
+        source: their name in messages.
 
     Raises:
         ValueError: they do not fit.
     """
+    from ..checkpoints import SkipInit
     from . import timm_encoders, transformers_encoders
     from .conch import Conch, conch_weights
     from .ctranspath import ctranspath
     from .keep import Keep, keep_weights
-    from .weights import undrawn
 
     if row.kind == "transformers":
         return transformers_encoders.build_network(row, weights, source)
     if row.kind == "timm":
         return timm_encoders.build_network(row, weights, source)
     network: nn.Module
-    with undrawn():
+    with SkipInit():
         if row.kind == "conch":
             network = Conch(row.architecture, dim=row.dim, size=row.size, trunk=row.options)
         elif row.kind == "keep":
@@ -88,7 +88,7 @@ def build_network(row: EncoderRow, weights: Mapping[str, Tensor] | None = None, 
 def _from_row(name: str, row: EncoderRow, weights: str | Path | None, trust: bool) -> PatchEncoder:
     if row.kind == "embedded":
         if weights is not None:
-            raise ValueError(f"{name} has weights of its own; leave weights={weights} out")
+            raise ValueError(f"{name} has its own weights; leave out weights={weights}")
         from .timm_encoders import from_folder
 
         return from_folder(Path(__file__).parent / "embedded")
@@ -97,8 +97,7 @@ def _from_row(name: str, row: EncoderRow, weights: str | Path | None, trust: boo
 
         if not trust:
             raise ValueError(
-                f"{name} runs code from https://huggingface.co/{row.source}, which is not done unasked; read that code "
-                "and give trust=True"
+                f"{name} runs code from https://huggingface.co/{row.source}; read that code and give trust=True"
             )
         return from_hub(str(weights or row.source), trust=True, name=name, row=row)
     from .weights import find_weights
@@ -138,7 +137,7 @@ def _from_elsewhere(name: str, weights: str | Path | None, trust: bool) -> Patch
 
         return from_open_clip(rest, weights)
     if colon and kind in ("hf", "torchscript") and weights is not None:
-        raise ValueError(f"{name} has weights of its own; leave weights={weights} out")
+        raise ValueError(f"{name} has its own weights; leave out weights={weights}")
     if colon and kind == "hf":
         from .transformers_encoders import from_hub
 

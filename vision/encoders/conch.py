@@ -1,4 +1,4 @@
-"""CONCH and CONCH v1.5: a ViT whose tokens one learned query pools by attention.
+"""CONCH and CONCH v1.5: a ViT with attention pooling from one learned query.
 
 Sources: Lu et al. 2024, doi:10.1038/s41591-024-02856-4 (mahmoodlab/CONCH@e9c9e5b, `encode_image` without projection and
 normalisation) and Ding et al. 2024, arXiv:2411.19666 (MahmoodLab/TITAN, its patch encoder). The parameter names are the
@@ -25,7 +25,7 @@ class ConchPooler(nn.Module):
     Args:
         dim: width of the query and of what comes out.
         tokens_dim: width of the tokens.
-        num_heads: heads.
+        num_heads: number of heads.
     """
 
     def __init__(self, dim: int, tokens_dim: int, num_heads: int = 8) -> None:
@@ -47,7 +47,7 @@ class ConchPoolerV15(nn.Module):
     Args:
         dim: width of the query and of what comes out.
         tokens_dim: width of the tokens.
-        num_heads: heads.
+        num_heads: number of heads.
     """
 
     def __init__(self, dim: int, tokens_dim: int, num_heads: int = 8) -> None:
@@ -104,8 +104,8 @@ class Conch(nn.Module):
 def conch_weights(weights: Mapping[str, Tensor], network: Conch) -> dict[str, Tensor]:
     """The authors' weights by the names of `Conch`: of CONCH the image tower alone, and positions of its size.
 
-    CONCH v1.5 has positions for 14 x 14 places and resamples them in every call, in the way of DINO (a scale that is
-    0.1 of a place too large); here that is done once.
+    CONCH v1.5 has positions for 14 x 14 patches and resamples them in every call as DINO does (with a scale that is
+    0.1 patches too large); here that is done once.
 
     Args:
         weights: of pytorch_model.bin, or of pytorch_model_vision.bin.

@@ -1,4 +1,4 @@
-"""CTransPath: a Swin-T whose patches come from three convolutions; today's timm takes such a stem, so none is patched.
+"""CTransPath: a Swin-T with a stem of three convolutions, passed to timm as its patch embedding.
 
 Source: Wang et al. 2022, doi:10.1016/j.media.2022.102559, and Xiyue-Wang/TransPath, whose parameter names these are.
 """

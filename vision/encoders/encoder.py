@@ -1,4 +1,4 @@
-"""A patch encoder: pixels of patches in, one vector a patch out, with what the network wants done before and after."""
+"""A patch encoder: from patches to one feature vector each, including preprocessing and pooling."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class PatchEncoder(nn.Module):
     Args:
         network: takes "batch 3 size size", gives "batch dim", tokens "batch tokens dim" or a map
             "batch dim height width" (alone in a list, as `features_only` models of timm give it), whose mean is taken.
-        name: what the features are of.
+        name: name of the encoder.
         dim: width of the features.
         size: side of the network's input, in pixels.
         mean: of red, green and blue, of values in 0-1.
-        std: their deviations, positive.
+        std: std of red, green and blue, positive.
         patch: side of a patch in pixels that it is meant for.
         mpp: micrometres a pixel of such a patch.
         resize: side that patches get before the centre is cropped to `size`; `size` itself if None.
         interpolation: bilinear or bicubic.
         pooling: network: as it comes; class: the first token; class+mean: the first token and the mean of those after
             the prefix, one after the other; mean: that mean alone.
-        prefix: how many tokens come before those of places: class and register tokens.
+        prefix: number of tokens before the patch tokens: class and register tokens.
         normalised: whether features are divided by their length.
         precision: float32, bfloat16 or float16.
         everywhere: whether the precision also holds on other devices than those of CUDA.
@@ -103,7 +103,7 @@ class PatchEncoder(nn.Module):
         return F.normalize(features, dim=-1) if self.normalised else features
 
     def prepare(self, patches: UInt8[Tensor, "batch side side 3"]) -> Float[Tensor, "batch 3 size size"]:
-        """What the network gets: resized, cropped, normalised, channels last in memory."""
+        """The input of the network: resized, cropped, normalised, channels last in memory."""
         pixels = patches.permute(0, 3, 1, 2)  # batch 3 side side; channels_last without a copy
         if pixels.shape[-1] != self.resize and len(pixels):
             if pixels.device.type != "cpu":  # whole numbers are resized on the CPU only, fast, as Pillow does
@@ -130,28 +130,28 @@ class PatchEncoder(nn.Module):
             return found
         if self.pooling == "class":
             return found[:, 0]
-        places = found[:, self.prefix :].float().mean(dim=1)
-        return torch.cat([found[:, 0].float(), places], dim=-1) if self.pooling == "class+mean" else places
+        patch_tokens = found[:, self.prefix :].float().mean(dim=1)
+        return torch.cat([found[:, 0].float(), patch_tokens], dim=-1) if self.pooling == "class+mean" else patch_tokens
 
 
 def check_choice(what: str, given: str, known: Any) -> None:
-    """Refuse a name that is none of those in a `Literal`.
+    """Check that a name is one of a `Literal`.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is not.
     """
     if given not in get_args(known):
         raise ValueError(f"no {what} is called {given!r}; known: {', '.join(get_args(known))}")
 
 
 def encoder_fingerprint(encoder: PatchEncoder, kind: Literal["long", "short"] = "short") -> str:
-    """The name of an encoder and a hash of its weights and transforms: what tells features of one from another's.
+    """The name of an encoder and a hash of its weights and transforms, which identifies its features.
 
-    It does not depend on the device. Precision does not count.
+    It does not depend on device and precision.
 
     Args:
         encoder: of `build_encoder`.
-        kind: short ends after 16 figures, long after 64.
+        kind: short for 16 digits of the hash, long for 64.
 
     Example:
         >>> network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())

@@ -15,7 +15,7 @@ __all__ = ["ImageTower", "from_open_clip"]
 
 
 class ImageTower(nn.Module):
-    """The part of a CLIP that sees.
+    """The image tower of a CLIP model.
 
     Args:
         visual: its image tower.
@@ -26,7 +26,7 @@ class ImageTower(nn.Module):
         self.visual = visual
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """One vector an image, not normalised; what a CoCa has besides is left out."""
+        """One vector an image, not normalised; further outputs of a CoCa are left out."""
         found = self.visual(images)
         return found[0] if isinstance(found, tuple) else found
 

@@ -1,6 +1,6 @@
-"""The table of patch encoders: what each published network of pathology is, and how it wants its patches.
+"""The table of published pathology encoders and their preprocessing.
 
-Plain data; nothing here imports torch. Sources: the model cards on the Hugging Face hub, the authors' repositories, and
+Plain data; torch is not imported. Sources: the model cards on the Hugging Face hub, the authors' repositories, and
 TRIDENT (mahmoodlab/TRIDENT@a91fa84) for sizes, normalisation and precision.
 """
 
@@ -16,7 +16,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 Pooling = Literal["network", "class", "class+mean", "mean"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
-#: Name -> mean and deviation of red, green and blue, of values in 0-1.
+#: Name -> mean and std of red, green and blue, of values in 0-1.
 NORMALISATION: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
@@ -32,10 +32,10 @@ class EncoderRow:
     """One published encoder.
 
     Attributes:
-        kind: what builds it: timm, transformers, conch, ctranspath, keep, embedded (the one that comes along), or
-            remote (code that its repository holds).
+        kind: what builds it: timm, transformers, conch, ctranspath, keep, embedded (the bundled one), or remote
+            (code in its repository).
         source: its repository on the Hugging Face hub; empty if its weights are not there.
-        files: what its weights are called there; the first that is found is taken.
+        files: names of its weights files; the first that exists is used.
         architecture: the network's name in its library.
         options: keyword arguments of the architecture; classes of layers by their names in timm.layers.
         dim: width of its features.
@@ -386,9 +386,9 @@ ENCODERS: dict[str, EncoderRow] = {
     "kaiko-vitl14": _kaiko("vit_large_patch14_reg4_dinov2", 1024, img_size=518),
 }
 
-_SCRIPT = "in an environment of its own, trace its image part with torch.jit, then use torchscript:FILE with trust=True"
+_SCRIPT = "in a separate environment, trace its image part with torch.jit, then use torchscript:FILE with trust=True"
 
-#: Known encoders that are not built here -> why, and the way round.
+#: Known encoders that are not available here -> why, and an alternative.
 NOT_BUILT: dict[str, str] = {
     "musk": f"it needs the package musk, which wants a timm before 1.0 and fairscale; {_SCRIPT}",
     "genbio-pathfm": f"its network is the authors' own code and in no library; {_SCRIPT}",

@@ -14,11 +14,10 @@ import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from ..checkpoints import load_model, looks_like, read_weights, shorten
+from ..checkpoints import SkipInit, create_from_weights, looks_like, read_weights, shorten
 from ..swap import create_model
 from .encoder import PatchEncoder
 from .table import EncoderRow
-from .weights import undrawn
 
 __all__ = ["build_network", "from_folder", "from_name", "load_strictly"]
 
@@ -29,7 +28,7 @@ def build_network(row: EncoderRow, weights: Mapping[str, Tensor] | None, source:
     Args:
         row: of the table.
         weights: by timm's names, or by others that timm translates (DINOv2's own).
-        source: what messages call them.
+        source: their name in messages.
 
     Raises:
         ValueError: they do not fit.
@@ -37,7 +36,7 @@ def build_network(row: EncoderRow, weights: Mapping[str, Tensor] | None, source:
     options = {name: _layer(name, value) for name, value in row.options.items()}
     if "features_only" not in options:
         options["num_classes"] = 0
-    with undrawn():
+    with SkipInit():
         network = timm.create_model(row.architecture, **options)
     if weights is not None:
         load_strictly(network, weights, source, row.architecture)
@@ -45,16 +44,16 @@ def build_network(row: EncoderRow, weights: Mapping[str, Tensor] | None, source:
 
 
 def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], source: str, called: str) -> None:
-    """Load weights of which all must find a place, but for those of layers that come after the features.
+    """Load weights that must fit completely, except for layers after the features.
 
     Args:
         network: of timm, without a classifier.
         weights: by its names or its authors'.
-        source: what messages call the weights.
-        called: what messages call the network.
+        source: name of the weights in messages.
+        called: name of the network in messages.
 
     Raises:
-        ValueError: one is missing, has another shape or no place.
+        ValueError: one is missing, unexpected or of another shape.
     """
     translate = getattr(sys.modules.get(type(network).__module__), "checkpoint_filter_fn", None)
     own = network.state_dict()
@@ -72,9 +71,9 @@ def load_strictly(network: nn.Module, weights: Mapping[str, Tensor], source: str
     if isinstance(network, timm.models.FeatureListNet):  # its later layers were cut off
         spare = []
     if missing or spare or shapes:
-        parts = [looks_like(weights), f"it lacks {shorten(missing, 6)}" if missing else ""]
-        parts += [f"nothing takes {shorten(spare, 6)}" if spare else "", reason[:200]]
-        parts += [f"other shapes have {shorten(sorted(shapes), 6)}" if shapes else ""]
+        parts = [looks_like(weights), f"missing: {shorten(missing, 6)}" if missing else ""]
+        parts += [f"unexpected: {shorten(spare, 6)}" if spare else "", reason[:200]]
+        parts += [f"of another shape: {shorten(sorted(shapes), 6)}" if shapes else ""]
         raise ValueError(f"{source} does not load into {called}: {'; '.join(part for part in parts if part)}")
     network.load_state_dict({name: value for name, value in translated.items() if name in own}, strict=False)
 
@@ -92,7 +91,7 @@ def from_name(name: str, weights: str | Path | None) -> PatchEncoder:
     if weights is not None:
         network = create_model(name, weights=weights)
     else:
-        with undrawn():
+        with SkipInit():
             network = create_model(name, pretrained=True)
     return _wrap(network, f"timm:{name}", {})
 
@@ -103,7 +102,7 @@ def from_folder(folder: Path) -> PatchEncoder:
     Besides timm's entries, config.json may hold `encoder`: a dict with any of name, patch, mpp, precision and pooling.
 
     Raises:
-        ValueError: it is no such folder.
+        ValueError: it is not such a folder.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -115,15 +114,15 @@ def from_folder(folder: Path) -> PatchEncoder:
             )
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"{folder} is no folder of an encoder: {error}. It holds config.json and model.safetensors, as "
+            f"{folder} is not an encoder folder: {error}. It holds config.json and model.safetensors, as "
             "`timm.models.save_for_hf` and `regard train` (OUT/model) write them"
         ) from error
     file = next((folder / one for one in _NAMES if (folder / one).is_file()), None)
     if file is None:
-        raise ValueError(f"{folder} holds no weights; one of {', '.join(_NAMES)} is to lie beside config.json")
-    network = load_model(f"local-dir:{folder}", read_weights(file), file)
-    place = folder.resolve()
-    return _wrap(network, named.pop("name", place.parent.name if place.name == "model" else place.name), named)
+        raise ValueError(f"{folder} holds no weights; put one of {', '.join(_NAMES)} beside config.json")
+    network = create_from_weights(f"local-dir:{folder}", read_weights(file), file)
+    path = folder.resolve()
+    return _wrap(network, named.pop("name", path.parent.name if path.name == "model" else path.name), named)
 
 
 _AFTER = ("head.", "head_dist.", "fc.", "classifier.", "fc_norm.", "norm.")
@@ -157,7 +156,7 @@ def _wrap(network: nn.Module, name: str, named: Mapping[str, Any]) -> PatchEncod
 
 
 def _width(network: nn.Module, side: int) -> int:
-    """How wide its features are: as timm says, or as one grey image shows."""
+    """Width of its features: from timm, or measured with one image."""
     known = getattr(network, "head_hidden_size", None) or getattr(network, "num_features", None)
     if known is not None:
         return int(known)

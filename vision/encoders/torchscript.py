@@ -1,6 +1,6 @@
-"""An encoder as a TorchScript file: a program, which only runs when it is trusted.
+"""Encoders as TorchScript files: programs, which run only if they are trusted.
 
-Beside FILE.pt a file FILE.json may say what the program wants: any of dim, size, patch, mpp, mean, std, interpolation,
+Beside FILE.pt a file FILE.json may describe the encoder: any of dim, size, patch, mpp, mean, std, interpolation,
 resize, pooling, prefix and precision, as `PatchEncoder` takes them; without it 224 pixels and ImageNet's colours.
 """
 
@@ -30,7 +30,7 @@ def from_torchscript(file: Path, *, trust: bool) -> PatchEncoder:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not trusted, no TorchScript, or FILE.json says what is not known.
+        ValueError: it is not trusted or not TorchScript, or FILE.json has an unknown entry.
     """
     if not file.is_file():
         raise FileNotFoundError(f"there is no TorchScript file {file}")
@@ -43,22 +43,22 @@ def from_torchscript(file: Path, *, trust: bool) -> PatchEncoder:
         try:
             given = dict(json.loads(described.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{described} is no JSON object: {error}") from error
+            raise ValueError(f"{described} is not a JSON object: {error}") from error
         unknown = sorted(given.keys() - set(_TAKEN))
         if unknown:
-            raise ValueError(f"{described} says {unknown[0]!r}, which is not known; known: {', '.join(_TAKEN)}")
+            raise ValueError(f"{described} has the unknown entry {unknown[0]!r}; known: {', '.join(_TAKEN)}")
         options |= given | {key: [float(value) for value in given[key]] for key in ("mean", "std") if key in given}
         options["mpp"] = float(options.get("mpp", 0.5))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.jit is deprecated, its files are not gone
+            warnings.simplefilter("ignore")  # torch.jit is deprecated, but its files are in use
             network = torch.jit.load(str(file), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0][:200]
-        raise ValueError(f"{file} is no TorchScript file, or damaged: {reason}") from error
+        raise ValueError(f"{file} is not a TorchScript file, or is damaged: {reason}") from error
     dim = options.pop("dim", 0)
     encoder = PatchEncoder(network, name=f"torchscript:{file.stem}", dim=dim, **options)
-    if not dim:  # one grey patch shows
+    if not dim:  # measured with one patch
         with torch.inference_mode():
             encoder.dim = encoder(torch.zeros(1, encoder.size, encoder.size, 3, dtype=torch.uint8)).shape[-1]
     return encoder

@@ -18,7 +18,7 @@ __all__ = ["HubNetwork", "build_network", "from_hub"]
 
 
 class HubNetwork(nn.Module):
-    """What a vision model of transformers gives, as tokens, as a map, or pooled by itself.
+    """The output of a vision model of transformers: tokens, a map, or its own pooled output.
 
     Args:
         model: the image part of it.
@@ -57,9 +57,9 @@ def build_network(row: EncoderRow, weights: Mapping[str, Tensor] | None, source:
     shapes = sorted(str(name) for name in report.get("mismatched_keys", ()))
     spare = sorted(report["unexpected_keys"])
     if missing or spare or shapes:
-        parts = [f"it lacks {shorten(missing, 6)}" if missing else ""]
-        parts += [f"nothing takes {shorten(spare, 6)}" if spare else ""]
-        parts += [f"other shapes have {shorten(shapes, 6)}" if shapes else ""]
+        parts = [f"missing: {shorten(missing, 6)}" if missing else ""]
+        parts += [f"unexpected: {shorten(spare, 6)}" if spare else ""]
+        parts += [f"of another shape: {shorten(shapes, 6)}" if shapes else ""]
         raise ValueError(f"{wrong}: {'; '.join(part for part in parts if part)}")
     return HubNetwork(model.float())
 
@@ -67,8 +67,8 @@ def build_network(row: EncoderRow, weights: Mapping[str, Tensor] | None, source:
 def from_hub(source: str, *, trust: bool, name: str, row: EncoderRow | None = None) -> PatchEncoder:
     """An encoder from a vision model on the hub or in a folder, with its own transforms.
 
-    Its class token makes the features; where there is none, its own pooled output; where that is none either, the mean
-    over places. Of a model of images and text the image part is taken.
+    The features are its class token; without one, its pooled output; without that, the mean over positions. Of a model
+    of images and text the image part is used.
 
     Args:
         source: its id, or a folder with config.json, preprocessor_config.json and weights as safetensors.
@@ -77,7 +77,7 @@ def from_hub(source: str, *, trust: bool, name: str, row: EncoderRow | None = No
         row: what the table says of it, which comes before what the model says of itself.
 
     Raises:
-        ValueError: it cannot be had, is no vision model, or wants its code to run.
+        ValueError: it is not available, not a vision model, or needs its code to run.
     """
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust)
@@ -86,7 +86,7 @@ def from_hub(source: str, *, trust: bool, name: str, row: EncoderRow | None = No
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         text = " ".join(str(error).split())
         if "trust_remote_code" in text:
-            text = "it comes with code of its own, which is not run unasked; read it, and give trust=True"
+            text = "it has code of its own, which runs only with trust=True; read it first"
         raise ValueError(
             f"cannot load the encoder {name} ({source}): {text[:300]}. Give the id of a vision model on the Hugging "
             f"Face hub (accept its licence at https://huggingface.co/{source} and `hf auth login` where it is gated), "
@@ -94,7 +94,7 @@ def from_hub(source: str, *, trust: bool, name: str, row: EncoderRow | None = No
         ) from error
     model = getattr(whole, "vision_model", whole)
     if getattr(model, "main_input_name", "pixel_values") != "pixel_values":
-        raise ValueError(f"{source} is no vision model: it takes {model.main_input_name}")
+        raise ValueError(f"{source} is not a vision model: it takes {model.main_input_name}")
     if row is not None:
         side, (mean, std), interpolation = row.size, NORMALISATION[row.normalisation], row.interpolation
         patch, precision = row.patch, row.precision

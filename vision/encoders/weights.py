@@ -1,4 +1,4 @@
-"""Where the weights of an encoder come from: a local file or folder, or the Hugging Face hub."""
+"""Find the weights of an encoder: in a local file or folder, or on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 from torch import Tensor
 
-from ..checkpoints import Undrawn, read_weights
+from ..checkpoints import read_weights
 from .table import EncoderRow
 
-__all__ = ["find_weights", "undrawn"]
-
-#: Leaves random numbers out of a network that is about to get its weights.
-undrawn = Undrawn
+__all__ = ["find_weights"]
 
 
 def find_weights(name: str, row: EncoderRow, weights: str | Path | None) -> tuple[Mapping[str, Tensor], str]:
-    """The weights of a row and what messages call them.
+    """The weights of a row and their name in messages.
 
     Args:
         name: of the row.
@@ -28,7 +25,7 @@ def find_weights(name: str, row: EncoderRow, weights: str | Path | None) -> tupl
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no file of weights, or the hub does not give it.
+        ValueError: it is not a weights file, or the hub does not give it.
     """
     if weights is None:
         file = _fetch(name, row)
@@ -55,7 +52,7 @@ def _fetch(name: str, row: EncoderRow) -> Path:
         except EntryNotFoundError:
             continue
         except GatedRepoError as error:
-            raise ValueError(_refusal(name, row, "the hub wants their licence accepted")) from error
+            raise ValueError(_refusal(name, row, "their licence must be accepted on the hub")) from error
         except (HfHubHTTPError, OSError) as error:
             raise ValueError(_refusal(name, row, " ".join(str(error).split())[:200])) from error
     raise ValueError(_refusal(name, row, f"{row.source} has none of {', '.join(row.files)}"))

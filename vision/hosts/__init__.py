@@ -1,13 +1,12 @@
-"""Hosts that take another attention: one family of timm models a file, and the table of them.
+"""Hosts for attention blocks: one family of timm models in each file, and the table of them.
 
-A host is a model that timm builds; a family's function builds it with our block in the place that timm's own
-constructor arguments leave open. No finished model is changed. Each function is called
+A host is a model that timm builds; the function of its family builds it with our block through timm's own constructor
+arguments. No finished model is changed. Each function is called
 `build(entry, plain, attention, options, stages, **kwargs)`; see `build_vit`.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from timm.models.metaformer import checkpoint_filter_fn as filter_metaformer
 from timm.models.vision_transformer import checkpoint_filter_fn as filter_vit
 from torch import Tensor, nn
 
+from ...class_names import nearest
 from .metaformer import build_metaformer
 from .metanext import build_metanext
 from .mobilenet import build_mobilenet
@@ -31,10 +31,10 @@ class Host(NamedTuple):
     """A family of hosts.
 
     Attributes:
-        names: what its models are called.
-        build: builds one with another attention.
+        names: patterns of the names of its models.
+        build: the function that builds one with a block.
         filter_weights: timm's translation of published weights, `(state_dict, model) -> state_dict`.
-        out_indices: the feature maps of `features_only=True` where none are asked for; None is all.
+        out_indices: default feature maps of `features_only=True`; None for all.
     """
 
     names: str
@@ -53,8 +53,8 @@ HOSTS: dict[str, Host] = {
     "timm.models.efficientnet": Host("mobilenetv2_*, efficientnet_*", build_mobilenet),
 }
 
-#: Beginning of a timm module that leaves no place for attention -> what comes nearest.
-_INSTEAD = {
+#: Prefix of an unsupported timm module -> the most similar host.
+_ALTERNATIVES = {
     "byobnet": "resnet50",
     "convnext": "inception_next_tiny",
     "mobilenetv3": "mobilenetv2_100",
@@ -69,23 +69,22 @@ _INSTEAD = {
 
 
 def check_name(name: str) -> None:
-    """Raise if timm knows no such model; a tag such as `.fb_in1k` may follow the name.
+    """Check that timm has a model of this name, which may have a tag such as `.fb_in1k`.
 
     Raises:
         ValueError: it does not; the nearest name is suggested.
     """
     architecture, _ = split_model_name_tag(name)
     if not is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "timm.list_models() has all names"
-        raise ValueError(f"no model is called {name!r}; {hint}")
+        hint = nearest(architecture, timm.list_models())
+        raise ValueError(f"no model is called {name!r}; {hint}timm.list_models() has all names")
 
 
 def find_host(name: str) -> Host:
     """The family of a host by timm's name for the model.
 
     Raises:
-        ValueError: there is no such model, or it leaves no place for attention.
+        ValueError: there is no such model, or it does not accept attention blocks.
 
     Example:
         >>> find_host("deit3_small_patch16_224.fb_in1k").names
@@ -95,13 +94,13 @@ def find_host(name: str) -> Host:
     architecture, _ = split_model_name_tag(name)
     if architecture.endswith("_pruned"):
         whole = architecture.removesuffix("_pruned")
-        raise ValueError(f"{name!r} has its channels cut to fit its own layers; try {whole!r}")
+        raise ValueError(f"{name!r} has pruned channels that fit only its own layers; try {whole!r}")
     module = model_entrypoint(architecture).__module__
     if module in HOSTS:
         return HOSTS[module]
     start = module.rpartition(".")[2]
-    instead = next((_INSTEAD[key] for key in _INSTEAD if start.startswith(key)), "vit_small_patch16_224")
+    instead = next((_ALTERNATIVES[key] for key in _ALTERNATIVES if start.startswith(key)), "vit_small_patch16_224")
     raise ValueError(
-        f"{name!r} leaves no place for another attention; try {instead!r}. "
+        f"{name!r} does not accept another attention; try {instead!r}. "
         f"Hosts: {', '.join(host.names for host in HOSTS.values())}"
     )

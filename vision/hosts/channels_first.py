@@ -1,4 +1,4 @@
-"""What the convolutional hosts share: blocks of the channels-last contract inside NCHW networks."""
+"""Adapters of channels-last blocks for the NCHW networks of convolutional hosts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["ChannelsFirst", "ResidualChannelsFirst"]
 
 
 class ChannelsFirst(nn.Module):
-    """An attention block that is given NCHW; the turn is a free view where memory is `channels_last`.
+    """An attention block for NCHW input; the permutation is a free view of `channels_last` memory.
 
     Args:
         dim: channels.
         attention: name of the block, as in `build_attention`.
-        attention_options: the block's own keyword arguments.
-        device: where the parameters live.
-        dtype: what the parameters are.
+        attention_options: keyword arguments of the block.
+        device: device of the parameters.
+        dtype: type of the parameters.
 
     Example:
         >>> ChannelsFirst(64, attention="softmax")(torch.rand(2, 64, 7, 5)).shape
@@ -47,7 +47,7 @@ class ChannelsFirst(nn.Module):
 
 
 class ResidualChannelsFirst(ChannelsFirst):
-    """The same with an inner shortcut: u + block(u)."""
+    """The same with a residual connection: u + block(u)."""
 
     def forward(self, x: Float[Tensor, "batch dim height width"]) -> Float[Tensor, "batch dim height width"]:
         """Attend over the image and add."""

@@ -1,4 +1,4 @@
-"""What every host asks about a choice of attention."""
+"""The kind of a block, and the stages that get it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ __all__ = ["chosen_stages", "is_mixer"]
 
 
 def is_mixer(attention: str) -> bool:
-    """Whether the block takes the place of what mixed the tokens; a gate comes after it."""
+    """Whether the block is a mixer, which replaces the host's token mixing; a gate follows it."""
     return attention_class(attention).kind == "mixer"
 
 
 def chosen_stages(stages: Sequence[int] | None, known: range) -> set[int]:
-    """The 0-based stages that get the block; without a choice, all of them.
+    """The 0-based stages that get the block; all by default.
 
     Raises:
-        ValueError: the host has no such stage, or none was named.
+        ValueError: the host has no such stage, or the choice is empty.
     """
     chosen = set(known if stages is None else stages)
     if not chosen or not chosen <= set(known):

@@ -26,7 +26,7 @@ class TokenMixer(ChannelsFirst):
     Args:
         dim: channels.
         attention: name of the block, as in `build_attention`.
-        attention_options: the block's own keyword arguments.
+        attention_options: keyword arguments of the block.
         proj_drop: dropout of the outcome in training, 0-1 (the host's `proj_drop_rate`).
         device_and_dtype: passed on.
     """

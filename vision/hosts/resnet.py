@@ -32,7 +32,7 @@ class AttentionBottleneck(Bottleneck):
     Args:
         args: what timm gives a `Bottleneck`.
         attention: name of the block, as in `build_attention`.
-        attention_options: the block's own keyword arguments.
+        attention_options: keyword arguments of the block.
         kwargs: what timm gives a `Bottleneck`.
 
     Raises:
@@ -94,13 +94,15 @@ def build_resnet(
     """Build a ResNet with attention in its blocks; arguments as for `build_vit`, `stages` may choose.
 
     Raises:
-        ValueError: the host's blocks are of another make, or it has no such stage.
+        ValueError: the host's blocks are of an unsupported type, or it has no such stage.
     """
     own = [type(getattr(plain, f"layer{stage}")[0]) for stage in range(1, len(plain.feature_info))]
     ours = {Bottleneck: AttentionBottleneck, BasicBlock: AttentionBasicBlock}
     odd = [block.__name__ for block in own if block not in ours]
     if odd:
-        raise ValueError(f"the host's blocks are of another make ({odd[0]}); resnet50 or resnext50_32x4d would do")
+        raise ValueError(
+            f"the host's blocks are of an unsupported type ({odd[0]}); resnet50 or resnext50_32x4d would do"
+        )
     blocks: list[Callable[..., nn.Module]] = list(own)
     for stage in chosen_stages(stages, range(len(own))):
         blocks[stage] = _StageBlock(ours[own[stage]], attention=attention, attention_options=options)

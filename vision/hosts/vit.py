@@ -194,7 +194,7 @@ class GridBlock(Block):
     Args:
         grid: how the tokens lie.
         attention: name of the block, as in `build_attention`.
-        attention_options: the block's own keyword arguments.
+        attention_options: keyword arguments of the block.
         host: what timm gives a `Block`.
     """
 
@@ -230,12 +230,12 @@ def build_vit(
         entry: timm's function for the host.
         plain: the host as timm builds it from `kwargs`; it may be on the meta device.
         attention: name of the block, as in `build_attention`.
-        options: the block's own keyword arguments.
+        options: keyword arguments of the block.
         stages: only None; a ViT has no stages.
         kwargs: the host's own arguments.
 
     Raises:
-        ValueError: the host's blocks or patches are of another make, or tokens would be dropped in training.
+        ValueError: the host's blocks or patches are of an unsupported type, or tokens would be dropped in training.
     """
     other = "vit_small_patch16_224 or deit3_small_patch16_224 would do"
     if stages is not None:
@@ -248,7 +248,7 @@ def build_vit(
     odd = {type(block).__name__ for block in plain.blocks if type(block) is not Block}
     odd |= {type(block.attn).__name__ for block in plain.blocks if type(block) is Block} - {"Attention"}
     if odd:
-        raise ValueError(f"the host's layers are of another make ({', '.join(sorted(odd))}); {other}")
+        raise ValueError(f"the host's layers are of an unsupported type ({', '.join(sorted(odd))}); {other}")
     if attention == "softmax":
         if options:
             raise ValueError(

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from regard.datasets.bags import Bag, Bags
-from regard.datasets.bags.bag import HeldInstances
+from regard.datasets.bags.bag import InMemoryInstances
 
 RNG = np.random.default_rng(0)
 
 
-def held(count: int, width: int = 4, path: str = "memory") -> HeldInstances:
-    return HeldInstances(RNG.standard_normal((count, width)).astype(np.float32), path)
+def held(count: int, width: int = 4, path: str = "memory") -> InMemoryInstances:
+    return InMemoryInstances(RNG.standard_normal((count, width)).astype(np.float32), path)
 
 
 def some_bags(*sizes: int) -> Bags:
@@ -74,7 +74,7 @@ def test_a_bag_of_another_width_is_named_with_its_file() -> None:
 def test_features_that_are_no_numbers_are_named_with_slide_and_instance(value: float, dtype: type) -> None:
     values = np.ones((9, 4), dtype)
     values[[6, 7], 2] = value
-    bags = Bags([Bag("a", "a")], [HeldInstances(values, "a.h5")], [], name="toy")
+    bags = Bags([Bag("a", "a")], [InMemoryInstances(values, "a.h5")], [], name="toy")
     with pytest.raises(ValueError, match=r"slide a: 2 of 9 instances in a\.h5 have .* first is instance 6"):
         bags.features(0)
     with pytest.raises(ValueError, match=r"1 of 2 instances in a\.h5 have .* first is instance 7"):

@@ -10,13 +10,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from regard.datasets.bags import Bag, BagDataset, Bags, collate_bags, open_bags
-from regard.datasets.bags.bag import HeldInstances
+from regard.datasets.bags.bag import InMemoryInstances
 from regard.datasets.loader import EpochOrder, TrainLoader
 
 
 def some_bags(*sizes: int) -> Bags:
     """The first feature of an instance is its place."""
-    parts = [HeldInstances(np.arange(2.0 * size, dtype=np.float32).reshape(size, 2) / 2) for size in sizes]
+    parts = [InMemoryInstances(np.arange(2.0 * size, dtype=np.float32).reshape(size, 2) / 2) for size in sizes]
     bags = [Bag(f"s{place}", f"s{place}", place % 2) for place in range(len(sizes))]
     return Bags(bags, parts, ["normal", "tumour"], name="toy")
 
@@ -102,7 +102,7 @@ def test_bags_of_two_types_meet_in_the_more_exact() -> None:
 
 
 def test_targets_of_survival_are_times_and_events() -> None:
-    part = HeldInstances(np.ones((2, 3), np.float32))
+    part = InMemoryInstances(np.ones((2, 3), np.float32))
     cohort = Bags([Bag("a", "a", None, 3.5, True), Bag("b", "b", None, 7.0, False)], [part, part], [], name="toy")
     _, _, targets, _ = collate_bags(list(BagDataset(cohort)))
     assert targets[0].tolist() == [3.5, 7.0]
@@ -110,7 +110,7 @@ def test_targets_of_survival_are_times_and_events() -> None:
 
 
 def test_bags_without_labels_have_no_targets() -> None:
-    part = HeldInstances(np.ones((2, 3), np.float32))
+    part = InMemoryInstances(np.ones((2, 3), np.float32))
     assert collate_bags(list(BagDataset(Bags([Bag("a", "a")], [part], [], name="toy"))))[2] is None
 
 

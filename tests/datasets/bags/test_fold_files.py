@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from regard.datasets.bags import Bag, Bags, Fold, make_folds, read_folds, write_folds
-from regard.datasets.bags.bag import HeldInstances
+from regard.datasets.bags.bag import InMemoryInstances
 
-ONE = HeldInstances(np.ones((1, 2), np.float32))
+ONE = InMemoryInstances(np.ones((1, 2), np.float32))
 BAGS = Bags(
     [Bag(f"s{place}", f"p{place // 2}", place // 2 % 2) for place in range(12)],
     [ONE] * 12,
@@ -45,9 +45,9 @@ def test_files_that_pandas_wrote_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        (",train,val,test\n0,s0,,s4\n1,s99,,s6\n", "line 3: slide s99 of 'train' is none of toy"),
+        (",train,val,test\n0,s0,,s4\n1,s99,,s6\n", "line 3: slide s99 of 'train' is not in toy"),
         (",train,val,test\n0,s0,,s0\n", "line 2: slide s0 is in 'test' and in 'train'"),
-        (",train,val,test\n0,s0,,s1\n", "slide s1 of 'test' is of patient p0, who is in 'train' too"),
+        (",train,val,test\n0,s0,,s1\n", "slide s1 of 'test' is of patient p0, who is also in 'train'"),
         (",train,val,test\n0,s0,,s6\n1,s4,,s10\n", "the part 'train' lacks the label 'tumour'"),
         (",train,val,test\n0,../s0,,s6\n", "is a path"),
         (",train,test\n0,s0,s6\n", "needs the columns train, val and test"),

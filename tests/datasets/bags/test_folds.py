@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from regard.datasets.bags import Bag, Bags, Fold, make_folds, open_bags
-from regard.datasets.bags.bag import HeldInstances
+from regard.datasets.bags.bag import InMemoryInstances
 from regard.datasets.bags.folds import check_fold
 
-ONE = HeldInstances(np.ones((1, 2), np.float32))
+ONE = InMemoryInstances(np.ones((1, 2), np.float32))
 
 
 def bags_of(kinds: Sequence[tuple[str, int]]) -> Bags:
@@ -68,7 +68,7 @@ def test_survival_is_stratified_by_the_event() -> None:
     for fold in make_folds(cohort):
         assert sum(bool(bags[index].event) for index in fold.test) == 2
     check_fold(cohort, Fold(list(range(40)), [], list(range(40, 50))), "here")
-    with pytest.raises(ValueError, match="here: in the part 'test' nothing happened"):
+    with pytest.raises(ValueError, match="here: the part 'test' has no event"):
         check_fold(cohort, Fold(list(range(40)), [], [41, 42]), "here")
 
 

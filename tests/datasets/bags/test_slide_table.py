@@ -75,5 +75,5 @@ def test_a_missing_or_binary_table_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no table .*none\.csv"):
         read_slide_table(tmp_path / "none.csv")
     (tmp_path / "a.csv").write_bytes(b"slide_id,label\n\xff\xfe,x\n")
-    with pytest.raises(ValueError, match="no CSV table in UTF-8"):
+    with pytest.raises(ValueError, match="not a CSV table in UTF-8"):
         read_slide_table(tmp_path / "a.csv")

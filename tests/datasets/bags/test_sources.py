@@ -132,7 +132,7 @@ def test_without_a_table_slides_have_no_labels_and_empty_ones_are_left_out(
     with caplog.at_level(logging.WARNING):
         bags = open_bags(tmp_path)
     assert [(bag.id, bag.label) for bag in bags.bags] == [("s0", None)]
-    assert "1 slide (s1) without instances: left out" in caplog.text
+    assert "1 slide (s1) without instances: skipped" in caplog.text
 
 
 def test_a_bag_of_one_instance_is_a_bag(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_several_files_of_all_slides_are_named(tmp_path: Path) -> None:
     for name in ("one", "two"):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["a/feat"] = np.ones((2, 8), np.float32)
-    with pytest.raises(ValueError, match=r"several files of all slides; .*one\.h5, .*two\.h5"):
+    with pytest.raises(ValueError, match=r"several files of many slides; .*one\.h5, .*two\.h5"):
         open_bags(tmp_path)
 
 
@@ -255,14 +255,14 @@ def test_sources_that_are_none_are_explained(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match=r"holds notes\.txt; expected h5_files"):
         open_bags(tmp_path)
-    with pytest.raises(ValueError, match=r"notes\.txt is a file, but no H5 file"):
+    with pytest.raises(ValueError, match=r"notes\.txt is a file, but not an H5 file"):
         open_bags(tmp_path / "notes.txt")
     slide(tmp_path / "s0.h5")
     with pytest.raises(ValueError, match=r"no groups with features.*give its folder"):
         open_bags(tmp_path / "s0.h5")
     with pytest.raises(ValueError, match="no task 'regression'"):
         open_bags("ucsb", task="regression")
-    with pytest.raises(ValueError, match="musk1 comes with its labels"):
+    with pytest.raises(ValueError, match="musk1 has its own labels"):
         open_bags("musk1", classes=["a", "b"])
 
 

@@ -137,7 +137,7 @@ def test_wrong_settings_are_named_in_one_line(authors: Path, tmp_path: Path, cap
         ([authors, "--model", "vig_small"], "fits vig_tiny"),
         ([authors, "--model", "van_b0"], "looks like the family vig"),
         ([authors, "--sha256", "0" * 64], "expected was 0000"),
-        ([authors, "--sha256", "vig"], "no SHA-256"),
+        ([authors, "--sha256", "vig"], "is not a SHA-256"),
         ([authors, "--model", "vig_tiny", "--out", tmp_path / "taken"], "give another --out, or delete it"),
         ([resnet], "looks like a ResNet of timm"),
         ([unknown], "its names, such as a.b, are unknown"),

@@ -17,7 +17,6 @@ from jobs import run, start
 from PIL import Image
 
 from regard.mllm.benchmarks import Benchmark
-from regard.mllm.loading import EMBEDDED
 from regard.tools.evaluate.scene_benchmarks import SceneCaptions, SceneQuestions
 
 QUICK = ["--resamples", "50", "--costs", "0", "--attention_samples", "0"]
@@ -277,16 +276,15 @@ def test_a_fix_that_does_nothing_is_said_and_fails(tmp_path: Path, capsys: pytes
     [
         (["--benchmark", "scene_caption"], "no benchmark is called 'scene_caption'; did you mean 'scene_captions'?"),
         (["--benchmark", "pope"], "the benchmark pope needs its files: give --data FOLDER"),
-        (["--benchmark", "pope", "--data", "nowhere"], "there is no folder nowhere"),
+        (["--benchmark", "pope", "--data", "nowhere"], "there is no file or folder nowhere"),
         (["--benchmark", "pope", "--data", "."], "has none of the files that are needed"),
         (["--benchmark", "pope:parsers=words", "--data", "."], "has no option 'parsers'; did you mean 'parser'?"),
         (["--benchmark", "chair", "--data", "."], "has none of the files"),
         (["--fix", "vdr"], "no intervention is called 'vdr'; did you mean '"),
-        (["--scenes", "1"], "scenes is 1; give 2 at least"),
-        (["--shard", "3/2"], "the shard is '3/2'; give I/N"),
-        (["--engine", "ray", "--shard", "1/2"], "makes shards of its own"),
+        (["--scenes", "1"], "--scenes is 1; give 2 or more"),
+        (["--shard", "3/2"], "--shard is '3/2'; give I/N"),
+        (["--engine", "ray", "--shard", "1/2"], "make the shards themselves"),
         (["--model", "nowhere", "--benchmark", "scene_captions"], "there is no folder nowhere"),
-        (["--model", str(EMBEDDED)], "it is a vision-language model; say with --benchmark what it is asked"),
     ],
 )
 def test_wrong_settings_are_named(

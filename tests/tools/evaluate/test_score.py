@@ -254,10 +254,10 @@ def test_code_that_a_folder_names_is_not_imported(
         (["nowhere"], "there is no folder nowhere"),
         (["."], "has no answers"),
         (["out", "--answers", "x=a.jsonl"], "give --benchmark NAME and --data FOLDER"),
-        (["out", "--benchmark", "pope", "--data", "pope", "--answers", "a.jsonl"], "takes NAME=FILE"),
-        (["out", "--benchmark", "pope", "--data", "pope", "--answers", "x=none"], "there is no file none"),
-        (["out", "--benchmark", "pope", "--data", "empty", "--answers", "x=none"], "has none of the files"),
-        ([".", "--resamples", "0"], "resamples must be at least 1"),
+        (["out", "--benchmark", "pope", "--data", "pope", "--answers", "a.jsonl"], "is not NAME=FILE"),
+        (["out", "--benchmark", "pope", "--data", "pope", "--answers", "x=none"], "'x=none' is not NAME=FILE"),
+        (["out", "--benchmark", "pope", "--data", "empty", "--answers", "x=a.jsonl"], "has none of the files"),
+        ([".", "--resamples", "0"], "--resamples is 0; give 1 or more"),
     ],
 )
 def test_wrong_settings_are_named(
@@ -269,6 +269,7 @@ def test_wrong_settings_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a.jsonl").touch()
     monkeypatch.chdir(tmp_path)
     assert run("score", *words) == 2
     assert message in capsys.readouterr().err

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 
 from regard import create_model
 from regard.datasets.full_depth_image import read_full_depth_image
+from regard.file_lock import ProcessLock
 from regard.tools.restore import network
 from regard.tools.restore.network import find_network
 from regard.tools.train.export import export
@@ -196,6 +197,14 @@ def test_results_of_other_settings_are_not_mixed(model: Path, tmp_path: Path, ca
     assert go(source.parent, out, "--model", model, "--overlap", 8) == 2
     assert "results of other settings (overlap: None there, 8 here)" in capsys.readouterr().err
     assert go(source.parent, out, "--model", model, "--overlap", 8, "--overwrite", "true") == 0
+
+
+def test_a_busy_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source, lock = save(tmp_path / "in" / "a.png"), ProcessLock(tmp_path / "out" / ".run.lock")
+    assert lock.acquire()
+    assert go(source.parent, tmp_path / "out") == 2
+    assert f"another process is active in {tmp_path / 'out'}" in capsys.readouterr().err
+    lock.release()
 
 
 def test_a_file_of_weights_of_any_size_is_a_model(tmp_path: Path) -> None:

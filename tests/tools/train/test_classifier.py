@@ -17,10 +17,10 @@ import torch
 from jobs import TINY, run, start, train
 from PIL import Image
 
+from regard.tools.run.callbacks import SafeCheckpointIO, read_table
 from regard.tools.run.recipes import read_recipe, recipes
-from regard.tools.settings import TrainSettings
+from regard.tools.settings import TrainClassifierSettings
 from regard.tools.train import classifier as train_job
-from regard.tools.train.callbacks import SafeCheckpointIO, read_table
 
 
 def message(capsys: pytest.CaptureFixture[str], code: int, *words: str | Path) -> str:
@@ -297,7 +297,7 @@ def test_images_of_all_modes_train_together(tmp_path: Path, photos: Callable[...
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can take write permission from itself")
 def test_no_write_permission_stops_before_anything_is_read(tmp_path: Path) -> None:
-    settings = read_recipe("digits_vit_van", TrainSettings, {"out": str(tmp_path / "out")})
+    settings = read_recipe("digits_vit_van", TrainClassifierSettings, {"out": str(tmp_path / "out")})
     os.seteuid(65534)
     try:
         with pytest.raises(PermissionError, match=str(tmp_path)):
@@ -309,7 +309,7 @@ def test_no_write_permission_stops_before_anything_is_read(tmp_path: Path) -> No
 def test_a_permission_that_is_missing_is_a_wrong_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refuse(settings: TrainSettings) -> int:
+    def refuse(settings: TrainClassifierSettings) -> int:
         raise PermissionError(13, "Permission denied", settings.out)
 
     monkeypatch.setattr(train_job, "run", refuse)

@@ -14,10 +14,10 @@ from jobs import run
 from lightning.pytorch import Trainer
 
 from regard.datasets.restoration.photographs import photograph
+from regard.tools.run.callbacks import EpochSeed, read_table
 from regard.tools.run.recipes import read_recipe, recipes
-from regard.tools.settings import TrainSettings
+from regard.tools.settings import TrainRestorerSettings
 from regard.tools.train import restorer as train_restoration
-from regard.tools.train.callbacks import EpochSeed, read_table
 from regard.vision.restorers import load_restorer
 
 SMALL = {"dim": 8, "depths": [1], "num_heads": 2, "window_size": 8}
@@ -123,7 +123,7 @@ def test_wrong_settings_are_named(
 def test_every_recipe_of_restoration_learns_from_a_batch(
     name: str, photos: Path, trained: Path, tmp_path: Path
 ) -> None:
-    settings = read_recipe(name, TrainSettings)
+    settings = read_recipe(name, TrainRestorerSettings)
     assert settings.restoration is not None
     small = SMALL | {"compress_ratio": 3, "squeeze_factor": 12}
     changes: dict[str, Any] = {"images.workers": 0, "images.val_fraction": 0.4, "batch_size": 2, "data": str(photos)}
@@ -132,7 +132,7 @@ def test_every_recipe_of_restoration_learns_from_a_batch(
         changes["restoration.cache"] = str(tmp_path / "cache")
     if "RUN" in recipes()[name].read_text():
         changes["restoration.start"] = str(trained)
-    settings = read_recipe(name, TrainSettings, changes)
+    settings = read_recipe(name, TrainRestorerSettings, changes)
     model = train_restoration.build_restorer(settings)
     restorer = train_restoration.build_module(settings, model)
     data = train_restoration.build_data(settings, model)

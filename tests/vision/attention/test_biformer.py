@@ -12,9 +12,20 @@ from regard.vision.attention.lepe import LePEAttention
 from regard.vision.attention.plain.biformer import PlainBiLevelRoutingAttention
 
 PADDINGS = ["mask", "input", "projected"]
-SIZES = [(1, 1), (1, 9), (5, 3), (13, 17), (21, 20)]
-#: Regions a side and how many are attended to: few, one, most, and more than there are.
-CHOICES = [(7, 4), (4, 1), (2, 3), (3, 16)]
+SIZES = [
+    pytest.param(*(1, 1), marks=pytest.mark.full),
+    pytest.param(*(1, 9), marks=pytest.mark.full),
+    (5, 3),
+    (13, 17),
+    pytest.param(*(21, 20), marks=pytest.mark.full),
+]
+#: Regions on a side and how many are attended to: few, one, most, and more than there are.
+CHOICES = [
+    (7, 4),
+    pytest.param(*(4, 1), marks=pytest.mark.full),
+    (2, 3),
+    pytest.param(*(3, 16), marks=pytest.mark.full),
+]
 
 
 def image(height: int = 13, width: int = 17, dim: int = 16, batch: int = 3) -> Tensor:
@@ -61,14 +72,14 @@ def test_it_equals_the_plain_formulation(
 
 @pytest.mark.parametrize("planar", [False, True], ids=["nhwc", "nchw"])
 @pytest.mark.parametrize("context", [0, 2])
-def test_pieces_give_the_same_numbers(planar: bool, context: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_give_the_same_numbers(planar: bool, context: int, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = block(n_win=7)
     x, more = image(batch=5), torch.randn(5, context, 16) if context else None
     if planar:
         x = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     with torch.no_grad():
         whole = ours(x, context=more)
-        monkeypatch.setattr(biformer, "PIECE", 2 * x[0].numel())
+        monkeypatch.setattr(biformer, "CACHE_NUMEL", 2 * x[0].numel())
         monkeypatch.setattr(biformer, "GATHERED", 2000)
         torch.testing.assert_close(ours(x, context=more), whole)
 

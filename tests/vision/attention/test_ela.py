@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from regard.vision.attention.ela import EfficientLocalAttention
 from regard.vision.attention.plain.ela import PlainEfficientLocalAttention
 
-SIZES = [(1, 1), (1, 9), (7, 1), (13, 17)]
+SIZES = [(1, 1), pytest.param(*(1, 9), marks=pytest.mark.full), pytest.param(*(7, 1), marks=pytest.mark.full), (13, 17)]
 
 
 def image(height: int = 13, width: int = 17, dim: int = 32) -> Tensor:
@@ -33,7 +33,9 @@ def by_plain(plain: nn.Module, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-@pytest.mark.parametrize("version", ["T", "S", "B", "L"])
+@pytest.mark.parametrize(
+    "version", [pytest.param("T", marks=pytest.mark.full), pytest.param("S", marks=pytest.mark.full), "B", "L"]
+)
 @pytest.mark.parametrize("grad", [True, False])
 def test_it_equals_the_plain_formulation(height: int, width: int, version: str, grad: bool) -> None:
     ours, plain = pair(version)

@@ -10,7 +10,13 @@ from regard.vision.attention import halonet
 from regard.vision.attention.halonet import HaloAttention, explicit_attention, fused_attention
 from regard.vision.attention.plain.halonet import PlainHaloAttention
 
-SIZES = [(1, 1), (1, 9), (5, 3), (13, 17), (16, 24)]
+SIZES = [
+    (1, 1),
+    pytest.param(*(1, 9), marks=pytest.mark.full),
+    pytest.param(*(5, 3), marks=pytest.mark.full),
+    (13, 17),
+    pytest.param(*(16, 24), marks=pytest.mark.full),
+]
 OPTIONS = [
     {},
     {"stride": 2},
@@ -47,13 +53,13 @@ def test_it_equals_the_plain_formulation(height: int, width: int, options: dict)
         torch.testing.assert_close(ours(x), by_plain(plain, x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("piece", [1, 2**15])
+@pytest.mark.parametrize("chunk", [1, pytest.param(2**15, marks=pytest.mark.full)])
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("planar", [False, True], ids=["nhwc", "nchw"])
-def test_pieces_of_a_batch_give_the_same_numbers(
-    piece: int, gradients: bool, planar: bool, monkeypatch: pytest.MonkeyPatch
+def test_chunks_of_a_batch_give_the_same_numbers(
+    chunk: int, gradients: bool, planar: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(halonet, "PIECE", piece)
+    monkeypatch.setattr(halonet, "CACHE_NUMEL", chunk)
     x = image(batch=5)
     if planar:
         x = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
@@ -67,12 +73,12 @@ def test_an_empty_batch_comes_out_as_it_went_in() -> None:
     assert pair()[0](image(batch=0)).shape == (0, 13, 17, 16)
 
 
-@pytest.mark.parametrize("piece", [1, 2**20])
+@pytest.mark.parametrize("chunk", [1, pytest.param(2**20, marks=pytest.mark.full)])
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_gradients_equal_those_of_the_plain_formulation(
-    options: dict, piece: int, monkeypatch: pytest.MonkeyPatch
+    options: dict, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(halonet, "PIECE", piece)
+    monkeypatch.setattr(halonet, "CACHE_NUMEL", chunk)
     ours, plain = pair(**options)
     images = [image().requires_grad_() for _ in range(2)]
     ours(images[0]).square().sum().backward()

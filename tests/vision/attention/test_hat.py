@@ -11,7 +11,16 @@ from regard.vision.attention import windows
 from regard.vision.attention.hat import ChannelAttentionBlock, HybridAttention, WindowAttention, cut
 from regard.vision.attention.plain.hat import PlainHybridAttention
 
-SIZES = [(1, 1), (1, 9), (3, 4), (4, 4), (5, 3), (7, 12), (13, 17), (16, 24)]
+SIZES = [
+    pytest.param(*(1, 1), marks=pytest.mark.full),
+    pytest.param(*(1, 9), marks=pytest.mark.full),
+    (3, 4),
+    pytest.param(*(4, 4), marks=pytest.mark.full),
+    pytest.param(*(5, 3), marks=pytest.mark.full),
+    pytest.param(*(7, 12), marks=pytest.mark.full),
+    (13, 17),
+    pytest.param(*(16, 24), marks=pytest.mark.full),
+]
 OPTIONS = [
     {},
     {"shift": 2},
@@ -60,14 +69,16 @@ def test_windows_of_a_small_map_shift_too_where_they_are_told(height: int, width
     torch.testing.assert_close(ours.attn(x, shift=shift), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("piece", [1, 300, 2**15])
+@pytest.mark.parametrize(
+    "chunk", [pytest.param(1, marks=pytest.mark.full), 300, pytest.param(2**15, marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize("planar", [False, True], ids=["nhwc", "nchw"])
-def test_pieces_give_the_same_numbers(
-    piece: int, gradients: bool, planar: bool, monkeypatch: pytest.MonkeyPatch
+def test_chunks_give_the_same_numbers(
+    chunk: int, gradients: bool, planar: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "QUERIES", piece)
-    monkeypatch.setattr(windows, "LOGITS", piece)
+    monkeypatch.setattr(windows, "QUERIES", chunk)
+    monkeypatch.setattr(windows, "LOGITS", chunk)
     x = image(batch=5)
     if planar:
         x = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
@@ -84,11 +95,11 @@ def test_an_empty_batch_comes_out_as_it_went_in(gradients: bool) -> None:
 
 @pytest.mark.parametrize("window", [4, 12], ids=["kept", "again"])  # logits in the backward pass
 @pytest.mark.parametrize("shift", [0, 1])
-@pytest.mark.parametrize("piece", [1, 2**20])
+@pytest.mark.parametrize("chunk", [1, pytest.param(2**20, marks=pytest.mark.full)])
 def test_gradients_equal_those_of_the_plain_formulation(
-    window: int, shift: int, piece: int, monkeypatch: pytest.MonkeyPatch
+    window: int, shift: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "LOGITS", piece)
+    monkeypatch.setattr(windows, "LOGITS", chunk)
     ours, plain = pair(window_size=window, shift=shift, num_heads=4)
     images = [image().requires_grad_() for _ in range(2)]
     ours(images[0]).square().sum().backward()

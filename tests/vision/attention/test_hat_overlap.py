@@ -10,7 +10,16 @@ from regard.vision.attention import hat_overlap, windows
 from regard.vision.attention.hat_overlap import OverlappingCrossAttention, clip, whole
 from regard.vision.attention.plain.hat_overlap import PlainOverlappingCrossAttention
 
-SIZES = [(1, 1), (1, 9), (3, 4), (4, 4), (5, 3), (8, 5), (13, 17), (16, 24)]
+SIZES = [
+    pytest.param(*(1, 1), marks=pytest.mark.full),
+    pytest.param(*(1, 9), marks=pytest.mark.full),
+    (3, 4),
+    pytest.param(*(4, 4), marks=pytest.mark.full),
+    pytest.param(*(5, 3), marks=pytest.mark.full),
+    pytest.param(*(8, 5), marks=pytest.mark.full),
+    (13, 17),
+    pytest.param(*(16, 24), marks=pytest.mark.full),
+]
 OPTIONS = [
     {},
     {"overlap_ratio": 0},
@@ -62,14 +71,16 @@ def test_it_equals_the_plain_formulation(
 
 
 @both_paths
-@pytest.mark.parametrize("piece", [1, 300, 2**15])
+@pytest.mark.parametrize(
+    "chunk", [pytest.param(1, marks=pytest.mark.full), 300, pytest.param(2**15, marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize("gradients", [True, False])
-def test_pieces_give_the_same_numbers(
-    piece: int, gradients: bool, clipped: bool, monkeypatch: pytest.MonkeyPatch
+def test_chunks_give_the_same_numbers(
+    chunk: int, gradients: bool, clipped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose(clipped, monkeypatch)
-    monkeypatch.setattr(windows, "QUERIES", piece)
-    monkeypatch.setattr(windows, "LOGITS", piece)
+    monkeypatch.setattr(windows, "QUERIES", chunk)
+    monkeypatch.setattr(windows, "LOGITS", chunk)
     x = image(batch=5)
     ours, plain = pair()
     with torch.set_grad_enabled(gradients):
@@ -219,11 +230,11 @@ def test_numbers_that_do_not_fit_are_named(options: dict, message: str) -> None:
         OverlappingCrossAttention(16, **({"num_heads": 2} | options))
 
 
-def test_the_ratios_that_it_names_would_do() -> None:
+def test_the_suggested_ratios_are_valid() -> None:
     for window in range(1, 40):
         for ratio in (0.25, 0.5, 0.7, 1.3):
             try:
                 OverlappingCrossAttention(2, num_heads=1, window_size=window, overlap_ratio=ratio)
             except ValueError as error:
-                for near in str(error).partition("Ratios of ")[2].partition(" would")[0].split(" or "):
+                for near in str(error).partition("Use a ratio of ")[2].split(" or "):
                     OverlappingCrossAttention(2, num_heads=1, window_size=window, overlap_ratio=float(near))

@@ -6,7 +6,7 @@ from regard.vision.attention import mask_predictor
 from regard.vision.attention.plain.sparsifiner import PlainSparsifinerAttention
 from regard.vision.attention.sparsifiner import SparsifinerAttention
 
-SIZES = [(1, 1), (1, 9), (7, 7), (5, 11)]
+SIZES = [(1, 1), pytest.param(*(1, 9), marks=pytest.mark.full), pytest.param(*(7, 7), marks=pytest.mark.full), (5, 11)]
 
 
 def image(height: int = 7, width: int = 7, batch: int = 2) -> Tensor:
@@ -30,12 +30,14 @@ def by_plain(plain: nn.Module, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-@pytest.mark.parametrize("piece", [10**6, 2000, 30])
+@pytest.mark.parametrize(
+    "chunk", [pytest.param(10**6, marks=pytest.mark.full), 2000, pytest.param(30, marks=pytest.mark.full)]
+)
 @pytest.mark.parametrize("gather", [False, True])
 def test_it_equals_the_plain_formulation(
-    height: int, width: int, piece: int, gather: bool, monkeypatch: pytest.MonkeyPatch
+    height: int, width: int, chunk: int, gather: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mask_predictor, "PIECE", piece)
+    monkeypatch.setattr(mask_predictor, "CACHE_NUMEL", chunk)
     ours, plain = pair()
     ours.mask_predictor.gather = gather
     x = image(height, width)
@@ -46,9 +48,9 @@ def test_it_equals_the_plain_formulation(
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.3, 5.0])
-@pytest.mark.parametrize("piece", [10**6, 2000])
-def test_thresholds_give_rows_of_any_length(threshold: float, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mask_predictor, "PIECE", piece)
+@pytest.mark.parametrize("chunk", [10**6, 2000])
+def test_thresholds_give_rows_of_any_length(threshold: float, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask_predictor, "CACHE_NUMEL", chunk)
     ours, plain = pair(keep_rate=None, score_threshold=threshold)
     x = image()
     torch.testing.assert_close(ours(x), by_plain(plain, x), rtol=1e-4, atol=1e-4)
@@ -56,11 +58,11 @@ def test_thresholds_give_rows_of_any_length(threshold: float, piece: int, monkey
     assert kept.unique().numel() > 1 or not kept.any()
 
 
-@pytest.mark.parametrize("piece", [10**6, 2000])
+@pytest.mark.parametrize("chunk", [10**6, 2000])
 def test_gradients_are_those_of_the_plain_formulation_and_of_reconstruction(
-    piece: int, monkeypatch: pytest.MonkeyPatch
+    chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mask_predictor, "PIECE", piece)
+    monkeypatch.setattr(mask_predictor, "CACHE_NUMEL", chunk)
     ours, plain = pair()
     x = image()
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))

@@ -35,12 +35,12 @@ def test_it_equals_the_plain_formulation(height: int, width: int, shortcut: bool
 
 
 @pytest.mark.parametrize("planar", [False, True], ids=["nhwc", "nchw"])
-def test_pieces_of_a_batch_give_the_same_numbers(planar: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_a_batch_give_the_same_numbers(planar: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, plain = pair()
     x = image(batch=5)
     if planar:
         x = x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-    monkeypatch.setattr(van, "PIECE", 2 * x[0].numel())
+    monkeypatch.setattr(van, "CACHE_NUMEL", 2 * x[0].numel())
     with torch.no_grad():
         torch.testing.assert_close(ours(x), by_plain(plain, x))
 

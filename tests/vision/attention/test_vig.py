@@ -53,7 +53,7 @@ def test_chunks_equal_the_recurrence(tokens: int) -> None:
 def test_segments_of_a_long_sequence_pass_their_memory_on(
     ways: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vig, "PIECE", 1)
+    monkeypatch.setattr(vig, "CACHE_NUMEL", 1)
     inputs = sequences(700)
     decays = [decay if used else None for decay, used in zip(inputs[3:], ways, strict=True)]
     whole = gated_linear_attention(*(x.clone().requires_grad_() for x in inputs[:3]), *decays)
@@ -127,10 +127,10 @@ def test_options_equal_those_of_the_plain_formulation(options: dict[str, object]
     torch.testing.assert_close(ours(image()), by_plain(plain, image()), rtol=1e-4, atol=1e-5)
 
 
-def test_pieces_of_a_batch_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_a_batch_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, plain = pair()
     x = image(batch=5)
-    monkeypatch.setattr(vig, "PIECE", 2 * x[0].numel())
+    monkeypatch.setattr(vig, "CACHE_NUMEL", 2 * x[0].numel())
     for view in (x, x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)):
         with torch.no_grad():
             torch.testing.assert_close(ours(view), by_plain(plain, x), rtol=1e-4, atol=1e-5)

@@ -77,7 +77,10 @@ def test_one_step_of_training_moves_every_parameter(options: dict[str, object]) 
 
 
 @pytest.mark.parametrize("options", LAYOUTS)
-@pytest.mark.parametrize(("height", "width"), [(32, 32), (65, 98), (33, 130)])
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [pytest.param(32, 32, marks=pytest.mark.full), (65, 98), pytest.param(33, 130, marks=pytest.mark.full)],
+)
 def test_images_of_any_size_are_taken(options: dict[str, object], height: int, width: int) -> None:
     assert small(**options)(images(height, width)).isfinite().all()
 

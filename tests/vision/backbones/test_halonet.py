@@ -85,7 +85,10 @@ def test_every_published_accuracy_belongs_to_published_weights() -> None:
     assert set(halonet.TOP1) == set(timm.list_pretrained("regard_*halo*"))
 
 
-@pytest.mark.parametrize("wrap", ["plain", "state_dict", "parallel"])
+@pytest.mark.parametrize(
+    "wrap",
+    [pytest.param("plain", marks=pytest.mark.full), pytest.param("state_dict", marks=pytest.mark.full), "parallel"],
+)
 def test_every_published_naming_loads(wrap: str, tmp_path: object) -> None:
     source = network("halonet26t", num_classes=1000)
     state = {("module." if wrap == "parallel" else "") + name: value for name, value in source.state_dict().items()}

@@ -162,7 +162,7 @@ def test_the_auxiliary_head_counts_at_inference_only() -> None:
 
 
 @pytest.mark.parametrize("mode", ["reference", "removed", "clean"])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_everything_learns_in_one_step(mode: str, checkpointing: bool) -> None:
     model = small(**DROPPING, token_mode=mode).train()
     model.set_grad_checkpointing(checkpointing)
@@ -178,7 +178,14 @@ def test_layers_are_grouped_from_the_stem_up() -> None:
     assert order["pos_embed"] < order["blocks.0.attn.mask_predictor.proj_n"] < order["blocks.1.attn.qkv.weight"]
 
 
-@pytest.mark.parametrize("options", [{}, DROPPING | {"token_mode": "clean"}, DROPPING])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, marks=pytest.mark.full),
+        DROPPING | {"token_mode": "clean"},
+        pytest.param(DROPPING, marks=pytest.mark.full),
+    ],
+)
 def test_it_exports_with_any_batch(options: dict[str, object]) -> None:
     model = small(**options).requires_grad_(False)
     batch = {0: torch.export.Dim("batch")}

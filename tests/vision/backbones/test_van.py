@@ -34,11 +34,11 @@ def test_a_block_equals_the_plain_one(height: int, width: int, training: bool) -
     torch.testing.assert_close(ours(x), plain(x), rtol=1e-4, atol=1e-4)
 
 
-def test_pieces_of_a_batch_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_a_batch_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small()
     whole = model(images(batch=3)).detach()
-    monkeypatch.setattr(van, "PIECE", 2000)
-    monkeypatch.setattr("regard.vision.attention.van.PIECE", 2000)
+    monkeypatch.setattr(van, "CACHE_NUMEL", 2000)
+    monkeypatch.setattr("regard.vision.attention.van.CACHE_NUMEL", 2000)
     with torch.no_grad():
         torch.testing.assert_close(model(images(batch=3)), whole)
 

@@ -39,7 +39,7 @@ def test_every_published_accuracy_belongs_to_published_weights() -> None:
 
 
 @pytest.mark.parametrize(("side", "tokens"), [(224, 14), (75, 5), (101, 6), (64, 4)])
-def test_the_embedding_foretells_its_grid(side: int, tokens: int) -> None:
+def test_the_embedding_predicts_its_grid(side: int, tokens: int) -> None:
     embed = PatchEmbed(side, 16, 3, 8)
     assert embed.dynamic_feat_size((side, side)) == (tokens, tokens)
     assert embed(images(side, side, 1)).shape == (1, tokens, tokens, 8)

@@ -1,4 +1,4 @@
-"""Every row builds the network that its authors published: counted, and run without storage."""
+"""Every row builds the published network: its parameters are counted, and it runs on the meta device."""
 
 import subprocess
 import sys
@@ -30,7 +30,13 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("names", PUBLISHED)
+#: The largest networks, which take seconds to build.
+LARGE = ("uni2-h", "virchow2", "gigapath", "h-optimus-0 h-optimus-1 openmidnight", "midnight-12k", "kaiko-vitl14")
+
+
+@pytest.mark.parametrize(
+    "names", [pytest.param(names, marks=pytest.mark.full if names in LARGE else ()) for names in PUBLISHED]
+)
 def test_a_row_has_its_published_size_and_width(names: str) -> None:
     first, *others = (ENCODERS[name] for name in names.split())
     for other in others:

@@ -1,4 +1,4 @@
-"""Walks the table: whatever is in ATTENTION must work in every kind of host."""
+"""Every block of the table works in every family of hosts."""
 
 import copy
 import io
@@ -9,16 +9,14 @@ import jaxtyping
 import pytest
 import timm
 import torch
-from tiny_hosts import TINY, build, built, images
+from tiny_hosts import build, built, cells, images
 
 from regard.vision import ATTENTION
 
-in_every_host = pytest.mark.parametrize("host", TINY)
-every_block = pytest.mark.parametrize("attention", ATTENTION)
+every_cell = pytest.mark.parametrize(("host", "attention"), cells())
 
 
-@in_every_host
-@every_block
+@pytest.mark.parametrize(("host", "attention"), cells(*(("vit with prefix", block) for block in ATTENTION)))
 def test_every_parameter_learns(host: str, attention: str) -> None:
     model = build(host, attention).train()
     logits = model(images())
@@ -31,8 +29,7 @@ def test_every_parameter_learns(host: str, attention: str) -> None:
     assert any(parameter.grad.any() for parameter in ours) or (attention == "softmax" and host.startswith("vit"))
 
 
-@in_every_host
-@every_block
+@every_cell
 def test_bfloat16_is_near_float32(host: str, attention: str) -> None:
     """No logit is off by more than a twentieth of the largest one (0.2 to 3 % where this was written)."""
     model, x = built(host, attention), images()
@@ -45,8 +42,7 @@ def test_bfloat16_is_near_float32(host: str, attention: str) -> None:
         torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.05 * expected.abs().max().item())
 
 
-@in_every_host
-@every_block
+@every_cell
 def test_under_bfloat16_autocast_every_gradient_is_finite(host: str, attention: str) -> None:
     model = build(host, attention).train()
     with torch.autocast("cpu", torch.bfloat16):
@@ -58,8 +54,7 @@ def test_under_bfloat16_autocast_every_gradient_is_finite(host: str, attention: 
         assert parameter.grad.isfinite().all(), name
 
 
-@in_every_host
-@every_block
+@every_cell
 def test_it_compiles_whole(host: str, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' checks of shapes do not compile
     model = built(host, attention)
@@ -69,8 +64,7 @@ def test_it_compiles_whole(host: str, attention: str, monkeypatch: pytest.Monkey
     torch._dynamo.reset()
 
 
-@in_every_host
-@every_block
+@every_cell
 def test_it_exports_with_any_batch(host: str, attention: str) -> None:
     model = built(host, attention)
     with torch.no_grad(), warnings.catch_warnings():
@@ -79,8 +73,7 @@ def test_it_exports_with_any_batch(host: str, attention: str) -> None:
         torch.testing.assert_close(exported.module()(images(3)), model(images(3)))
 
 
-@in_every_host
-@every_block
+@every_cell
 def test_a_saved_folder_loads_bit_equal(host: str, attention: str, tmp_path: Path) -> None:
     model = built(host, attention)
     timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
@@ -89,8 +82,7 @@ def test_a_saved_folder_loads_bit_equal(host: str, attention: str, tmp_path: Pat
         assert torch.equal(again(images()), model(images()))
 
 
-@in_every_host
-@every_block
+@every_cell
 def test_copies_pickles_and_states_are_the_same_model(host: str, attention: str) -> None:
     model = built(host, attention)
     file = io.BytesIO()

@@ -26,8 +26,8 @@ from ....datasets.slides.cohort import render_slide, write_real
 from ....datasets.slides.textures import EMBEDDED_SLIDE
 from ....datasets.slides.writing import write_slide
 from ....vision.encoders import build_encoder
-from ...settings import BagSettings, HeadSettings, OptimizerSettings, TrainSettings
-from ...train.mil import job as train_bags
+from ...settings import HeadSettings, OptimizerSettings, TrainMilSettings
+from ...train.mil import job as train_mil
 from .cohort import PATCH, encode, patches_of, write_slides
 from .encoder import train_encoder
 
@@ -82,26 +82,23 @@ def save_encoder(model: Any, folder: Path) -> None:
 
 
 def train_heads(out: Path, seed: int) -> list[Path]:
-    """Five ACMIL heads, by `regard train`; the folders of the trained ones."""
-    bags = BagSettings(
+    """Five ACMIL heads, by `regard train mil`; the folders of the trained ones."""
+    shutil.rmtree(out / "heads", ignore_errors=True)
+    settings = TrainMilSettings(
+        data=str(out / "features"),
+        out=str(out / "heads"),
         heads=[HeadSettings(name="acmil", options=HEAD)],
         table=str(out / "train" / "labels.csv"),
         classes=["normal", "lesion"],
         val_share=0.0,
         encoder="embedded",
-    )
-    shutil.rmtree(out / "heads", ignore_errors=True)
-    settings = TrainSettings(
-        data=str(out / "features"),
-        out=str(out / "heads"),
-        bags=bags,
         optimizer=OptimizerSettings(lr=1e-3, weight_decay=1e-3, warmup_epochs=0),
         epochs=25,
         batch_size=4,
         seed=seed,
         accelerator="cpu",
     )
-    if train_bags.run(settings):
+    if train_mil.run(settings):
         raise RuntimeError("the heads were not trained")
     return [out / "heads" / "runs" / "acmil" / f"fold_{fold}_seed_0" / "model" for fold in range(5)]
 

@@ -31,6 +31,7 @@ from transformers import LlavaForConditionalGeneration
 
 from ....datasets.scene_words import WORDS
 from ....datasets.scenes import CLASSES, Scene, draw_scene
+from ....whole_files import whole_file
 from .lessons import ANSWERS, Lesson, heard_lesson, pad, patch_targets, pixels, seen_lesson
 from .network import (
     SINK_DIMENSION,
@@ -137,12 +138,12 @@ def _write(out: Path, name: str, model: nn.Module, rows: list[dict[str, float]])
     lines = [",".join(columns), *(",".join(f"{row.get(column, math.nan):.6g}" for column in columns) for row in rows)]
     (out / f"{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     weights = {key: value.cpu().contiguous() for key, value in model.state_dict().items() if key != "lm_head.weight"}
-    partial = out / f"{name}.safetensors.partial"
+    file = out / f"{name}.safetensors"
     try:
-        save_file(weights, partial)
+        with whole_file(file) as partial:
+            save_file(weights, partial)
     except SafetensorError as error:  # such as a full disk
-        raise OSError(f"cannot write {partial} ({error}); make room and run the same command again") from error
-    partial.replace(out / f"{name}.safetensors")
+        raise OSError(f"cannot write {file} ({error}); make room and run the same command again") from error
 
 
 @dataclass(frozen=True)

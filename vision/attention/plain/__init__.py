@@ -1,7 +1,7 @@
-"""The blocks as their papers write them: NCHW, step by step, no tricks.
+"""The blocks as their papers write them: NCHW, step by step, without optimisations.
 
-They have the state_dict keys of the fast blocks, so one set of weights runs in both. They are what the tests
-compare with and what the benchmark measures against. Unlike the fast blocks they take and give (batch, dim,
+They have the state_dict keys of the fast blocks, so one set of weights runs in both. The tests and the
+benchmark compare the fast blocks with them. Unlike the fast blocks they take and give (batch, dim,
 height, width): a plain network hands them contiguous NCHW tensors, so no conversion is charged to them.
 """
 

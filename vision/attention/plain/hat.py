@@ -45,7 +45,7 @@ class PlainHybridAttention(nn.Module):
 
 
 class PlainChannelAttention(nn.Module):
-    """Squeeze and excite."""
+    """Squeeze-and-excitation."""
 
     def __init__(self, dim: int, *, squeeze_factor: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class PlainWindowAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch dim height width"], shift: int = 0
     ) -> Float[Tensor, "batch dim height width"]:
-        """Attend in windows; what pads the map to whole windows is masked as what met only by rolling."""
+        """Attend in windows; padding is masked like pairs that are adjacent only by rolling."""
         side, (height, width) = self.window_size, x.shape[2:]
         padded = F.pad(x, (0, -width % side, 0, -height % side)).roll((-shift, -shift), dims=(2, 3))
         windows = self._cut(padded)  # batch windows tokens dim
@@ -97,7 +97,7 @@ class PlainWindowAttention(nn.Module):
         side = self.window_size
         down = torch.arange(side).repeat_interleave(side)
         right = torch.arange(side).repeat(side)
-        down, right = (place.unsqueeze(1) - place + side - 1 for place in (down, right))
+        down, right = (index.unsqueeze(1) - index + side - 1 for index in (down, right))
         return down * (2 * side - 1) + right
 
     def _labels(self, height: int, width: int, shift: int) -> Float[Tensor, "padded_height padded_width"]:
@@ -106,6 +106,6 @@ class PlainWindowAttention(nn.Module):
         lines = []
         for length in (height, width):
             whole = length + -length % side
-            place = (torch.arange(whole) + shift) % whole  # of what was rolled here
-            lines.append(1 + (place < shift) + 2 * (place >= length))
+            index = (torch.arange(whole) + shift) % whole  # of what was rolled here
+            lines.append(1 + (index < shift) + 2 * (index >= length))
         return (4 * lines[0].unsqueeze(1) + lines[1]).float()

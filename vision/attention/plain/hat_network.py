@@ -39,14 +39,14 @@ class PlainHAT(nn.Module):
         padded = reflect(x, -height % side, -width % side)
         shallow = whole.conv_first((padded - whole.mean) * whole.img_range)
         maps = _normed(whole.patch_embed["norm"], shallow)
-        for place, group in enumerate(whole.layers):
+        for index, group in enumerate(whole.layers):
             mixed, parts = maps, group.residual_group
             for number, layer in enumerate(parts["blocks"]):
-                attention = self.attention[f"layers/{place}/residual_group/blocks/{number}"]
+                attention = self.attention[f"layers/{index}/residual_group/blocks/{number}"]
                 mixed = mixed + attention(_normed(layer.norm1, mixed))
                 mixed = mixed + _by_tokens(layer.mlp, _normed(layer.norm2, mixed))
             layer = parts["overlap_attn"]
-            mixed = mixed + self.attention[f"layers/{place}/residual_group/overlap_attn"](_normed(layer.norm1, mixed))
+            mixed = mixed + self.attention[f"layers/{index}/residual_group/overlap_attn"](_normed(layer.norm1, mixed))
             mixed = mixed + _by_tokens(layer.mlp, _normed(layer.norm2, mixed))
             maps = maps + group.conv(mixed)
         features = whole.conv_after_body(_normed(whole.norm, maps)) + shallow

@@ -40,7 +40,7 @@ def test_the_embedded_heads_find_the_planted_lesion_and_do_not_agree_on_the_real
 
 
 def test_weights_of_the_embedded_encoder_cannot_be_others() -> None:
-    with pytest.raises(ValueError, match="embedded has weights of its own"):
+    with pytest.raises(ValueError, match="embedded has its own weights"):
         build_encoder("embedded", weights="file.safetensors")
 
 

@@ -27,7 +27,7 @@ from regard.heads import HEADS
 from regard.heads.trained_head import load_trained_head
 from regard.tools.demo import mil as demo_bags
 from regard.tools.run.recipes import read_recipe, recipes
-from regard.tools.settings import TrainSettings
+from regard.tools.settings import TrainMilSettings
 from regard.tools.train.mil import job as train_bags
 
 SMALL = {"width": 8, "hidden": 4}
@@ -261,7 +261,7 @@ def test_every_seed_of_rendered_bags_is_a_world_with_known_instances(
 ) -> None:
     heads = [ABMIL, {"name": "max", "options": {"width": 8}}]
     summary = train(recipe(tmp_path, heads, {"epochs": 1}, seeds=[3, 4]), tmp_path / "out", "--data", "mil_rare")
-    assert (summary["own_worlds"], summary["seeds"], summary["bags"]) == (True, 2, 200)
+    assert (summary["bags_per_seed"], summary["seeds"], summary["bags"]) == (True, 2, 200)
     assert 0 <= summary["heads"]["abmil"]["attention"]["instance_auc"]["mean"] <= 1
     assert "worlds better" in capsys.readouterr().out
 
@@ -283,7 +283,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"heads": [ABMIL], "seeds": [1, 1]}, "give different numbers"),
     ({"heads": [ABMIL], "folds": 200}, "too few for 200 folds"),
     ({"heads": [ABMIL], "folds": "no/such/folder"}, "no/such/folder"),
-    ({"heads": [ABMIL], "classes": ["normal", "benign"]}, "'tumour', which is none of normal, benign"),
+    ({"heads": [ABMIL], "classes": ["normal", "benign"]}, "'tumour', which is not one of normal, benign"),
     ({"heads": [ABMIL], "label": "grade"}, "grade"),
     ({"heads": [ABMIL], "instances": 1.5}, "instances is 1.5"),
     ({"heads": [{"name": "ins"}], "task": "survival"}, "time"),
@@ -313,7 +313,7 @@ def test_a_wrong_setting_is_named(
         (["--optimizer.schedule", "plateau"], "needs a metric"),
         (["--optimizer.warmup_epochs", "2"], "leave nothing of 2 epochs"),
         (["--optimizer.lr", "1e30"], "the training loss became nan"),
-        (["--bags.table", "null"], "have no label"),
+        (["--bags.table", "null"], "lack label"),
     ],
 )
 def test_a_wrong_word_is_named(
@@ -372,7 +372,7 @@ def test_no_bags_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_every_recipe_of_bags_trains_for_a_step(name: str, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"out": str(tmp_path / "out"), "epochs": 1, "limit_batches": 1, "accelerator": "cpu"}
     changes |= {"bags.resamples": 10, "bags.workers": 0}
-    settings = read_recipe(name, TrainSettings)
+    settings = read_recipe(name, TrainMilSettings)
     assert settings.bags is not None
     if settings.data == "FEATURES":
         words = write_slides(tmp_path / "slides", slides=48, survival=settings.bags.task == "survival")
@@ -380,14 +380,14 @@ def test_every_recipe_of_bags_trains_for_a_step(name: str, tmp_path: Path) -> No
     if isinstance(settings.bags.folds, str):
         changes["bags.val_share"] = 0.25
     changes |= {"bags.seeds": [0], "bags.repeats": 1, "bags.folds": 2}
-    assert train_bags.run(read_recipe(name, TrainSettings, changes)) == 0
+    assert train_bags.run(read_recipe(name, TrainMilSettings, changes)) == 0
     assert list((tmp_path / "out").glob("runs/*/*/model/model.safetensors"))
 
 
 def test_demo_mil_compares_heads_and_leaves_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fewer(name: str, settings: type[TrainSettings], changes: dict[str, Any]) -> TrainSettings:
+    def fewer(name: str, settings: type[TrainMilSettings], changes: dict[str, Any]) -> TrainMilSettings:
         less = {"bags.seeds": [0, 1], "bags.repeats": 1, "bags.folds": 2, "bags.resamples": 10}
         return read_recipe(name, settings, changes | less)
 

@@ -1,39 +1,32 @@
-"""What every training job shares: checkpoints that survive anything, epochs that repeat exactly, a table of epochs."""
+"""Callbacks of every training: safe checkpoints, the best epoch, epochs that repeat exactly, a table of epochs."""
 
 from __future__ import annotations
 
 import csv
-import logging
-import os
+import math
 import pickle
 import random
 import sys
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
-from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from torch import nn
 
-from ...whole_files import write_atomically
+from ...whole_files import whole_file, write_atomically
 
 __all__ = [
-    "BestCheckpoint",
+    "BestEpoch",
     "EpochLine",
     "EpochSeed",
     "EpochTable",
     "LastCheckpoint",
     "SafeCheckpointIO",
-    "build_trainer",
-    "quiet_lightning",
     "read_table",
 ]
 
@@ -42,24 +35,18 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint whole or not at all, and reads it without running code from it.
 
     Raises:
-        OSError: the disk is full or the folder is not writable; the previous checkpoint is as it was.
-        ValueError: the file is truncated or no checkpoint.
+        OSError: the disk is full or the folder is not writable; the previous checkpoint is unchanged.
+        ValueError: the file is truncated or not a checkpoint.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write beside the old file, then take its place."""
         target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
+            with whole_file(target) as partial:
+                torch.save(checkpoint, partial)
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as either
-            partial.unlink(missing_ok=True)
-            kept = "the previous one is as it was" if target.exists() else "none was there before"
+            kept = "the previous one is unchanged" if target.exists() else "there was none before"
             raise OSError(
                 f"cannot write the checkpoint {target} ({error}); {kept}. Make room and run the same command again"
             ) from error
@@ -78,59 +65,81 @@ class SafeCheckpointIO(TorchCheckpointIO):
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
             reason = str(error).partition("\n")[0]
             raise ValueError(
-                f"{path} is truncated or no checkpoint of Regard ({reason}). Remove it to start anew"
+                f"{path} is truncated or not a checkpoint of Regard ({reason}). Remove it to start again"
             ) from error
 
 
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Leave out warnings that tell a user of a job nothing: advice on what settings decide, and library internals."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PossibleUserWarning)
-        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-        warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
-        yield
+class BestEpoch(Callback):
+    """Keeps the weights of the best epoch, of several equally good ones those of the last, and stops early.
 
+    On a small validation set many epochs share a score, and the later ones have learnt more. With a moving average of
+    the weights (EMA), its weights are kept. The state is part of the checkpoint, so that a restart neither loses the
+    best weights nor trains on after an early stop.
 
-def build_trainer(callbacks: list[Callback], **own: Any) -> Trainer:
-    """Lightning's trainer with what all our jobs want; `own` goes to `Trainer`.
+    Args:
+        monitor: a logged metric; None keeps the last epoch.
+        mode: whether less ("min") or more ("max") of it is better.
+        patience: end the training after so many epochs without a better one; None does not.
+        earliest: do not end it before this epoch, counted from 1.
 
-    Raises:
-        ValueError: a device, strategy or precision that is not to be had here.
-    """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    try:
-        return Trainer(
-            callbacks=callbacks,
-            plugins=[SafeCheckpointIO()],
-            use_distributed_sampler=False,  # the data module spreads images itself, without repeating any
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            enable_progress_bar=any(isinstance(callback, RichProgressBar) for callback in callbacks),
-            **({"logger": False, "enable_checkpointing": False} | own),
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise ValueError(f"no trainer for these devices: {error} (regard doctor shows what is here)") from error
-
-
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps the weights of the epoch with the best score; of several with the same, those of the last.
-
-    On a small validation set many epochs share a score, and the later ones have learnt more.
+    Attributes:
+        epoch: the best one, counted from 1.
+        epochs: how many were trained.
+        stopped: whether the training has ended early.
+        weights: of the best epoch, on the CPU.
     """
 
-    def check_monitor_top_k(self, trainer: Trainer, current: torch.Tensor | None = None) -> bool:
-        """Whether the epoch's score is as good as the best."""
-        ties = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
-        return ties or super().check_monitor_top_k(trainer, current)
+    def __init__(
+        self, monitor: str | None, mode: str = "max", *, patience: int | None = None, earliest: int = 1
+    ) -> None:
+        self.monitor, self.sign = monitor, -1.0 if mode == "min" else 1.0
+        self.patience, self.earliest = patience, earliest
+        self.best, self.epoch, self.improved_epoch, self.epochs = -math.inf, 0, 0, 0
+        self.stopped = False
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the epoch with the best one; validation comes before this."""
+        self.epochs = trainer.current_epoch + 1
+        value = math.inf
+        if self.monitor is not None:
+            value = self.sign * float(trainer.callback_metrics[self.monitor])
+            value = -math.inf if math.isnan(value) else value
+        if value > self.best:
+            self.improved_epoch = self.epochs
+        if value >= self.best:
+            self.best, self.epoch = value, self.epochs
+            weights = _averaged(trainer, pl_module).state_dict()
+            self.weights = {key: weight.detach().cpu().clone() for key, weight in weights.items()}
+        waited = self.epochs - self.improved_epoch
+        if self.monitor and self.patience is not None and waited >= self.patience and self.epochs >= self.earliest:
+            self.stopped = trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        kept = ("best", "epoch", "improved_epoch", "epochs", "stopped", "weights")
+        return {key: getattr(self, key) for key in kept}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        for key, value in state_dict.items():
+            setattr(self, key, value)
+
+
+def _averaged(trainer: Trainer, module: LightningModule) -> nn.Module:
+    """The module with the moving average of its weights, if one is kept."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            return callback._average_model.module
+    return module
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Keeps the last epoch in last.ckpt, to go on from there.
+    """Keeps the last epoch in last.ckpt, from which a stopped run resumes.
 
     Args:
         folder: where to.
-        every_s: least seconds between two, where epochs are short: as much work may have to be done again.
+        every_s: seconds between two at least, where epochs are short: so much work is repeated after a stop.
     """
 
     def __init__(self, folder: Path, every_s: float = 0.0) -> None:
@@ -138,7 +147,7 @@ class LastCheckpoint(ModelCheckpoint):
         self.every_s, self.saved = every_s, time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, unless it was a moment ago."""
+        """Save, unless the last checkpoint is younger than `every_s`."""
         due = time.monotonic() - self.saved >= self.every_s
         if self.every_s and trainer.world_size > 1:
             due = trainer.strategy.broadcast(due)  # all processes wait for each other while saving
@@ -148,7 +157,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 class EpochSeed(Callback):
-    """Seeds everything by chance at the start of each epoch, so that an epoch repeats exactly after a restart.
+    """Seeds all random generators at the start of each epoch, so that an epoch repeats exactly after a restart.
 
     Args:
         seed: seed of the run; what an epoch uses depends on it, the epoch and the process.
@@ -167,15 +176,15 @@ class EpochSeed(Callback):
 
 
 class EpochLine(Callback):
-    """Says how an epoch went in one line on stderr, where no terminal is there for a progress bar.
+    """Writes one line an epoch to stderr, where there is no terminal for a progress bar.
 
     Args:
-        every_s: least seconds between lines; epochs that come sooner are left out.
+        every_s: seconds between lines at least; epochs that end sooner get none.
     """
 
     def __init__(self, every_s: float = 0.0) -> None:
         self.every_s = every_s
-        self.said = time.monotonic()
+        self.written = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -184,8 +193,8 @@ class EpochLine(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the line."""
         now = time.monotonic()
-        if trainer.is_global_zero and now - self.said >= self.every_s:
-            self.said = now
+        if trainer.is_global_zero and now - self.written >= self.every_s:
+            self.written = now
             values = "  ".join(f"{name} {float(value):.4f}" for name, value in sorted(trainer.callback_metrics.items()))
             epochs = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
             sys.stderr.write(f"epoch {epochs}  {values}  ({now - self.begin:.1f} s)\n")
@@ -196,10 +205,10 @@ class EpochTable(Callback):
 
     Args:
         path: file to write.
-        every_s: least seconds between two writings, where epochs are short; the last epoch is always written.
+        every_s: seconds between two writings at least, where epochs are short; the last epoch is always written.
 
     Raises:
-        ValueError: the training loss is no longer a number.
+        ValueError: the training loss is not finite.
     """
 
     def __init__(self, path: Path, every_s: float = 0.0) -> None:
@@ -228,7 +237,7 @@ class EpochTable(Callback):
             self.write()
 
     def write(self) -> None:
-        """Write the table anew."""
+        """Write the whole table."""
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         lines = [",".join(f"{row[name]:.10g}" if name in row else "" for name in names) for row in self.rows]
         write_atomically(self.path, "\n".join([",".join(names), *lines]) + "\n")
