@@ -1,4 +1,4 @@
-"""Images of attention: for every word of an answer, the image under the attention that foretold the word."""
+"""Attention maps: for every word of an answer, the image under the attention that predicted the word."""
 
 from __future__ import annotations
 

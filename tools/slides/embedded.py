@@ -1,4 +1,4 @@
-"""The slides that come along, and what must be said of what was made to show the job."""
+"""The bundled slides, and what a user must know about models that are for demonstration."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _FIXED = (
 
 
 def run(settings: SlideSettings) -> int:
-    """Work through the slides, or go on where a stopped run was; then write the summary and the report.
+    """Work through the slides, or resume a stopped run; then write the summary and the report.
 
     Args:
         settings: see `SlideSettings`.

@@ -34,7 +34,7 @@ function fillHead() {
     ...DATA.notes.map((words) => make("p", { class: "warning" }, words)),
     make(
       "div",
-      { class: "tally" },
+      { class: "counts" },
       make("b", {}, `${whole(DATA.slides.length)} slides`),
       [...counts].map(([status, count]) => make("span", {}, `${whole(count)} ${status}`)),
       warned ? make("span", {}, `${whole(warned)} with warnings`) : null,

@@ -88,7 +88,7 @@ def teach(rank: int, out: Path, seed: int, steps_scale: float, workers: int, dev
     Args:
         rank: number of this process, from 0.
         out: folder for the stages: NAME.safetensors and NAME.csv.
-        seed: of everything by chance.
+        seed: of all random draws.
         steps_scale: factor on the steps of every stage.
         workers: how many processes there are.
         device: cpu or cuda.
