@@ -37,9 +37,9 @@ TINY = {
 REPRESENTATIVES = ("van", "ela")
 
 
-def cells(*more: tuple[str, str]) -> list[Any]:
-    """Pairs of a host and a block; those of `REPRESENTATIVES` and `more` run by default, the others with `full`."""
-    default = {*more, *((host, attention) for host in TINY for attention in REPRESENTATIVES)}
+def cells(*more: tuple[str, str], every: bool = True) -> list[Any]:
+    """Pairs of a host and a block; `more`, and with `every` all `REPRESENTATIVES`, run without `full`."""
+    default = {*more, *((host, attention) for host in TINY for attention in REPRESENTATIVES if every)}
     return [
         pytest.param(host, attention, marks=() if (host, attention) in default else pytest.mark.full)
         for host in TINY

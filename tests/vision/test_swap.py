@@ -163,7 +163,7 @@ def test_only_the_chosen_stages_get_the_block(name: str) -> None:
         ("convnext_tiny", "try 'inception_next_tiny'"),
         ("eva02_tiny_patch14_224", "try 'deit3_base_patch16_224'"),
         ("mobilenetv3_small_050", "try 'mobilenetv2_100'"),
-        ("convformer_s18", "poolformerv2_s12 would do"),
+        ("convformer_s18", "use poolformerv2_s12"),
         ("efficientnet_lite0", "no squeeze-and-excitation.*mobilenetv2_100"),
         ("resnetv2_50", "try 'resnet50'"),
         ("ecaresnet50d_pruned", "try 'ecaresnet50d'"),

@@ -136,7 +136,7 @@ class VigAttention(nn.Module):
         key_dim = int(dim * expand_key)
         for name, width in (("dim", dim), ("the width of the keys, dim * expand_key =", key_dim)):
             if width < 1 or width % num_heads:
-                raise ValueError(f"{name} {width} is not a multiple of num_heads {num_heads}; fewer heads would do")
+                raise ValueError(f"{name} {width} is not a multiple of num_heads {num_heads}; use fewer heads")
         self.num_heads = num_heads
         self.key_dim = key_dim
         self.out_act = out_act

@@ -100,13 +100,13 @@ class Sparsifiner(VisionTransformer):
             token_keep_rates = [token_keep_rates ** (4 * block // depth) for block in range(depth)]
         for name, rates in (("keep_rates", keep_rates), ("token_keep_rates", token_keep_rates)):
             if rates is not None and (len(rates) != depth or not all(0 < rate <= 1 for rate in rates)):
-                raise ValueError(f"{name} is {list(rates)}; {depth} shares above 0 and up to 1 would do")
+                raise ValueError(f"{name} is {list(rates)}; give {depth} shares above 0 and up to 1")
         if token_keep_rates and (aux_head or not class_token):
             raise ValueError("dropping tokens needs a class token and no aux_head; leave token_keep_rates out")
         if token_keep_rates and list(token_keep_rates) != sorted(token_keep_rates, reverse=True):
             raise ValueError(f"token_keep_rates is {list(token_keep_rates)}; what was dropped does not come back")
         if token_mode not in ("reference", "removed", "clean"):
-            raise ValueError(f"token_mode is {token_mode!r}; reference, removed or clean would do")
+            raise ValueError(f"token_mode is {token_mode!r}; give reference, removed or clean")
         sizes = [(size, size) if isinstance(size, int) else (size[0], size[1]) for size in (img_size, patch_size)]
         prefix = class_token + reg_tokens
         tokens = prefix + (sizes[0][0] // sizes[1][0]) * (sizes[0][1] // sizes[1][1])
@@ -229,7 +229,7 @@ class Sparsifiner(VisionTransformer):
             ValueError: another `output_fmt`.
         """
         if output_fmt not in ("NCHW", "NLC"):
-            raise ValueError(f"output_fmt is {output_fmt!r}; NCHW or NLC would do")
+            raise ValueError(f"output_fmt is {output_fmt!r}; give NCHW or NLC")
         chosen, last = feature_take_indices(len(self.blocks), _listed(indices))
         tokens, _ = self.run_blocks(x, last if stop_early else None)
         found = []

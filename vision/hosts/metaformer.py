@@ -77,7 +77,7 @@ def build_metaformer(
     """
     blocks = [module for module in plain.modules() if isinstance(module, MetaFormerBlock)]
     if not all(isinstance(block.token_mixer, Pooling) for block in blocks):
-        raise ValueError("convformer and caformer hosts bring their own token mixers; poolformerv2_s12 would do")
+        raise ValueError("convformer and caformer hosts have their own token mixers; use poolformerv2_s12")
     chosen = chosen_stages(stages, range(len(plain.stages)))
     ours = TokenMixer if is_mixer(attention) else GatedPooling
     return entry(

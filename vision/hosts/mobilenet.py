@@ -123,7 +123,7 @@ def _build(
     if all(isinstance(getattr(block, "se", None), nn.Identity | None) for block in plain.blocks.modules()):
         raise ValueError(
             f"{entry.__name__} has no squeeze-and-excitation whose place {attention!r} could take; "
-            "mobilenetv2_100 or efficientnet_b0 would do"
+            "use mobilenetv2_100 or efficientnet_b0"
         )
     return entry(se_layer=layer, **kwargs)
 

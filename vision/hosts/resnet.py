@@ -100,9 +100,7 @@ def build_resnet(
     ours = {Bottleneck: AttentionBottleneck, BasicBlock: AttentionBasicBlock}
     odd = [block.__name__ for block in own if block not in ours]
     if odd:
-        raise ValueError(
-            f"the host's blocks are of an unsupported type ({odd[0]}); resnet50 or resnext50_32x4d would do"
-        )
+        raise ValueError(f"the host's blocks are of an unsupported type ({odd[0]}); use resnet50 or resnext50_32x4d")
     blocks: list[Callable[..., nn.Module]] = list(own)
     for stage in chosen_stages(stages, range(len(own))):
         blocks[stage] = _StageBlock(ours[own[stage]], attention=attention, attention_options=options)

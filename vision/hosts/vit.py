@@ -237,7 +237,7 @@ def build_vit(
     Raises:
         ValueError: the host's blocks or patches are of an unsupported type, or tokens would be dropped in training.
     """
-    other = "vit_small_patch16_224 or deit3_small_patch16_224 would do"
+    other = "use vit_small_patch16_224 or deit3_small_patch16_224"
     if stages is not None:
         raise ValueError("attention_stages is for hosts with stages (poolformerv2_s12, resnet50, ...); a ViT has none")
     if not isinstance(plain, VisionTransformer):

@@ -14,6 +14,11 @@ from tiny_hosts import build, built, cells, images
 from regard.vision import ATTENTION
 
 every_cell = pytest.mark.parametrize(("host", "attention"), cells())
+#: For checks that take seconds: a mixer and a gate in four families by default.
+some_cells = pytest.mark.parametrize(
+    ("host", "attention"),
+    cells(("vit with prefix", "van"), ("metaformer", "van"), ("resnet", "ela"), ("mobilenet", "ela"), every=False),
+)
 
 
 @pytest.mark.parametrize(("host", "attention"), cells(*(("vit with prefix", block) for block in ATTENTION)))
@@ -42,7 +47,7 @@ def test_bfloat16_is_near_float32(host: str, attention: str) -> None:
         torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.05 * expected.abs().max().item())
 
 
-@every_cell
+@some_cells
 def test_under_bfloat16_autocast_every_gradient_is_finite(host: str, attention: str) -> None:
     model = build(host, attention).train()
     with torch.autocast("cpu", torch.bfloat16):
@@ -54,7 +59,7 @@ def test_under_bfloat16_autocast_every_gradient_is_finite(host: str, attention: 
         assert parameter.grad.isfinite().all(), name
 
 
-@every_cell
+@some_cells
 def test_it_compiles_whole(host: str, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' checks of shapes do not compile
     model = built(host, attention)
@@ -64,7 +69,7 @@ def test_it_compiles_whole(host: str, attention: str, monkeypatch: pytest.Monkey
     torch._dynamo.reset()
 
 
-@every_cell
+@some_cells
 def test_it_exports_with_any_batch(host: str, attention: str) -> None:
     model = built(host, attention)
     with torch.no_grad(), warnings.catch_warnings():
@@ -82,7 +87,7 @@ def test_a_saved_folder_loads_bit_equal(host: str, attention: str, tmp_path: Pat
         assert torch.equal(again(images()), model(images()))
 
 
-@every_cell
+@some_cells
 def test_copies_pickles_and_states_are_the_same_model(host: str, attention: str) -> None:
     model = built(host, attention)
     file = io.BytesIO()
