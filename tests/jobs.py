@@ -30,7 +30,7 @@ def run(*words: str | Path) -> int:
 
 def train(out: Path, *words: str | Path) -> dict[str, Any]:
     """The summary of a tiny run that must succeed."""
-    assert run("train", *TINY, "--out", out, *words) == 0
+    assert run("train", "classifier", *TINY, "--out", out, *words) == 0
     return json.loads((out / "summary.json").read_text())
 
 

@@ -1,4 +1,4 @@
-"""Which slides a run is about, what each is called, and what is told of each beside its file."""
+"""The slides of a run, with their IDs, microns per pixel and annotations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..settings import SlideSettings
 __all__ = ["SlideTask", "plan_slides"]
 
 _SLIDE_COLUMNS = ("slide", "slide_id", "wsi", "filename")
-_LONGEST_ID = 150
+_MAX_ID_BYTES = 150
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,11 @@ class SlideTask:
     """One slide.
 
     Attributes:
-        id: what its results are named after.
+        id: names its results.
         path: the file, or the folder of a DICOM series.
-        mpp: microns per pixel at full resolution; None takes what the slide tells.
-        fallback_mpp: the same for a slide that does not tell.
-        annotations: file with regions to look in, or to leave out.
+        mpp: microns per pixel at full resolution; None uses those of the file.
+        fallback_mpp: used where the file has none.
+        annotations: file with regions to use, or to leave out.
     """
 
     id: str
@@ -40,39 +40,39 @@ class SlideTask:
 
 
 def plan_slides(settings: SlideSettings) -> list[SlideTask]:
-    """All slides of a run, each once, by their names.
+    """List the slides of a run, with unique IDs.
 
     Raises:
-        ValueError: nothing is there, or the table or the annotations cannot be read.
+        ValueError: there is no slide, or the table or the annotations cannot be read.
     """
     paths = find_slides(_expanded(settings.slides))
     if not paths:
         raise ValueError(f"no slide is in {', '.join(settings.slides)}; give files, or folders that hold some")
     names = _ids(paths)
-    told = _read_table(Path(settings.table), {*names, *(path.name for path in paths)}) if settings.table else {}
+    values = _read_table(Path(settings.table), {*names, *(path.name for path in paths)}) if settings.table else {}
     tasks = []
     for name, path in zip(names, paths, strict=True):
-        own = next((told[key] for key in (str(path), path.name, name) if key in told), None)
+        own = next((values[key] for key in (str(path), path.name, name) if key in values), None)
         tasks.append(SlideTask(name, str(path), own, settings.slide_mpp, _annotations(settings, name, len(paths))))
     return tasks
 
 
-def _expanded(words: Sequence[str]) -> list[Path]:
+def _expanded(patterns: Sequence[str]) -> list[Path]:
     found: list[Path] = []
-    for word in words:
-        path = Path(word)
-        if path.exists() or not re.search(r"[*?[]", word):
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.exists() or not re.search(r"[*?[]", pattern):
             found.append(path)
             continue
         matches = sorted(Path(path.anchor or ".").glob(str(path.relative_to(path.anchor))))
         if not matches:
-            raise ValueError(f"nothing fits {word!r}; quote the pattern, and try it with ls")
+            raise ValueError(f"no file matches {pattern!r}; quote the pattern, and try it with ls")
         found += matches
     return found
 
 
 def _ids(paths: Sequence[Path]) -> list[str]:
-    """The shortest names that tell the slides apart: without suffix, with it, with the folder before it."""
+    """The shortest unique names of the slides: without suffix, with it, with the folder before it."""
     forms = []
     for path in paths:
         digest = hashlib.sha256(str(path.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
@@ -87,13 +87,13 @@ def _ids(paths: Sequence[Path]) -> list[str]:
 
 
 def _file_name(name: str) -> str:
-    """The name with nothing in it that a file cannot have, and not too long."""
-    name = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in name)
+    """A name of limited length without characters that file names cannot have."""
+    name = "".join(character if character.isprintable() and character not in "/\\" else "_" for character in name)
     name = re.sub(r"^\.+|^\s+$", "_", name) or "_"
-    if len(name.encode("utf-8", "surrogateescape")) <= _LONGEST_ID:
+    if len(name.encode("utf-8", "surrogateescape")) <= _MAX_ID_BYTES:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return name.encode("utf-8", "surrogateescape")[: _LONGEST_ID - 9].decode("utf-8", "ignore") + "-" + digest
+    return name.encode("utf-8", "surrogateescape")[: _MAX_ID_BYTES - 9].decode("utf-8", "ignore") + "-" + digest
 
 
 def _read_table(file: Path, known: set[str]) -> Mapping[str, float]:
@@ -105,33 +105,33 @@ def _read_table(file: Path, known: set[str]) -> Mapping[str, float]:
     column = next((name for name in _SLIDE_COLUMNS if rows and name in rows[0]), None)
     if column is None or "mpp" not in rows[0]:
         raise ValueError(f"--table {file} needs a row at least, and the columns slide and mpp")
-    told: dict[str, float] = {}
+    values: dict[str, float] = {}
     for number, row in enumerate(rows, 2):
         name, text = (row[column] or "").strip(), (row["mpp"] or "").strip()
         if not text:
             continue
         try:
-            told[name] = float(text)
+            values[name] = float(text)
         except ValueError:
             raise ValueError(f"{file}, line {number}: the mpp of {name} is {text!r}; give microns per pixel") from None
-        if not 0.01 <= told[name] <= 100:
+        if not 0.01 <= values[name] <= 100:
             raise ValueError(f"{file}, line {number}: the mpp of {name} is {text}; microns per pixel are 0.01 to 100")
         if name not in known and Path(name).name not in known:
             sys.stderr.write(f"{file}, line {number}: no slide is called {name}\n")
-    return told
+    return values
 
 
 def _annotations(settings: SlideSettings, name: str, count: int) -> str | None:
     if settings.annotations is None:
         return None
-    place = Path(settings.annotations)
-    if place.is_dir():
-        file = place / f"{name}.geojson"
+    index = Path(settings.annotations)
+    if index.is_dir():
+        file = index / f"{name}.geojson"
         return str(file) if file.is_file() else None
-    if not place.is_file():
-        raise ValueError(f"--annotations {place} is not there; give a folder of ID.geojson, or the file of one slide")
+    if not index.is_file():
+        raise ValueError(f"--annotations {index} is not there; give a folder of ID.geojson, or the file of one slide")
     if count > 1:
         raise ValueError(
-            f"--annotations {place} is one file, but there are {count} slides; give a folder of ID.geojson"
+            f"--annotations {index} is one file, but there are {count} slides; give a folder of ID.geojson"
         )
-    return str(place)
+    return str(index)

@@ -1,4 +1,4 @@
-"""The bundled slides, and what a user must know about models that are for demonstration."""
+"""The bundled slides, and the note on the models made for demonstration."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 __all__ = ["DEMONSTRATION", "embedded_slides"]
 
-#: Said wherever the embedded encoder or head takes part.
+#: Shown wherever the embedded encoder or head is used.
 DEMONSTRATION = (
-    "A demonstration and no diagnosis: the embedded encoder and head were trained on slides rendered from a few "
+    "A demonstration, not a diagnosis: the embedded encoder and head were trained on slides rendered from a few "
     "real stain textures, and know nothing of disease."
 )
 
 
 def embedded_slides() -> list[Path]:
-    """Their files: a real one, and one that was rendered."""
+    """Files of the bundled slides: a real one, and a rendered one."""
     folder = Path(str(files("regard.datasets.slides") / "embedded"))
     return sorted(path for path in folder.iterdir() if path.suffix in (".svs", ".tif", ".tiff"))

@@ -1,4 +1,4 @@
-"""Trained heads that vote on a slide: those of the folds of one training."""
+"""Ensembles of trained heads, such as those of the folds of one training."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from ...whole_files import is_partial
 from .heatmaps.score_map import ScoreMap
 from .stage_cache import file_digest
 
-__all__ = ["Ensemble", "Prediction", "find_heads"]
+__all__ = ["Ensemble", "SlidePrediction", "find_heads"]
 
 _BAGS = 1024
 
 
-class Prediction(NamedTuple):
-    """What the heads say of a slide.
+class SlidePrediction(NamedTuple):
+    """The prediction of an ensemble for a slide.
 
     Attributes:
         probabilities: of the classes (for survival: of being past each interval), the mean over the heads.
         spread: standard deviation over the heads; zero for one head.
         attention: weight of every patch, which sums to one, the mean over the heads; None if they have no attention.
-        alone: what the heads say of each patch as if it were all of the slide, the mean over the heads.
+        per_patch: probabilities of each patch as a bag of its own, the mean over the heads.
     """
 
     probabilities: Float[Tensor, " classes"]
     spread: Float[Tensor, " classes"]
     attention: Float[Tensor, " patches"] | None
-    alone: Float[Tensor, "patches classes"]
+    per_patch: Float[Tensor, "patches classes"]
 
 
 class Ensemble:
@@ -47,7 +47,7 @@ class Ensemble:
         trust: import heads from the packages that their folders name.
 
     Raises:
-        ValueError: they do not go together, or a folder is no trained head.
+        ValueError: they do not belong together, or a folder is not a trained head.
     """
 
     def __init__(self, folders: Sequence[Path], device: torch.device, *, trust: bool = False) -> None:
@@ -57,7 +57,7 @@ class Ensemble:
             for name in ("classes", "dim_in", "task", "encoder"):
                 if getattr(head, name) != getattr(first, name):
                     raise ValueError(
-                        f"the heads in {folders[0]} and {folder} cannot vote together: their {name} are "
+                        f"the heads in {folders[0]} and {folder} cannot be combined: their {name} are "
                         f"{getattr(first, name)} and {getattr(head, name)}; give heads of one training"
                     )
         self.classes, self.task, self.encoder, self.dim_in = first.classes, first.task, first.encoder, first.dim_in
@@ -66,69 +66,69 @@ class Ensemble:
         self.fingerprint = hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
     @torch.inference_mode()
-    def predict(self, features: Float[Tensor, "patches dim"]) -> Prediction:
-        """The vote on the patches of a slide.
+    def predict(self, features: Float[Tensor, "patches dim"]) -> SlidePrediction:
+        """Predict a slide from the features of its patches.
 
         Raises:
             ValueError: there are no patches, or they have another width.
         """
         bag = features.float().to(self.device)
-        each, alone, maps = [], [], []
+        each, per_patch, maps = [], [], []
         for head in self.heads:
             output = head(bag)
             each.append(head.probabilities(output.logits))
             if output.attention is not None:
                 maps.append(output.mean_attention().float())
             patches = [head(part[:, None]).logits for part in bag.split(_BAGS)]
-            alone.append(head.probabilities(torch.cat(patches)))
+            per_patch.append(head.probabilities(torch.cat(patches)))
         votes = torch.stack(each)
-        return Prediction(
+        return SlidePrediction(
             probabilities=votes.mean(dim=0).cpu(),
             spread=(votes.std(dim=0) if len(votes) > 1 else torch.zeros_like(votes[0])).cpu(),
             attention=torch.stack(maps).mean(dim=0).cpu() if maps else None,
-            alone=torch.stack(alone).mean(dim=0).cpu(),
+            per_patch=torch.stack(per_patch).mean(dim=0).cpu(),
         )
 
-    def label(self, vote: Prediction) -> str | None:
-        """The likeliest class; of survival the interval in which half of such patients are past."""
+    def label(self, vote: SlidePrediction) -> str | None:
+        """The most probable class; for survival the interval of the median survival time."""
         if self.task == "survival":
             past = (vote.probabilities < 0.5).nonzero().flatten()
             return self.classes[int(past[0])] if len(past) else self.classes[-1]
         return self.classes[int(vote.probabilities.argmax())]
 
-    def score_maps(self, vote: Prediction) -> list[ScoreMap]:
-        """Attention, if the heads have any, and what they say of each patch alone, the class of the slide first."""
+    def score_maps(self, vote: SlidePrediction) -> list[ScoreMap]:
+        """Attention, if the heads have any, and the probabilities of each patch, the predicted class first."""
         found = [] if vote.attention is None else [ScoreMap("attention", vote.attention.double().numpy())]
-        alone = dict(zip(self.classes, vote.alone.T, strict=True))
-        for name in sorted(alone, key=lambda name: name != self.label(vote)):
-            found.append(ScoreMap(f"prob_{name}", alone[name].double().numpy(), "probability"))
+        per_patch = dict(zip(self.classes, vote.per_patch.T, strict=True))
+        for name in sorted(per_patch, key=lambda name: name != self.label(vote)):
+            found.append(ScoreMap(f"prob_{name}", per_patch[name].double().numpy(), "probability"))
         return found
 
 
 def find_heads(names: Sequence[str]) -> list[Path]:
-    """Folders of trained heads: those named, or all folds of a training.
+    """Find the folders of trained heads: those given, or all folds of a training.
 
     Args:
-        names: "embedded", the folder of a head, or the output folder of `regard train` with bags.
+        names: "embedded", the folder of a head, or the output folder of `regard train mil`.
 
     Raises:
-        ValueError: there is no head, or there are several kinds of them.
+        ValueError: there is no head, or several kinds of heads.
     """
     found: list[Path] = []
     for name in names:
-        place = Path(name)
+        folder = Path(name)
         if name == "embedded":
-            place = Path(str(files("regard.heads") / "embedded"))
-        if not place.is_dir():
-            raise ValueError(f"--head {name} is not there; give embedded, a trained head, or the --out of regard train")
-        if (place / "config.json").is_file():
-            found.append(place)
-            continue
-        heads = sorted(file.parent for file in place.glob("**/config.json") if not is_partial(file))
-        if not heads:
+            folder = Path(str(files("regard.heads") / "embedded"))
+        if not folder.is_dir():
             raise ValueError(
-                f"no trained head is in --head {name}; give the --out of a finished regard train with bags"
+                f"--head {name} does not exist; give embedded, a trained head, or a --out of regard train mil"
             )
+        if (folder / "config.json").is_file():
+            found.append(folder)
+            continue
+        heads = sorted(file.parent for file in folder.glob("**/config.json") if not is_partial(file))
+        if not heads:
+            raise ValueError(f"no trained head is in --head {name}; give the --out of a finished regard train mil")
         folds = [head.parent if head.name == "model" else head for head in heads]
         kinds = sorted({fold.parent for fold in folds})
         if len(kinds) > 1:

@@ -3,8 +3,8 @@
 The output folder holds settings.yaml, run.json (versions), summary.json, summary.csv and report.html; and for each
 slide ID what its stages made: thumbnails/ID.jpg, tissue/ID.geojson and .jpg, patches/ID.h5,
 features_ENCODER/h5_files/ID.h5 (and pt_files/ID.pt), predictions/ID.json, heatmaps/, top/ID.jpg, pages/ID/,
-slides/ID.json (what is known of it) and stages/ID.json (what was made from what). A stage is done again if what it was
-made from has changed, or its files have; but tissue/ID.geojson may be drawn in, and is then taken as it is.
+slides/ID.json (its result) and stages/ID.json (its stage cache). A stage runs again if its inputs or its files have
+changed; but tissue/ID.geojson may be edited, and is then used as it is.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FIXED = (
 
 
 def run(settings: SlideSettings) -> int:
-    """Work through the slides, or resume a stopped run; then write the summary and the report.
+    """Process the slides, or resume a stopped run; then write the summary and the report.
 
     Args:
         settings: see `SlideSettings`.
@@ -58,7 +58,7 @@ def run(settings: SlideSettings) -> int:
     _open_folder(settings, out)
     begun = time.time()
     process_slides(settings, mine, run_id=uuid4().hex)
-    results = finish(settings, out, mine, seconds=time.time() - begun, embedded=_shows_only(settings))
+    results = finish(settings, out, mine, seconds=time.time() - begun, embedded=_is_demonstration(settings))
     if len(mine) < len(tasks):
         sys.stderr.write(
             f"part {settings.shard}: {len(mine)} of {len(tasks)} slides; the report has all that are done\n"
@@ -73,16 +73,16 @@ def _completed(settings: SlideSettings) -> SlideSettings:
     return replace(settings, slides=slides, head=head)
 
 
-def _shows_only(settings: SlideSettings) -> bool:
-    """Whether anything small that was made to show the job takes part."""
+def _is_demonstration(settings: SlideSettings) -> bool:
+    """Whether a model made for demonstration is used."""
     return settings.encoder == "embedded" or "embedded" in settings.head
 
 
 def _open_folder(settings: SlideSettings, out: Path) -> None:
-    """Make the output folder, or take it up.
+    """Make the output folder, or resume in it.
 
     Raises:
-        ValueError: it is a file, or holds features made in another way.
+        ValueError: it is a file, or holds features of other settings.
         OSError: it cannot be written.
     """
     if out.exists() and not out.is_dir():

@@ -1,8 +1,7 @@
-"""Pages from their parts: markup, style, script, and data that reach the page as text only.
+"""Builds pages from templates: markup, style, script, and data that enter the page as text only.
 
-A policy at the head of each page lets nothing run but the script that is written here (and, on a slide's page, files
-of the folder of results), and nothing load from elsewhere. Names come from strangers, so the data lie in the page as
-JSON, without any `<`.
+A content security policy allows only the script of this package to run (and, on a slide's page, files of the folder of
+results), and nothing to load from elsewhere. Names are untrusted, so the data are JSON without any `<`.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ def build_page(name: str, data: Mapping[str, Any], **parts: str) -> str:
     Args:
         name: of the page: NAME.html, NAME.css and NAME.js of `page_parts`.
         data: JSON's types; the script finds it as DATA.
-        parts: further markup that the page has a place for, by its name there.
+        parts: further markup that the page has a index for, by its name there.
     """
     folder = files(__package__) / "page_parts"
     style, elements, own = ((folder / file).read_text("utf-8") for file in (f"{name}.css", "elements.js", f"{name}.js"))

@@ -1,4 +1,4 @@
-"""What comes next is read while the present is worked on: an iterator in a thread, with a bounded queue."""
+"""Prefetching: an iterator that runs in a thread, with a bounded queue."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _END = object()
 
 
 class ReadAhead(Generic[T]):
-    """Iterate over something that a thread of its own reads.
+    """Iterates over a source that a background thread reads.
 
     Args:
-        source: what is iterated over, in the thread.
-        waiting: how many items may be ready and not taken yet.
+        source: iterated in the thread.
+        waiting: largest number of items that are ready and not used yet.
 
     Example:
         >>> with ReadAhead([1, 2, 3], waiting=2) as items:

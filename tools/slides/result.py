@@ -1,4 +1,4 @@
-"""What is known of a slide after a run: one small JSON file a slide, which the report and the pages read."""
+"""The result of a slide: one small JSON file a slide, which the report and the pages read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["SlideResult", "check_id", "read_result", "read_results", "write_resu
 Status = Literal["done", "empty", "failed", "unfinished"]
 
 #: Bytes of a name that a file system takes, less what is put behind it.
-_LONGEST_ID = 200
+_MAX_ID_BYTES = 200
 _MAPPINGS = ("probabilities", "spread", "seconds", "files")
 
 
@@ -31,8 +31,8 @@ class SlideResult:
         path: of the slide, as it was given.
         status: done, empty (no tissue), failed, or unfinished (stages are missing that were not asked for).
         reason: why it failed, or what is missing.
-        warnings: what somebody should know who reads the prediction.
-        label: the likeliest class, if there is a prediction.
+        warnings: reasons to doubt the prediction.
+        label: the most probable class, if there is a prediction.
         truth: the true class, if it is known.
         probabilities: class -> 0-1, the mean over the folds.
         spread: class -> standard deviation of its probability over the folds; empty for one fold.
@@ -41,11 +41,11 @@ class SlideResult:
         mpp: microns per pixel at full resolution, if it is known.
         objective: magnification of the objective, if it is known.
         vendor: of the scanner, as the reader names it.
-        reader: what read the slide.
+        reader: that read the slide.
         tissue: share of the slide that is tissue, 0-1.
         patches: of the grid.
         damaged: patches whose data cannot be read.
-        seconds: stage -> what it took.
+        seconds: stage -> its duration.
         files: name -> path in the folder of results, with / between its parts.
     """
 
@@ -84,8 +84,8 @@ def check_id(slide_id: str) -> str:
         Traceback (most recent call last):
         ValueError: '../a' cannot name the files of a slide; take out slashes, leading points and control characters
     """
-    if len(os.fsencode(slide_id)) > _LONGEST_ID:
-        raise ValueError(f"the slide's name {slide_id[:40]!r}... is too long; {_LONGEST_ID} bytes will do")
+    if len(os.fsencode(slide_id)) > _MAX_ID_BYTES:
+        raise ValueError(f"the slide's name {slide_id[:40]!r}... is too long; {_MAX_ID_BYTES} bytes will do")
     if not slide_id.strip() or slide_id.startswith(".") or not slide_id.isprintable() or set(slide_id) & set("/\\"):
         raise ValueError(
             f"{slide_id!r} cannot name the files of a slide; take out slashes, leading points and control characters"

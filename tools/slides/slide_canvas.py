@@ -37,7 +37,7 @@ def draw_canvas(
     height: int,
     bounds: tuple[int, int, int, int],
     pyramid: TilePyramid,
-    lattice: PatchRaster | None,
+    raster: PatchRaster | None,
     rings: Sequence[Sequence[tuple[float, float]]],
     top: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def draw_canvas(
         height: likewise.
         bounds: x, y, width and height of the part that is shown first.
         pyramid: the tiles; the page's script knows their addresses.
-        lattice: shape and place of the heatmap, which the script fills; None for a slide without.
+        raster: shape and index of the heatmap, which the script fills; None for a slide without.
         rings: outlines of the tissue.
         top: patches that are there at full resolution: x, y, side, rank and the address `file`.
     """
@@ -105,14 +105,14 @@ def draw_canvas(
     )
     if top:
         plot.image_url("file", "x", "y", "side", "side", anchor="top_left", source=patches, name="images")
-    if lattice is not None:
-        rows, columns = lattice.values.shape
+    if raster is not None:
+        rows, columns = raster.values.shape
         plot.image(
             image=[np.full((rows, columns), np.nan, np.float32)],
-            x=lattice.x,
-            y=-lattice.y - rows * lattice.cell,
-            dw=columns * lattice.cell,
-            dh=rows * lattice.cell,
+            x=raster.x,
+            y=-raster.y - rows * raster.cell,
+            dw=columns * raster.cell,
+            dh=rows * raster.cell,
             origin="bottom_left",
             color_mapper=LinearColorMapper(
                 palette=["#{:02x}{:02x}{:02x}".format(*colour[:3]) for colour in palette().tolist()],
@@ -120,7 +120,7 @@ def draw_canvas(
                 high=1,
                 nan_color=(0, 0, 0, 0.0),
             ),
-            name="heat",
+            name="heatmap",
         )
     plot.multi_line(
         xs=[[x for x, _ in ring] for ring in rings],

@@ -1,4 +1,4 @@
-"""What all slides of a run share: the encoder, the heads, and what patches they want."""
+"""The models of a run: encoder, heads and segmenter, and the patches that they take."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class SlideModels:
     """Encoder, heads and patches of a run.
 
     Attributes:
-        stages: that are wanted.
+        stages: to run.
         device: of the encoder and the heads.
         patch: side of a patch in pixels.
         mpp: microns per pixel of the patches.
-        encoder: makes features; None where no stage needs it.
-        encoder_key: changes with its weights and transforms.
+        encoder: of the patches; None where no stage needs it.
+        encoder_key: hash of its weights and transforms.
         encoder_folder: name of the folder of its features.
-        ensemble: heads that vote; None where there are none.
-        segmenter: finds tissue; None leaves it to thresholds.
+        ensemble: heads; None where there are none.
+        segmenter: of the tissue; None uses thresholds.
     """
 
     stages: tuple[str, ...]
@@ -46,7 +46,7 @@ class SlideModels:
 
 
 def load_models(settings: SlideSettings) -> SlideModels:
-    """Load what the stages need.
+    """Load the models that the stages need.
 
     Raises:
         ValueError: there is no such encoder, head or device, they cannot be loaded, or do not fit each other.
@@ -87,7 +87,7 @@ def load_models(settings: SlideSettings) -> SlideModels:
 
 
 def _short(encoder: str) -> str:
-    """What a folder of its features is called; of a folder that `regard train` left, the name of the run."""
+    """Name of the folder of its features; for a folder of `regard train`, the name of the run."""
     folder = Path(encoder).resolve()
     if folder.is_dir():
         encoder = folder.parent.name if folder.name == "model" else folder.name

@@ -37,7 +37,7 @@ def write_slide_page(
     result: SlideResult,
     slide: Slide,
     grid: Grid | None = None,
-    heats: Sequence[ScoreMap] = (),
+    score_maps: Sequence[ScoreMap] = (),
     *,
     regions: Any = None,
     max_px: int = 8192,
@@ -50,11 +50,11 @@ def write_slide_page(
         out: the folder of results.
         result: what is known of the slide.
         slide: that is shown.
-        grid: places of the patches; None or an empty one for a slide without tissue.
-        heats: what can be laid over the slide, the first at once; may be empty.
+        grid: indices of the patches; None or an empty one for a slide without tissue.
+        score_maps: what can be laid over the slide, the first at once; may be empty.
         regions: the tissue, a shapely geometry in pixels of full resolution.
         max_px: longer side of the slide at the finest zoom; the top patches are there at full resolution.
-        top: how many patches of the first heat those are; 0 for none.
+        top: how many patches of the first score_map those are; 0 for none.
         notes: what must be read first, as in the report.
 
     Returns:
@@ -65,7 +65,7 @@ def write_slide_page(
     """
     target = out / "pages" / check_id(result.id)
     with whole_folder(target) as partial:
-        _fill(out, partial, result, slide, grid, heats, regions, max_px, top, notes)
+        _fill(out, partial, result, slide, grid, score_maps, regions, max_px, top, notes)
     return f"pages/{result.id}/index.html"
 
 
@@ -75,7 +75,7 @@ def _fill(
     result: SlideResult,
     slide: Slide,
     grid: Grid | None,
-    heats: Sequence[ScoreMap],
+    score_maps: Sequence[ScoreMap],
     regions: Any,
     max_px: int,
     top: int,
@@ -85,25 +85,25 @@ def _fill(
     (folder / "overview.jpg").write_bytes(encode_image(slide_overview(slide, _OVERVIEW_PX)[0], "JPEG", _QUALITY))
     width, height = slide.levels[0].width, slide.levels[0].height
     rings = outlines(regions, max(1.0, pyramid.downsample))
-    lattice: PatchRaster | None = None
+    raster: PatchRaster | None = None
     maps: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
-    if grid is not None and len(grid) and heats:
-        for heat in heats:
-            laid = {scale: rasterize(grid, heat.on(scale)) for scale in SCALES}
-            lattice = lattice or laid["absolute"]
-            maps.append(_map(heat, laid))
-        shown = _top(folder, slide, grid, heats[0], top)
+    if grid is not None and len(grid) and score_maps:
+        for score_map in score_maps:
+            laid = {scale: rasterize(grid, score_map.on(scale)) for scale in SCALES}
+            raster = raster or laid["absolute"]
+            maps.append(_map(score_map, laid))
+        shown = _top(folder, slide, grid, score_maps[0], top)
     figure, script = None, bokeh_script()
     if script is not None:
-        figure = draw_canvas(width, height, slide.bounds, pyramid, lattice, rings, shown)
+        figure = draw_canvas(width, height, slide.bounds, pyramid, raster, rings, shown)
         if not (out / "pages" / script[0]).is_file():
             write_atomically(out / "pages" / script[0], script[1])
     data = _said(result, slide, pyramid) | {
         "notes": notes,
         "outlined": bool(rings),
-        "heats": maps,
-        "lattice": _shape(lattice),
+        "score_maps": maps,
+        "raster": _shape(raster),
         "top": shown,
         "palette": ["#{:02x}{:02x}{:02x}".format(*colour[:3]) for colour in palette().tolist()],
         "figure": figure,
@@ -114,39 +114,39 @@ def _fill(
     (folder / "index.html").write_text(build_page("slide", data, bokeh=tag), encoding="utf-8")
 
 
-def _map(heat: ScoreMap, laid: dict[Any, PatchRaster]) -> dict[str, Any]:
-    """A heat as the page's script takes it."""
+def _map(score_map: ScoreMap, laid: dict[Any, PatchRaster]) -> dict[str, Any]:
+    """A score_map as the page's script takes it."""
     scales = {}
     for name in SCALES:
-        scale = scale_of(heat.kind, name)
+        scale = scale_of(score_map.kind, name)
         ticks = [[value, words] for value, words in scale.ticks.items()]
         entries = {"label": scale.label, "low": scale.low, "high": scale.high, "logarithmic": scale.logarithmic}
         scales[name] = entries | {"ticks": ticks}
     values = {name: base64.b64encode(one.values.astype("<f4").tobytes()).decode() for name, one in laid.items()}
-    return {"name": heat.name, "kind": heat.kind, "scales": scales, "maps": values}
+    return {"name": score_map.name, "kind": score_map.kind, "scales": scales, "maps": values}
 
 
-def _shape(lattice: PatchRaster | None) -> dict[str, Any] | None:
-    if lattice is None:
+def _shape(raster: PatchRaster | None) -> dict[str, Any] | None:
+    if raster is None:
         return None
-    rows, columns = lattice.values.shape
-    return {"x": lattice.x, "y": lattice.y, "cell": lattice.cell, "rows": rows, "columns": columns}
+    rows, columns = raster.values.shape
+    return {"x": raster.x, "y": raster.y, "cell": raster.cell, "rows": rows, "columns": columns}
 
 
-def _top(folder: Path, slide: Slide, grid: Grid, heat: ScoreMap, count: int) -> list[dict[str, Any]]:
+def _top(folder: Path, slide: Slide, grid: Grid, score_map: ScoreMap, count: int) -> list[dict[str, Any]]:
     """Write the patches with the highest scores at full resolution; those that are damaged are left out."""
     shown: list[dict[str, Any]] = []
     (folder / "top").mkdir()
-    for place in top_patches(grid, heat.values, count):
+    for index in top_patches(grid, score_map.values, count):
         try:
-            pixels = read_patch(slide, grid, place, min(grid.side, _PATCH_PX))
+            pixels = read_patch(slide, grid, index, min(grid.side, _PATCH_PX))
         except UnreadableTileError:
             continue
         rank = len(shown) + 1
         (folder / "top" / f"{rank}.jpg").write_bytes(encode_image(pixels, "JPEG", _QUALITY))
-        x, y = grid.coordinates[place].tolist()
-        value = heat.on("absolute")[place]
-        score = f"{value:.3g}\N{MULTIPLICATION SIGN}" if heat.kind == "attention" else f"{value:.2f}"
+        x, y = grid.coordinates[index].tolist()
+        value = score_map.on("absolute")[index]
+        score = f"{value:.3g}\N{MULTIPLICATION SIGN}" if score_map.kind == "attention" else f"{value:.2f}"
         shown.append({"x": x, "y": y, "side": grid.side, "rank": rank, "file": f"top/{rank}.jpg", "score": score})
     return shown
 

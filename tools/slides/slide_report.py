@@ -1,7 +1,6 @@
 """The report of `regard slide`: a table of the slides that opens from disk.
 
-Images lie beside the file and are loaded as they come into view, so a run of a thousand slides is a page of a
-megabyte.
+Images are separate files, loaded when they come into view, so the page of a thousand slides has about a megabyte.
 """
 
 from __future__ import annotations
@@ -37,24 +36,24 @@ def write_report(
         title: headline.
         settings: name -> value.
         versions: name -> version.
-        notes: what must be read first, such as that a model is a demonstration and no diagnosis.
+        notes: shown first, such as that a model is a demonstration, not a diagnosis.
 
     Example:
         >>> from .result import SlideResult, write_result
         >>> path = write_result(Path("run"), SlideResult(id="a", path="a.svs", status="empty"))
-        >>> write_report(Path("run"), notes=["A demonstration, and no diagnosis."]).name
+        >>> write_report(Path("run"), notes=["A demonstration, not a diagnosis."]).name
         'report.html'
     """
     results = read_results(out)
-    judged = [one for one in results if one.label is not None and one.truth is not None]
+    labelled = [one for one in results if one.label is not None and one.truth is not None]
     data = {
         "title": title,
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in (settings or {}).items()},
         "versions": dict(versions or {}),
         "notes": list(notes),
         "classes": _classes(results),
-        "judged": len(judged),
-        "right": sum(one.label == one.truth for one in judged),
+        "labelled": len(labelled),
+        "correct": sum(one.label == one.truth for one in labelled),
         "slides": [dataclasses.asdict(one) for one in results],
     }
     write_atomically(out / "report.html", build_page("report", data))

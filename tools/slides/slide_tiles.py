@@ -1,4 +1,4 @@
-"""A slide as a pyramid of small JPEG files, which a page loads as somebody zooms."""
+"""A slide as a pyramid of small JPEG tiles, which a page loads on zooming."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WHITE = 252
 
 @dataclass
 class TilePyramid:
-    """Which tiles there are; those of zoom 0 hold the whole slide in one.
+    """The tiles of a page; zoom 0 shows the whole slide in one tile.
 
     Attributes:
         downsample: pixels of full resolution that a pixel of the finest zoom spans.
@@ -43,19 +43,19 @@ def best_level(slide: Slide, downsample: float) -> tuple[int, int]:
 
     Args:
         slide: to read.
-        downsample: what is wanted, from 1; what comes out is that or up to 1.5 times it, if a level lies so.
+        downsample: at least 1; the result is that, or up to 1.5 times it where a level has it.
 
     Returns:
         The level, and the whole number of its pixels that become one.
     """
     levels = [level.downsample for level in slide.levels]
     if downsample > 1:
-        near = [place for place, own in enumerate(levels) if 0.99 * downsample <= own <= 1.5 * downsample]
+        near = [index for index, own in enumerate(levels) if 0.99 * downsample <= own <= 1.5 * downsample]
         if near:
-            return min(near, key=lambda place: levels[place]), 1
-    finer = [place for place, own in enumerate(levels) if own <= 1.01 * downsample] or [0]
-    place = max(finer, key=lambda place: levels[place])
-    return place, max(1, math.ceil(downsample / levels[place] - 0.01))
+            return min(near, key=lambda index: levels[index]), 1
+    finer = [index for index, own in enumerate(levels) if own <= 1.01 * downsample] or [0]
+    index = max(finer, key=lambda index: levels[index])
+    return index, max(1, math.ceil(downsample / levels[index] - 0.01))
 
 
 def write_tiles(folder: Path, slide: Slide, max_px: int = 8192) -> TilePyramid:
@@ -70,7 +70,7 @@ def write_tiles(folder: Path, slide: Slide, max_px: int = 8192) -> TilePyramid:
         ValueError: the length is less than a tile.
     """
     if max_px < TILE:
-        raise ValueError(f"the slide is to be {max_px} pixels long on its page; give {TILE} at least")
+        raise ValueError(f"max_px is {max_px}; give {TILE} at least")
     width, height = slide.levels[0].width, slide.levels[0].height
     level, factor = best_level(slide, max(1.0, max(width, height) / max_px))
     downsample = slide.levels[level].downsample * factor

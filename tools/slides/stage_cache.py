@@ -17,7 +17,7 @@ _CHUNK = 1 << 20
 
 
 def cache_key(**parts: Any) -> str:
-    """A short text that changes with anything in it.
+    """A short hash of all arguments.
 
     Example:
         >>> cache_key(patch=256) == cache_key(patch=256), cache_key(patch=256) == cache_key(patch=224)
@@ -33,7 +33,7 @@ def file_digest(file: Path) -> str:
 
 
 def slide_fingerprint(path: Path) -> str:
-    """What tells a slide from another: names, sizes, and the beginning, middle and end of its files.
+    """A hash of a slide: names, sizes, and the beginning, middle and end of its files.
 
     Raises:
         OSError: the file cannot be read.

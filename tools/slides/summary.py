@@ -1,4 +1,4 @@
-"""What a run on slides came to: summary.json, summary.csv, the report, and a table in the terminal."""
+"""The summary of a run on slides: summary.json, summary.csv, the report, and a table in the terminal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["finish", "is_well"]
 
 
 def is_well(result: SlideResult) -> bool:
-    """Whether nothing about the slide needs a look: it was read wholly, and all that was asked for was done."""
+    """Whether a slide was read completely, and all requested stages are done."""
     return result.status == "done" and not result.damaged
 
 
@@ -39,7 +39,7 @@ def finish(
         out: the folder of results.
         tasks: the slides of this run.
         seconds: it took.
-        embedded: whether the embedded encoder or head took part.
+        embedded: whether the embedded encoder or head was used.
 
     Returns:
         The results of this run's slides.

@@ -78,7 +78,7 @@ def test_a_fix_stands_beside_the_baseline_on_the_same_scenes(
         **dict.fromkeys(("prompt", "token", "tokens_per_second"), [1.0] * 3),
         "mb": 1.0,
     }
-    assert len(list((tmp_path / "scene_captions" / "images").iterdir())) == 3
+    assert len(list((tmp_path / "scene_captions" / "attention").iterdir())) == 3
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") + page.count("data:image/png;base64,") == 4 + 3
     assert found["activity"]["vdd(alpha=0.5)"][0]["active"] == 4

@@ -13,9 +13,9 @@ CPU = torch.device("cpu")
 
 def saved(folder: Path, name: str = "abmil", count: int = 2, **options: object) -> list[Path]:
     folders = [folder / name / f"fold_{fold}_seed_0" / "model" for fold in range(count)]
-    for seed, place in enumerate(folders):
+    for seed, index in enumerate(folders):
         torch.manual_seed(seed)
-        save_trained_head(TrainedHead(name, 8, ["normal", "tumour"], {"width": 4}, **options), place)
+        save_trained_head(TrainedHead(name, 8, ["normal", "tumour"], {"width": 4}, **options), index)
     return folders
 
 
@@ -29,14 +29,14 @@ def test_the_folds_vote_and_their_spread_is_told(tmp_path: Path) -> None:
     torch.testing.assert_close(vote.spread, each.std(dim=0))
     assert not alone[0].spread.any()
     assert vote.attention.sum() == pytest.approx(1)
-    assert vote.alone.shape == (20, 2)
+    assert vote.per_patch.shape == (20, 2)
 
 
 def test_a_patch_alone_is_judged_as_a_slide_of_that_patch(tmp_path: Path) -> None:
     ensemble = Ensemble(saved(tmp_path, "acmil"), CPU)
     bag = torch.rand(5, 8)
     one = ensemble.predict(bag[3:4]).probabilities
-    torch.testing.assert_close(ensemble.predict(bag).alone[3], one)
+    torch.testing.assert_close(ensemble.predict(bag).per_patch[3], one)
 
 
 def test_a_head_without_attention_shows_the_class_of_the_slide(tmp_path: Path) -> None:
@@ -64,5 +64,5 @@ def test_heads_are_found_by_the_run_and_one_kind_at_a_time(tmp_path: Path) -> No
 
 def test_heads_of_other_features_do_not_vote_together(tmp_path: Path) -> None:
     one, other = saved(tmp_path / "a", encoder="uni")[:1], saved(tmp_path / "b", encoder="virchow2")[:1]
-    with pytest.raises(ValueError, match="cannot vote together: their encoder"):
+    with pytest.raises(ValueError, match="cannot be combined: their encoder"):
         Ensemble([*one, *other], CPU)

@@ -140,6 +140,7 @@ def test_a_folder_that_cannot_be_written_is_named(words: list[str], capsys: pyte
     assert "/sys/kernel/regard" in capsys.readouterr().err
 
 
+@pytest.mark.full  # three processes start afresh; test_workers has the pool, the test of shards the results
 def test_several_processes_give_the_results_of_one(undisturbed: Path, words: list[str], tmp_path: Path) -> None:
     process = start(["slide", *words, "--out", tmp_path / "out", "--workers", "2"])
     _, told = process.communicate()
@@ -176,7 +177,7 @@ def test_a_slide_that_has_changed_is_worked_on_again(drill: Path, words: list[st
     assert results(tmp_path / "out", ("one",)) != before
 
 
-def test_tissue_that_somebody_drew_is_taken_as_it_is(drill: Path, words: list[str], tmp_path: Path) -> None:
+def test_tissue_that_was_edited_is_used_as_it_is(drill: Path, words: list[str], tmp_path: Path) -> None:
     given = [drill / "slides" / "one.svs", *words[1:], "--out", tmp_path, "--stages", "grid"]
     assert run("slide", *given) == 0
     [before] = read_results(tmp_path)
@@ -228,15 +229,15 @@ def test_files_of_one_name_get_names_of_their_own(drill: Path, words: list[str],
     ("wrong", "told"),
     [
         (["--stages", "tisue"], "did you mean 'tissue'"),
-        (["--mpp", "50000"], "microns per pixel are 0.01 to 100"),
+        (["--mpp", "50000"], "--mpp is 50000.0; give 0.01 to 100"),
         (["--overlap", "1"], "--overlap is 1.0"),
-        (["--head", "nowhere"], "--head nowhere is not there"),
+        (["--head", "nowhere"], "--head nowhere does not exist"),
         (["--encoder", "unni"], "did you mean"),
-        (["--device", "cuda:77"], "--device cuda:77 cannot be used"),
-        (["--shard", "3/2"], "the shard is '3/2'"),
+        (["--device", "cuda:77"], "--device is 'cuda:77'"),
+        (["--shard", "3/2"], "--shard is '3/2'"),
         (["--engine", "ray", "--workers", "2"], "--workers are processes of --engine local"),
-        (["--table", "nowhere.csv"], "cannot be read"),
-        (["--annotations", "nowhere"], "is not there"),
+        (["--table", "nowhere.csv"], "there is no file nowhere.csv"),
+        (["--annotations", "nowhere"], "there is no file or folder nowhere"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

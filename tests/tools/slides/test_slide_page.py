@@ -79,7 +79,7 @@ def written(out: Path, **named: Any) -> str:
     grid = whole_grid(slide, 60, step=30)
     weights = np.exp(-(((grid.coordinates - [480, 360]) / 60) ** 2).sum(axis=1)) + 1e-3
     weights[0] = np.nan
-    heats = [
+    score_maps = [
         ScoreMap("attention", weights / np.nansum(weights)),
         ScoreMap(f"prob_{HOSTILE}", weights / 2, "probability"),
     ]
@@ -93,7 +93,7 @@ def written(out: Path, **named: Any) -> str:
         patches=len(grid),
     )
     regions = shapely.Point(600, 450).buffer(380)
-    return write_slide_page(out, result, slide, grid, heats, regions=regions, top=4, **named)
+    return write_slide_page(out, result, slide, grid, score_maps, regions=regions, top=4, **named)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def address(out: Path, request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def colour_at(browser: Any, x: int, y: int) -> list[int]:
-    """Of the middle of the canvas while it shows a small square around a place of the slide; what its layers show."""
+    """Of the middle of the canvas while it shows a small square around a index of the slide; what its layers show."""
     script = """
         const [x, y] = arguments;
         const done = arguments[2];
@@ -166,7 +166,7 @@ def test_the_score_under_the_pointer_is_told_and_the_bar_has_a_length(browser: A
     ActionChains(browser.driver).move_to_element(canvas).move_by_offset(3, 3).perform()
     words = browser.wait("(text => text.includes('attention:') && text)(document.querySelector('#under').innerText)")
     assert re.search(
-        "x 485, y 36[45] px\nattention: [\\d.]+\N{MULTIPLICATION SIGN} an even spread, percentile \\d+\nprob_", words
+        "x 485, y 36[45] px\nattention: [\\d.]+\N{MULTIPLICATION SIGN} uniform, percentile \\d+\nprob_", words
     )
     ActionChains(browser.driver).scroll_from_origin(
         ScrollOrigin.from_element(canvas),

@@ -47,7 +47,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (40, 30), "pink").save(out / "thumbnails" / f"{NAME}.jpg")
     (out / "slides" / "odd.json").write_text("{")
     settings = {"mpp": 0.5, "stages": ["grid"], "head": HOSTILE, "out": out, "nothing": float("nan")}
-    notes = ["A demonstration, and no diagnosis."]
+    notes = ["A demonstration, not a diagnosis."]
     write_report(out, title=f"Slides {HOSTILE}", settings=settings, versions={"regard": "0.1.0"}, notes=notes)
     return out
 
@@ -82,10 +82,10 @@ def test_text_of_strangers_stays_text_and_names_become_addresses(page: Any, out:
 
 def test_the_page_tells_the_whole_first(page: Any) -> None:
     head = page.texts("#head")[0]
-    assert "A demonstration, and no diagnosis." in head
+    assert "A demonstration, not a diagnosis." in head
     assert "123 slides" in head
     assert "2 failed" in head  # one of them a file that cannot be read
-    assert "20 of 60 predicted as labelled" in head
+    assert "20 of 60 predicted correctly" in head
     page.run("document.querySelectorAll('#foot details').forEach(e => { e.open = true })")
     assert 'stages\n["grid"]' in page.texts("#foot")[0]
 
@@ -123,7 +123,7 @@ def test_what_lies_behind_a_row_opens_at_a_click(page: Any) -> None:
     detail = page.texts(".detail")[0]
     assert "/slides/case 7.svs" in detail
     assert "features, s\n7.00" in detail
-    assert page.texts(".chance")[0] == "tumour\n0.942 \N{PLUS-MINUS SIGN} 0.10"
+    assert page.texts(".probability")[0] == "tumour\n0.942 \N{PLUS-MINUS SIGN} 0.10"
     page.run("document.querySelector('.more').click()")
     assert page.texts(".detail") == []
 

@@ -25,7 +25,7 @@ from regard.tools.train import classifier as train_job
 
 def message(capsys: pytest.CaptureFixture[str], code: int, *words: str | Path) -> str:
     """What a command says that must end with `code` and without a traceback."""
-    assert run("train", *TINY, *words) == code
+    assert run("train", "classifier", *TINY, *words) == code
     said = capsys.readouterr().err
     assert "Traceback" not in said
     return said
@@ -42,7 +42,7 @@ def test_the_same_seed_gives_the_same_numbers_twice(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_ends_with_the_numbers_of_one_that_was_not(tmp_path: Path) -> None:
-    words = ["train", *TINY, "--epochs", "4", "--ema_decay", "0.9", "--augmentation.cutmix", "1.0"]
+    words = ["train", "classifier", *TINY, "--epochs", "4", "--ema_decay", "0.9", "--augmentation.cutmix", "1.0"]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start([*words, "--out", killed])
     while not (killed / "last.ckpt").exists():
@@ -60,7 +60,7 @@ def test_a_killed_run_ends_with_the_numbers_of_one_that_was_not(tmp_path: Path) 
 
 
 def test_two_processes_give_the_metrics_of_one(tmp_path: Path) -> None:
-    words = ["train", *TINY, "--accelerator", "cpu", "--backbone.options.drop_path_rate", "0.0"]
+    words = ["train", "classifier", *TINY, "--accelerator", "cpu", "--backbone.options.drop_path_rate", "0.0"]
     for count in ("1", "2"):
         strategy = ["--strategy", "ddp"] if count == "2" else []
         process = start([*words, "--devices", count, *strategy, "--out", tmp_path / count])
@@ -81,13 +81,13 @@ def test_every_recipe_builds_and_trains_for_a_step(
     small += ["--backbone.pretrained", "false", "--strategy", "auto"]  # no network, one process
     small += ["--method_options.reconstruction_epochs", "0"] if "method: sparsifiner" in text else []
     small += ["--precision", "bf16-mixed"] if "precision: 16-mixed" in text else []  # float16 needs a GPU
-    assert run("train", "--config", name, *data, *small, "--out", tmp_path / "out") == 0
+    assert run("train", "classifier", "--config", name, *data, *small, "--out", tmp_path / "out") == 0
     assert (tmp_path / "out/model/model.safetensors").exists()
 
 
 def test_sparsifiner_learns_in_two_stages_on_two_processes(tmp_path: Path) -> None:
     train(tmp_path / "dense", "--backbone.attention", "softmax", "--backbone.options.qk_norm", "false")
-    words = ["train", "--config", "digits_sparsifiner_stages", *TINY[2:], "--out", tmp_path / "sparse"]
+    words = ["train", "classifier", "--config", "digits_sparsifiner_stages", *TINY[2:], "--out", tmp_path / "sparse"]
     words += ["--backbone.weights", tmp_path / "dense/model/model.safetensors"]
     words += ["--method_options.reconstruction_epochs", "1", "--accelerator", "cpu", "--devices", "2"]
     process = start([*words, "--strategy", "ddp_find_unused_parameters_true"])
@@ -129,7 +129,7 @@ def idx_folder(tmp_path: Path) -> Path:
 def test_the_exported_folder_is_the_best_model(tmp_path: Path) -> None:
     train(tmp_path / "out")
     model = timm.create_model(f"local-dir:{tmp_path}/out/model", pretrained=True)
-    best = SafeCheckpointIO().load_checkpoint(tmp_path / "out/best.ckpt")["state_dict"]
+    best = SafeCheckpointIO().load_checkpoint(tmp_path / "out/last.ckpt")["callbacks"]["BestEpoch"]["weights"]
     for key, weight in model.state_dict().items():
         torch.testing.assert_close(weight, best[f"model.{key}"], rtol=0, atol=0)
     config = json.loads((tmp_path / "out/model/config.json").read_text())
@@ -168,7 +168,19 @@ def test_every_option_of_training_works_together(tmp_path: Path) -> None:
 
 
 def test_a_compiled_model_trains_and_exports_under_the_same_names(tmp_path: Path) -> None:
-    words = ["train", *TINY, "--out", tmp_path / "out", "--compile", "true", "--epochs", "1", "--limit_batches", "1"]
+    words = [
+        "train",
+        "classifier",
+        *TINY,
+        "--out",
+        tmp_path / "out",
+        "--compile",
+        "true",
+        "--epochs",
+        "1",
+        "--limit_batches",
+        "1",
+    ]
     process = start(words)  # of its own, since checked annotations do not trace
     assert process.wait() == 0, process.communicate()[1]
     process.communicate()
@@ -218,12 +230,12 @@ def test_a_truncated_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "out/summary.json").unlink()
     whole = (tmp_path / "out/last.ckpt").read_bytes()
     (tmp_path / "out/last.ckpt").write_bytes(whole[: len(whole) // 2])
-    assert "last.ckpt is truncated or no checkpoint" in message(capsys, 2, "--out", tmp_path / "out")
+    assert "last.ckpt is truncated or not a checkpoint" in message(capsys, 2, "--out", tmp_path / "out")
 
 
 def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": Path}, tmp_path / "evil.ckpt")
-    with pytest.raises(ValueError, match="truncated or no checkpoint"):
+    with pytest.raises(ValueError, match="truncated or not a checkpoint"):
         SafeCheckpointIO().load_checkpoint(tmp_path / "evil.ckpt")
 
 
@@ -233,9 +245,9 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
         (["--backbone.attention", "vam"], "did you mean 'van'?"),
         (["--backbone.attention_options", "{shortcuts: false}"], "did you mean 'shortcut'?"),
         (["--backbone.name", "vit_tiny_patch16_24"], "did you mean 'vit_tiny_patch16_224'?"),
-        (["--backbone.options.patch_size", "16"], "the model does not take images of 1 x 8 x 8"),
+        (["--backbone.options.patch_size", "16"], "the model does not accept images of 1 x 8 x 8"),
         (["--backbone.options.patch_sizes", "2"], "patch_sizes"),
-        (["--backbone.options.img_size", "8", "--images.size", "[9, 9]"], "the model does not take images"),
+        (["--backbone.options.img_size", "8", "--images.size", "[9, 9]"], "the model does not accept images"),
         (["--data", "no/such/folder"], "no/such/folder"),
         (["--optimizer.name", "adamx"], "adamx"),
         (["--optimizer.schedule", "cosinus"], "cosinus"),
@@ -275,7 +287,7 @@ def test_an_unreadable_image_stops_the_run_with_its_path(
     said = message(capsys, 2, "--out", tmp_path / "stops", *words)
     assert f"cannot read the image {folder}" in said
     said = message(capsys, 1, "--out", tmp_path / "skips", *words, "--images.skip_unreadable", "true")
-    assert "3 unreadable images were left out" in said
+    assert "3 unreadable images were skipped" in said
     summary = json.loads((tmp_path / "skips/summary.json").read_text())
     assert sorted(image["path"] for image in summary["unreadable"]) == sorted(
         str(folder / name / "0.png") for name in ("cat", "dog", "owl")
@@ -322,7 +334,7 @@ def test_a_file_as_output_folder_is_named(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
-    words = ["train", *TINY, "--out", tmp_path]
+    words = ["train", "classifier", *TINY, "--out", tmp_path]
     train(tmp_path)
     (tmp_path / "summary.json").unlink()
     before = (tmp_path / "last.ckpt").read_bytes()
@@ -337,7 +349,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
     _, said = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "cannot write the checkpoint" in said
-    assert "the previous one is as it was" in said
+    assert "the previous one is unchanged" in said
     assert "Traceback" not in said
     assert (tmp_path / "last.ckpt").read_bytes() == before
     assert not list(tmp_path.rglob("*.partial*"))

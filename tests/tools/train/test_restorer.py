@@ -24,7 +24,7 @@ SMALL = {"dim": 8, "depths": [1], "num_heads": 2, "window_size": 8}
 
 TINY = [
     *("--config", "photographs_x2", "--accelerator", "cpu", "--precision", "32-true", "--epochs", "2"),
-    *("--restoration.crops", "16", "--restoration.patch_px", "8", "--optimizer.warmup_epochs", "0"),
+    *("--crops", "16", "--patch_px", "8", "--optimizer.warmup_epochs", "0"),
     *(word for key, value in SMALL.items() for word in (f"--backbone.options.{key}", json.dumps(value))),
 ]
 
@@ -40,13 +40,13 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "out"
-    assert run("train", *TINY, "--data", photos, "--restoration.shrink", "[1.0]", "--out", out) == 0
+    assert run("train", "restorer", *TINY, "--data", photos, "--shrink", "[1.0]", "--out", out) == 0
     return out
 
 
 def test_training_leaves_a_restorer_and_what_it_is_worth(trained: Path) -> None:
     summary = json.loads((trained / "summary.json").read_text())
-    assert summary["learnt_from"] == 2
+    assert summary["training_images"] == 2
     assert [row["image"] for row in summary["images"]] == ["cat.png"]
     with (trained / "images.csv").open() as file:
         assert float(next(csv.DictReader(file))["psnr_y"]) == pytest.approx(summary["metrics"]["psnr_y"], abs=1e-3)
@@ -61,15 +61,40 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(
         if trainer.current_epoch == 1:
             raise OSError("stopped")
 
-    words = [*TINY, "--data", photos, "--restoration.shrink", "[1.0]", "--out", tmp_path / "out"]
+    words = [*TINY, "--data", photos, "--shrink", "[1.0]", "--out", tmp_path / "out"]
     with monkeypatch.context() as patch:
         patch.setattr(EpochSeed, "on_train_epoch_start", stop)
-        assert run("train", *words) == 1
+        assert run("train", "restorer", *words) == 1
     first = read_table(tmp_path / "out/metrics.csv")
-    assert run("train", *words) == 0
+    assert run("train", "restorer", *words) == 0
     again, whole = (read_table(out / "metrics.csv") for out in (tmp_path / "out", trained))
     assert first == again[:1]
     assert again == whole
+
+
+def test_a_run_that_stopped_early_is_not_trained_on(photos: Path, tmp_path: Path) -> None:
+    words = [
+        *TINY,
+        "--data",
+        photos,
+        "--shrink",
+        "[1.0]",
+        "--epochs",
+        "9",
+        "--early_stop",
+        "1",
+        "--out",
+        tmp_path / "out",
+    ]
+    words += ["--optimizer.lr", "0.0", "--optimizer.min_lr", "0.0", "--optimizer.warmup_lr", "0.0"]
+    assert run("train", "restorer", *words) == 0
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    rows = read_table(tmp_path / "out/metrics.csv")
+    assert len(rows) == 2
+    (tmp_path / "out/summary.json").unlink()
+    assert run("train", "restorer", *words) == 0
+    assert read_table(tmp_path / "out/metrics.csv") == rows
+    assert json.loads((tmp_path / "out/summary.json").read_text()) == summary
 
 
 def test_evaluating_gives_what_training_gave(trained: Path, photos: Path, tmp_path: Path) -> None:
@@ -100,13 +125,13 @@ def test_pairs_are_evaluated_and_a_broken_one_is_left_out(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--backbone.name", "van_b0"], "restores no images"),
+        (["--backbone.name", "van_b0"], "is not a restorer of images"),
         (["--data", "nowhere"], "neither a folder of images"),
-        (["--restoration.degradation", "noise"], "noise does not shrink images"),
-        (["--restoration.patch_px", "500"], "choose smaller crops"),
-        (["--restoration.start", "nowhere.pth"], "no file of weights nowhere.pth"),
-        (["--backbone.attention", "van"], "--backbone.attention is for classifiers"),
-        (["--augmentation.mixup", "0.5"], "--augmentation is for classifiers"),
+        (["--degradation", "noise"], "noise does not shrink images"),
+        (["--patch_px", "500"], "choose smaller crops"),
+        (["--start", "nowhere.pth"], "no file of weights nowhere.pth"),
+        (["--backbone.attention", "van"], "there is no option --backbone.attention"),
+        (["--augmentation.mixup", "0.5"], "there is no option --augmentation.mixup"),
     ],
 )
 def test_wrong_settings_are_named(
@@ -115,7 +140,7 @@ def test_wrong_settings_are_named(
     options = [] if words[0] == "--backbone.name" else TINY[2:]
     given = ["--data", str(photos), *words] if "--data" not in words else words
     options = [*TINY[:2], *options] if options else [*TINY[:2], "--backbone.options", "{}"]
-    assert run("train", *options, *given, "--out", tmp_path / "out") == 2
+    assert run("train", "restorer", *options, *given, "--out", tmp_path / "out") == 2
     assert said in capsys.readouterr().err
 
 
@@ -124,14 +149,13 @@ def test_every_recipe_of_restoration_learns_from_a_batch(
     name: str, photos: Path, trained: Path, tmp_path: Path
 ) -> None:
     settings = read_recipe(name, TrainRestorerSettings)
-    assert settings.restoration is not None
     small = SMALL | {"compress_ratio": 3, "squeeze_factor": 12}
-    changes: dict[str, Any] = {"images.workers": 0, "images.val_fraction": 0.4, "batch_size": 2, "data": str(photos)}
-    changes |= {"restoration.patch_px": 8, "backbone.options": settings.backbone.options | small}
-    if settings.restoration.cache:
-        changes["restoration.cache"] = str(tmp_path / "cache")
+    changes: dict[str, Any] = {"workers": 0, "val_fraction": 0.4, "batch_size": 2, "data": str(photos)}
+    changes |= {"patch_px": 8, "backbone.options": settings.backbone.options | small}
+    if settings.cache:
+        changes["cache"] = str(tmp_path / "cache")
     if "RUN" in recipes()[name].read_text():
-        changes["restoration.start"] = str(trained)
+        changes["start"] = str(trained)
     settings = read_recipe(name, TrainRestorerSettings, changes)
     model = train_restoration.build_restorer(settings)
     restorer = train_restoration.build_module(settings, model)

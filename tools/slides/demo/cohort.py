@@ -67,9 +67,9 @@ def encode(files: list[Path], encoder: PatchEncoder, folder: Path, *, preset: st
 
 
 def _features(encoder: PatchEncoder, slide: Slide, grid: Grid) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for places, pixels in PatchReader(slide, grid):
+    for indices, pixels in PatchReader(slide, grid):
         with torch.inference_mode():
-            yield np.asarray(places), encoder(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
+            yield np.asarray(indices), encoder(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
 
 
 def _grid(slide: Slide, preset: str = "resection") -> Grid:

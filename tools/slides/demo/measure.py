@@ -1,11 +1,11 @@
-"""What the embedded encoder and heads are worth: `python -m regard.tools.slides.demo.measure --out DIR`.
+"""Measures the embedded encoder and heads: `python -m regard.tools.slides.demo.measure --out DIR`.
 
 Measured on rendered slides of textures that no training saw: whether slides with lesions are told from those without,
 and whether attention, and what the heads say of a patch alone, lie on the lesions. Intervals are of the bootstrap over
 slides, 95 %. Beside it: how far the mean colour of a patch goes, fitted with the truth of the training slides; and what
 the heads say of the real slide, which has no such lesion, and half of which is in the training.
 
-It is a demonstration and no diagnosis: the slides are rendered, and a lesion is a texture from a second image.
+It is a demonstration, not a diagnosis: the slides are rendered, and a lesion is a texture from a second image.
 """
 
 from __future__ import annotations
@@ -74,18 +74,18 @@ def pixel_auc(
         side: of a patch in pixels of the slide.
         mask: 0 background, 128 tissue, 255 lesion, one value for 8 x 8 pixels.
     """
-    heat = np.full(mask.shape, np.nan)
+    score_map = np.full(mask.shape, np.nan)
     for (x, y), weight in zip(coordinates // MASK_STEP, weights, strict=True):
-        heat[y : y + side // MASK_STEP, x : x + side // MASK_STEP] = weight
-    seen = (mask > 0) & ~np.isnan(heat)
-    return float(roc_auc_score(mask[seen] == 255, heat[seen]))
+        score_map[y : y + side // MASK_STEP, x : x + side // MASK_STEP] = weight
+    seen = (mask > 0) & ~np.isnan(score_map)
+    return float(roc_auc_score(mask[seen] == 255, score_map[seen]))
 
 
 def interval_of(statistic: Callable[[Any], float], count: int, *, resamples: int = 2000) -> list[float]:
     """The 95 % interval of a statistic of slides, by drawing slides with replacement.
 
     Args:
-        statistic: of places in the list of slides; NaN where it is not defined.
+        statistic: of indices in the list of slides; NaN where it is not defined.
         count: how many slides there are.
         resamples: how often they are drawn.
     """
@@ -102,7 +102,7 @@ def _judge(heads: Ensemble, features: Path, mask_file: Path | None) -> dict[str,
     row: dict[str, Any] = {"slide": features.stem, "patches": len(grid)}
     row["lesion"] = round(vote.probabilities[lesion].item(), 4)
     row["spread"] = round(vote.spread[lesion].item(), 4)
-    alone = vote.alone[:, lesion].double().numpy()
+    alone = vote.per_patch[:, lesion].double().numpy()
     row["share of patches over 0.5"] = round(float((alone > 0.5).mean()), 3)
     if mask_file is None:
         return row
@@ -110,18 +110,18 @@ def _judge(heads: Ensemble, features: Path, mask_file: Path | None) -> dict[str,
     row["truth"] = int((mask == 255).any())
     if row["truth"]:
         assert vote.attention is not None
-        place = (np.asarray(grid.coordinates), grid.side, mask)
-        row["pixel auc of attention"] = round(pixel_auc(vote.attention.double().numpy(), *place), 4)
-        row["pixel auc of patches alone"] = round(pixel_auc(alone, *place), 4)
+        index = (np.asarray(grid.coordinates), grid.side, mask)
+        row["pixel auc of attention"] = round(pixel_auc(vote.attention.double().numpy(), *index), 4)
+        row["pixel auc of patches alone"] = round(pixel_auc(alone, *index), 4)
     return row
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     truth, said = np.array([row["truth"] for row in rows]), np.array([row["lesion"] for row in rows])
 
-    def auc(places: Any) -> float:
-        chosen = truth[places]
-        return float(roc_auc_score(chosen, said[places])) if chosen.any() and not chosen.all() else float("nan")
+    def auc(indices: Any) -> float:
+        chosen = truth[indices]
+        return float(roc_auc_score(chosen, said[indices])) if chosen.any() and not chosen.all() else float("nan")
 
     found: dict[str, Any] = {
         "slides": len(rows),
@@ -135,7 +135,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _mean(values: Float[np.ndarray, " slides"]) -> list[float]:
-    return [round(float(values.mean()), 3), *interval_of(lambda places: float(values[places].mean()), len(values))]
+    return [round(float(values.mean()), 3), *interval_of(lambda indices: float(values[indices].mean()), len(values))]
 
 
 def _colour(training: list[Path], files: list[Path]) -> float:
@@ -155,10 +155,10 @@ def _squares(files: list[Path]) -> tuple[Any, Any]:
         small = cv2.resize(pixels, mask.shape[::-1], interpolation=cv2.INTER_AREA)
         for top in range(0, mask.shape[0] - 15, 16):
             for left in range(0, mask.shape[1] - 15, 16):
-                place = (slice(top, top + 16), slice(left, left + 16))
-                if (mask[place] == mask[place].flat[0]).all() and mask[place].flat[0]:
-                    colours.append(small[place].mean((0, 1)) / 255)
-                    labels.append(mask[place].flat[0] == 255)
+                index = (slice(top, top + 16), slice(left, left + 16))
+                if (mask[index] == mask[index].flat[0]).all() and mask[index].flat[0]:
+                    colours.append(small[index].mean((0, 1)) / 255)
+                    labels.append(mask[index].flat[0] == 255)
     return np.array(colours), np.array(labels)
 
 

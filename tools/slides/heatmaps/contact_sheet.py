@@ -1,4 +1,4 @@
-"""The patches with the highest scores, side by side, with score and place below each."""
+"""A contact sheet of the patches with the highest scores, with score and position below each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CAPTION, _GAP, _FONT = 34, 8, 12
 
 
 def top_patches(grid: Grid, values: Float[np.ndarray, " patches"], count: int) -> list[int]:
-    """Places in the grid of the highest scores, the highest first, that do not overlap each other.
+    """Indices of the patches with the highest scores, the highest first, that do not overlap each other.
 
     Args:
         grid: of the patches.
@@ -33,48 +33,48 @@ def top_patches(grid: Grid, values: Float[np.ndarray, " patches"], count: int) -
 
     Example:
         >>> from ...datasets.slides.grid import Grid
-        >>> places = np.array([[0, 0], [5, 0], [10, 0]])
-        >>> grid = Grid(places, np.ones(3), patch=10, side=10, step=5, mpp=0.5, slide_mpp=0.5, width=20, height=10)
+        >>> indices = np.array([[0, 0], [5, 0], [10, 0]])
+        >>> grid = Grid(indices, np.ones(3), patch=10, side=10, step=5, mpp=0.5, slide_mpp=0.5, width=20, height=10)
         >>> top_patches(grid, np.array([0.8, 0.9, 0.2]), 2)
         [1]
     """
     chosen: list[int] = []
     order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")
-    for place in order[np.isfinite(values[order])].tolist():
+    for index in order[np.isfinite(values[order])].tolist():
         if len(chosen) >= count:
             break
-        apart = np.abs(grid.coordinates[chosen] - grid.coordinates[place]).max(axis=-1, initial=0) >= grid.side
+        apart = np.abs(grid.coordinates[chosen] - grid.coordinates[index]).max(axis=-1, initial=0) >= grid.side
         if apart.all():
-            chosen.append(place)
+            chosen.append(index)
     return chosen
 
 
-def read_patch(slide: Slide, grid: Grid, place: int, side_px: int) -> UInt8[np.ndarray, "side side 3"]:
+def read_patch(slide: Slide, grid: Grid, index: int, side_px: int) -> UInt8[np.ndarray, "side side 3"]:
     """One patch as an image, from the level that suits.
 
     Args:
         slide: that is read.
         grid: of the patches.
-        place: of the patch in the grid.
+        index: of the patch in the grid.
         side_px: side of the image.
 
     Raises:
         UnreadableTileError: its data are damaged.
     """
-    x, y = grid.coordinates[place].tolist()
+    x, y = grid.coordinates[index].tolist()
     return read_scaled(slide, x, y, side_px, side_px, grid.side / side_px)
 
 
 def write_contact_sheet(
-    path: Path, slide: Slide, grid: Grid, heat: ScoreMap, *, count: int = 12, columns: int = 6, side_px: int = 192
+    path: Path, slide: Slide, grid: Grid, score_map: ScoreMap, *, count: int = 12, columns: int = 6, side_px: int = 192
 ) -> list[int]:
     """Write a JPEG of the patches with the highest scores.
 
     Args:
         path: file to write.
         slide: that the patches are of.
-        grid: their places.
-        heat: their scores.
+        grid: their indices.
+        score_map: their scores.
         count: how many; those whose data are damaged are passed over.
         columns: patches in a row.
         side_px: side of a patch on the sheet.
@@ -87,27 +87,27 @@ def write_contact_sheet(
     """
     if count < 1 or columns < 1:
         raise ValueError(f"a sheet of {count} patches in {columns} columns was asked for; give 1 of each at least")
-    shown, percentile = heat.on("absolute"), heat.on("percentile")
+    shown, percentile = score_map.on("absolute"), score_map.on("percentile")
     images: list[tuple[int, UInt8[np.ndarray, "side side 3"]]] = []
-    for place in top_patches(grid, heat.values, count):
+    for index in top_patches(grid, score_map.values, count):
         try:
-            images.append((place, read_patch(slide, grid, place, side_px)))
+            images.append((index, read_patch(slide, grid, index, side_px)))
         except UnreadableTileError:
             continue
     captions = [
         (
-            f"{rank}.  {_in_words(heat, shown[place])}  (percentile {percentile[place]:.0f})",
-            "x {}  y {}".format(*grid.coordinates[place].tolist()),
+            f"{rank}.  {_in_words(score_map, shown[index])}  (percentile {percentile[index]:.0f})",
+            "x {}  y {}".format(*grid.coordinates[index].tolist()),
         )
-        for rank, (place, _) in enumerate(images, start=1)
+        for rank, (index, _) in enumerate(images, start=1)
     ]
     sheet = _sheet([image for _, image in images], captions, columns, side_px)
     write_atomically(path, encode_image(sheet, "JPEG", _QUALITY))
-    return [place for place, _ in images]
+    return [index for index, _ in images]
 
 
-def _in_words(heat: ScoreMap, value: float) -> str:
-    return f"{value:.3g}\N{MULTIPLICATION SIGN} even" if heat.kind == "attention" else f"{value:.3f}"
+def _in_words(score_map: ScoreMap, value: float) -> str:
+    return f"{value:.3g}\N{MULTIPLICATION SIGN} uniform" if score_map.kind == "attention" else f"{value:.3f}"
 
 
 def _sheet(
@@ -123,8 +123,8 @@ def _sheet(
     pen, font = ImageDraw.Draw(sheet), load_font(_FONT)
     if not images:
         pen.text((_GAP, _GAP), "no patch", "black", font)
-    for place, (image, words) in enumerate(zip(images, captions, strict=True)):
-        x, y = _GAP + place % columns * across, _GAP + place // columns * down
+    for index, (image, words) in enumerate(zip(images, captions, strict=True)):
+        x, y = _GAP + index % columns * across, _GAP + index // columns * down
         sheet.paste(Image.fromarray(image), (x, y))
         for line, text in enumerate(words):
             pen.text((x, y + side_px + 2 + 15 * line), text, "black", font)

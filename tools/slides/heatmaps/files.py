@@ -1,4 +1,4 @@
-"""All files of a slide's heatmap at once: images, tables, and what QuPath opens."""
+"""Writes all heatmap files of a slide: images, a table, and files for QuPath."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def write_heatmaps(
     slide_id: str,
     slide: Slide,
     grid: Grid,
-    heats: Sequence[ScoreMap],
+    score_maps: Sequence[ScoreMap],
     *,
     regions: Any = None,
     title: str = "",
@@ -81,8 +81,8 @@ def write_heatmaps(
         out: the folder of results.
         slide_id: what the files are named after.
         slide: that the patches are of.
-        grid: places of the patches, one at least.
-        heats: the first is drawn; the others are columns of the table and measurements of the tiles.
+        grid: indices of the patches, one at least.
+        score_maps: the first is drawn; the others are columns of the table and measurements of the tiles.
         regions: the tissue, a shapely geometry in pixels of full resolution, whose outline is drawn.
         title: headline of the images; by default the id.
         max_px: longer side of the images.
@@ -94,32 +94,32 @@ def write_heatmaps(
         Name -> path within OUT: heatmap_absolute, heatmap_percentile, preview, scores, tiles, overlay, top.
 
     Raises:
-        ValueError: no heat, or no patch, or not one value a patch; or the id names no file.
+        ValueError: no score_map, or no patch, or not one value a patch; or the id names no file.
     """
-    if not heats or not len(grid):
-        raise ValueError(f"a heatmap needs patches and scores; {len(grid)} patches came with {len(heats)} scores")
+    if not score_maps or not len(grid):
+        raise ValueError(f"a heatmap needs patches and scores; {len(grid)} patches came with {len(score_maps)} scores")
     check_id(slide_id)
     files = {f"heatmap_{scale}": f"heatmaps/{slide_id}_{scale}.png" for scale in SCALES}
     files |= {"scores": f"heatmaps/{slide_id}.csv", "tiles": f"heatmaps/{slide_id}.geojson"}
-    main = heats[0]
+    main = score_maps[0]
     image, downsample = slide_overview(slide, max_px)
     for scale in SCALES:
-        lattice = rasterize(grid, main.on(scale))
+        raster = rasterize(grid, main.on(scale))
         words: dict[str, Any] = {"regions": regions, "opacity": opacity, "title": title or slide_id}
-        draw_heatmap(out / files[f"heatmap_{scale}"], image, downsample, lattice, scale_of(main.kind, scale), **words)
+        draw_heatmap(out / files[f"heatmap_{scale}"], image, downsample, raster, scale_of(main.kind, scale), **words)
     files["preview"] = f"heatmaps/{slide_id}_preview.jpg"
-    lattice, scale_shown = rasterize(grid, main.on("absolute")), scale_of(main.kind, "absolute")
-    preview = Image.fromarray(overlay_heatmap(image, downsample, lattice, scale_shown, opacity))
+    raster, scale_shown = rasterize(grid, main.on("absolute")), scale_of(main.kind, "absolute")
+    preview = Image.fromarray(overlay_heatmap(image, downsample, raster, scale_shown, opacity))
     preview.thumbnail((_PREVIEW_PX, _PREVIEW_PX), reducing_gap=3.0)
     write_atomically(out / files["preview"], encode_image(preview, "JPEG", _QUALITY))
-    write_score_table(out / files["scores"], grid, heats)
-    write_score_tiles(out / files["tiles"], slide_id, grid, heats)
+    write_score_table(out / files["scores"], grid, score_maps)
+    write_score_tiles(out / files["tiles"], slide_id, grid, score_maps)
     if overlay is None:
         longest = max(slide.levels[0].width, slide.levels[0].height)
         overlay = 2 ** max(0, math.ceil(math.log2(longest / _OVERLAY_PX)))
     if overlay:
         files["overlay"] = f"heatmaps/{slide_id}.tiff"
-        write_overlay(out / files["overlay"], slide, lattice, scale_shown, downsample=overlay, opacity=opacity)
+        write_overlay(out / files["overlay"], slide, raster, scale_shown, downsample=overlay, opacity=opacity)
     if top:
         files["top"] = f"top/{slide_id}.jpg"
         write_contact_sheet(out / files["top"], slide, grid, main, count=top)

@@ -1,4 +1,4 @@
-"""The font of our images: a font that knows more than English."""
+"""The font of text on images, which covers several scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["load_font"]
 
 @cache
 def load_font(size_px: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib: Latin, Greek, Cyrillic, Arabic and signs.
+    """Load DejaVu Sans, which matplotlib bundles: Latin, Greek, Cyrillic, Arabic and symbols.
 
     Args:
         size_px: of the font.

@@ -29,7 +29,7 @@ _QUALITY = 85
 def write_overlay(
     path: Path,
     slide: Slide,
-    lattice: PatchRaster,
+    raster: PatchRaster,
     scale: Scale,
     *,
     downsample: int = 8,
@@ -42,7 +42,7 @@ def write_overlay(
     Args:
         path: file to write.
         slide: that lies below.
-        lattice: the values, as the scale shows them.
+        raster: the values, as the scale shows them.
         scale: what their colours are.
         downsample: pixels of full resolution that one of the finest level spans; each further level has a quarter of
             the pixels.
@@ -62,12 +62,12 @@ def write_overlay(
     width, height = slide.levels[0].width, slide.levels[0].height
     finest = max(1, math.ceil(max(width, height) / downsample / _TILE))
     with whole_file(path) as partial, tifffile.TiffWriter(partial, bigtiff=True) as file:
-        for place in range(math.ceil(math.log2(finest)) + 1):
-            spans = downsample * 2**place
+        for index in range(math.ceil(math.log2(finest)) + 1):
+            spans = downsample * 2**index
             rows, columns = math.ceil(height / spans), math.ceil(width / spans)
             resolution = (1e4 / (slide.mpp * spans),) * 2 if slide.mpp else (1, 1)
             file.write(
-                _tiles(slide, lattice, scale, opacity, spans, rows, columns),
+                _tiles(slide, raster, scale, opacity, spans, rows, columns),
                 shape=(rows, columns, 3),
                 dtype=np.uint8,
                 tile=(_TILE, _TILE),
@@ -76,13 +76,13 @@ def write_overlay(
                 compressionargs={"level": _QUALITY},
                 resolution=resolution,
                 resolutionunit="CENTIMETER" if slide.mpp else "NONE",
-                subfiletype=1 if place else 0,
+                subfiletype=1 if index else 0,
                 metadata=None,
             )
 
 
 def _tiles(
-    slide: Slide, lattice: PatchRaster, scale: Scale, opacity: float, spans: int, rows: int, columns: int
+    slide: Slide, raster: PatchRaster, scale: Scale, opacity: float, spans: int, rows: int, columns: int
 ) -> Iterator[UInt8[np.ndarray, "side side 3"]]:
     """The tiles of a level by rows; damaged parts of the slide are white below the heatmap."""
     for top in range(0, rows, _TILE):
@@ -92,5 +92,5 @@ def _tiles(
                 below = read_scaled(slide, x, y, _TILE, _TILE, float(spans))
             except UnreadableTileError:
                 below = np.full((_TILE, _TILE, 3), 255, np.uint8)
-            shifted = PatchRaster(x=lattice.x - x, y=lattice.y - y, cell=lattice.cell, values=lattice.values)
+            shifted = PatchRaster(x=raster.x - x, y=raster.y - y, cell=raster.cell, values=raster.values)
             yield overlay_heatmap(below, float(spans), shifted, scale, opacity)

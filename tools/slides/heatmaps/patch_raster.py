@@ -1,4 +1,4 @@
-"""Scores of patches as a small image: one pixel for each step of the grid, the same for every form of heatmap."""
+"""Scores of patches as a small raster, with one cell for each step of the grid, which all heatmaps are drawn from."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ....datasets.slides.grid import Grid
 
 __all__ = ["PatchRaster", "percentiles", "rasterize"]
 
-#: Cells of a lattice along a side at most; grids that are finer share cells.
-_MOST_CELLS = 2048
+#: Cells of a raster along a side at most; grids that are finer share cells.
+_MAX_CELLS = 2048
 
 
 @dataclass(frozen=True, eq=False)
 class PatchRaster:
-    """An image of scores in the place of a slide.
+    """A raster of scores, with its position on a slide.
 
     Attributes:
         x: of the left edge, in pixels of full resolution.
@@ -36,8 +36,8 @@ class PatchRaster:
         """Values at the points of a raster, given by its columns and rows in pixels of full resolution.
 
         Example:
-            >>> lattice = PatchRaster(x=10, y=0, cell=4.0, values=np.array([[1.0, 2.0]]))
-            >>> lattice.at(np.array([9.0, 10.0, 17.9, 18.0]), np.array([3.0]))
+            >>> raster = PatchRaster(x=10, y=0, cell=4.0, values=np.array([[1.0, 2.0]]))
+            >>> raster.at(np.array([9.0, 10.0, 17.9, 18.0]), np.array([3.0]))
             array([[nan,  1.,  2., nan]])
         """
         columns = np.floor((x - self.x) / self.cell).astype(int)
@@ -60,29 +60,29 @@ def percentiles(values: Float[np.ndarray, " patches"]) -> Float[np.ndarray, " pa
 
 
 def rasterize(grid: Grid, values: Float[np.ndarray, " patches"]) -> PatchRaster:
-    """Spread the scores of a grid's patches over a lattice.
+    """Rasterize the scores of a grid's patches.
 
     Where patches overlap, a cell has their mean, weighted by how much of the cell each covers.
 
     Args:
-        grid: places of the patches.
+        grid: indices of the patches.
         values: one for each patch; those that are not finite are left out.
 
     Raises:
         ValueError: there are more or fewer values than patches.
     """
     if len(values) != len(grid):
-        raise ValueError(f"{len(values)} scores came for {len(grid)} patches; give one for each")
-    places, known = grid.coordinates, np.isfinite(values)
+        raise ValueError(f"{len(values)} scores for {len(grid)} patches; give one for each")
+    indices, known = grid.coordinates, np.isfinite(values)
     if not known.any():
         return PatchRaster(x=0, y=0, cell=float(max(1, grid.step)), values=np.full((1, 1), np.nan))
-    corner = places.min(axis=0)
-    regular = not ((places - corner) % grid.step).any()
+    corner = indices.min(axis=0)
+    regular = not ((indices - corner) % grid.step).any()
     cell = float(grid.step if regular else max(1, grid.side // 4))
-    extent = int((places.max(axis=0) - corner).max()) + grid.side
-    cell = max(cell, extent / _MOST_CELLS)
-    first = (places[known] - corner) / cell  # in cells
-    width, height = np.ceil((places.max(axis=0) - corner + grid.side) / cell - 1e-6).astype(int).tolist()
+    extent = int((indices.max(axis=0) - corner).max()) + grid.side
+    cell = max(cell, extent / _MAX_CELLS)
+    first = (indices[known] - corner) / cell  # in cells
+    width, height = np.ceil((indices.max(axis=0) - corner + grid.side) / cell - 1e-6).astype(int).tolist()
     total, weight = np.zeros((height, width)), np.zeros((height, width))
     reach = int(np.ceil(grid.side / cell - 1e-6)) + (not regular or cell != grid.step)
     for down in range(reach):

@@ -20,58 +20,58 @@ from .score_map import ScoreMap
 
 __all__ = ["write_score_table", "write_score_tiles"]
 
-#: Space of the names that tiles' ids are made of; the same slide and place give the same id.
+#: Space of the names that tiles' ids are made of; the same slide and index give the same id.
 _NAMES = UUID("6f1d5a6e-0d3c-5b1e-9a52-7d3f0f2a9c11")
 
 
-def _columns(heats: Sequence[ScoreMap]) -> dict[str, list[float | None]]:
+def _columns(score_maps: Sequence[ScoreMap]) -> dict[str, list[float | None]]:
     """Column -> a number for each patch, None where there is none."""
     columns: dict[str, list[float | None]] = {}
-    for heat in heats:
-        numbers = {heat.name: heat.values}
-        if heat.kind == "attention":
-            numbers[f"{heat.name}_times_even"] = heat.on("absolute")
-        numbers[f"{heat.name}_percentile"] = heat.on("percentile")
+    for score_map in score_maps:
+        numbers = {score_map.name: score_map.values}
+        if score_map.kind == "attention":
+            numbers[f"{score_map.name}_relative"] = score_map.on("absolute")
+        numbers[f"{score_map.name}_percentile"] = score_map.on("percentile")
         for name, values in numbers.items():
             columns[name] = [float(f"{value:.6g}") if math.isfinite(value) else None for value in values.tolist()]
     return columns
 
 
-def write_score_table(path: Path, grid: Grid, heats: Sequence[ScoreMap]) -> None:
+def write_score_table(path: Path, grid: Grid, score_maps: Sequence[ScoreMap]) -> None:
     """Write a CSV: minx, miny, width and height in pixels of full resolution, and the scores.
 
-    Attention has a column for its share of the slide, one for how many times an even spread that is
-    (`_times_even`), and one for its percentile; an empty cell is a patch that could not be read.
+    Attention has a column for its share of the slide, one relative to uniform attention
+    (`_relative`), and one for its percentile; an empty cell is a patch that could not be read.
 
     Args:
         path: file to write.
-        grid: places of the patches.
-        heats: their scores.
+        grid: indices of the patches.
+        score_maps: their scores.
     """
-    columns = _columns(heats)
+    columns = _columns(score_maps)
     with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["minx", "miny", "width", "height", *columns])
-        for place, (x, y) in enumerate(grid.coordinates.tolist()):
-            writer.writerow([x, y, grid.side, grid.side, *(values[place] for values in columns.values())])
+        for index, (x, y) in enumerate(grid.coordinates.tolist()):
+            writer.writerow([x, y, grid.side, grid.side, *(values[index] for values in columns.values())])
 
 
-def write_score_tiles(path: Path, slide_id: str, grid: Grid, heats: Sequence[ScoreMap]) -> None:
+def write_score_tiles(path: Path, slide_id: str, grid: Grid, score_maps: Sequence[ScoreMap]) -> None:
     """Write a GeoJSON of locked tiles with the scores as measurements (QuPath: Measure > Show measurement maps).
 
     Args:
         path: file to write.
-        slide_id: name of the slide; with the place of a tile it makes the tile's id.
-        grid: places of the patches; those over the edge of the slide reach beyond it.
-        heats: their scores.
+        slide_id: name of the slide; with the index of a tile it makes the tile's id.
+        grid: indices of the patches; those over the edge of the slide reach beyond it.
+        score_maps: their scores.
     """
-    columns = _columns(heats)
+    columns = _columns(score_maps)
     with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write('{"type":"FeatureCollection","features":[')
-        for place, (x, y) in enumerate(grid.coordinates.tolist()):
-            numbers = {name: values[place] for name, values in columns.items() if values[place] is not None}
+        for index, (x, y) in enumerate(grid.coordinates.tolist()):
+            numbers = {name: values[index] for name, values in columns.items() if values[index] is not None}
             feature = _tile(f"{slide_id}/{x}/{y}/{grid.side}", x, y, grid.side, numbers)
-            file.write(("," if place else "") + "\n" + json.dumps(feature, separators=(",", ":")))
+            file.write(("," if index else "") + "\n" + json.dumps(feature, separators=(",", ":")))
         file.write("\n]}\n")
 
 

@@ -29,12 +29,12 @@ def read_scaled(
     Raises:
         UnreadableTileError: data of the rectangle are damaged.
     """
-    finer = [place for place, level in enumerate(slide.levels) if level.downsample <= 1.01 * downsample] or [0]
-    place = max(finer, key=lambda place: slide.levels[place].downsample)
-    ratio = downsample / slide.levels[place].downsample
+    finer = [index for index, level in enumerate(slide.levels) if level.downsample <= 1.01 * downsample] or [0]
+    index = max(finer, key=lambda index: slide.levels[index].downsample)
+    ratio = downsample / slide.levels[index].downsample
     if abs(ratio - 1) < 1e-3:
-        return slide.read(x, y, width_px, height_px, place)
+        return slide.read(x, y, width_px, height_px, index)
     wide, high = width_px * ratio, height_px * ratio  # in pixels of the level
-    pixels = Image.fromarray(slide.read(x, y, math.ceil(wide), math.ceil(high), place))
+    pixels = Image.fromarray(slide.read(x, y, math.ceil(wide), math.ceil(high), index))
     size, box = (width_px, height_px), (0, 0, wide, high)
     return np.asarray(pixels.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))

@@ -39,14 +39,14 @@ def outlines(regions: Any, tolerance: float = 0.0) -> list[list[tuple[float, flo
 
 
 def overlay_heatmap(
-    image: UInt8[np.ndarray, "height width 3"], downsample: float, lattice: PatchRaster, scale: Scale, opacity: float
+    image: UInt8[np.ndarray, "height width 3"], downsample: float, raster: PatchRaster, scale: Scale, opacity: float
 ) -> UInt8[np.ndarray, "height width 3"]:
     """An image of the slide with the heatmap over it; what no patch covers stays as it is.
 
     Args:
         image: of the whole slide.
         downsample: pixels of full resolution that one of its pixels spans.
-        lattice: the values, as the scale shows them.
+        raster: the values, as the scale shows them.
         scale: what their colours are.
         opacity: of the heatmap, 0-1.
 
@@ -56,7 +56,7 @@ def overlay_heatmap(
     if not 0 <= opacity <= 1:
         raise ValueError(f"the heatmap is to cover {opacity:g} of the slide; give an opacity between 0 and 1")
     height, width = image.shape[:2]
-    values = lattice.at((np.arange(width) + 0.5) * downsample, (np.arange(height) + 0.5) * downsample)
+    values = raster.at((np.arange(width) + 0.5) * downsample, (np.arange(height) + 0.5) * downsample)
     covered = np.isfinite(values)
     over = image.copy()
     if covered.any():
@@ -71,7 +71,7 @@ def draw_heatmap(
     path: Path,
     image: UInt8[np.ndarray, "height width 3"],
     downsample: float,
-    lattice: PatchRaster,
+    raster: PatchRaster,
     scale: Scale,
     *,
     regions: Any = None,
@@ -84,7 +84,7 @@ def draw_heatmap(
         path: file to write.
         image: of the whole slide.
         downsample: pixels of full resolution that one of its pixels spans.
-        lattice: the values, as the scale shows them.
+        raster: the values, as the scale shows them.
         scale: what their colours are.
         regions: geometry of shapely in pixels of full resolution, whose outline is drawn.
         opacity: of the heatmap, 0-1.
@@ -93,7 +93,7 @@ def draw_heatmap(
     Raises:
         ValueError: the opacity is no share.
     """
-    over = Image.fromarray(overlay_heatmap(image, downsample, lattice, scale, opacity))
+    over = Image.fromarray(overlay_heatmap(image, downsample, raster, scale, opacity))
     pen = ImageDraw.Draw(over)
     for ring in outlines(regions, downsample / 2):
         pen.line([(x / downsample, y / downsample) for x, y in ring], _OUTLINE, width=2)

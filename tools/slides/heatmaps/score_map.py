@@ -1,7 +1,7 @@
-"""What a head says of each patch, and the two scales that it is shown on.
+"""Scores of patches, and the two colour scales of heatmaps.
 
-The percentile scale ranks a slide's patches among themselves: it shows where the head looks most, and every slide has
-its hot spots, a negative one too. The absolute scale has fixed limits, the same on every slide.
+The percentile scale ranks the patches of a slide: it shows where attention is highest, and every slide has hot spots,
+also a negative one. The absolute scale has fixed limits, the same on every slide.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class ScoreMap:
     def on(self, scale: ScaleName) -> Float[np.ndarray, " patches"]:
         """The values as a scale shows them.
 
-        Attention becomes how many times it is that of an even spread over the patches of the slide (1 is even), so
-        that slides of many and few patches can be compared. Probabilities stay.
+        Attention is given relative to uniform attention over the patches of the slide (1 is uniform), so that slides
+        of many and few patches can be compared. Probabilities are unchanged.
 
         Example:
             >>> ScoreMap("attention", np.array([0.5, 0.25, 0.25, 0.0])).on("absolute")
@@ -63,7 +63,7 @@ class ScoreMap:
 
 @dataclass(frozen=True)
 class Scale:
-    """How numbers become colours.
+    """Maps numbers to colours.
 
     Attributes:
         label: what stands beside the colour bar.
@@ -80,7 +80,7 @@ class Scale:
     ticks: Mapping[float, str]
 
     def share(self, values: Float[np.ndarray, "*any"]) -> Float[np.ndarray, "*any"]:
-        """Where between the ends of the colour bar, 0-1; what is not a number stays so.
+        """Position on the colour bar, 0-1; NaN stays NaN.
 
         Example:
             >>> scale_of("attention", "absolute").share(np.array([0.5, 1.0, 8.0, 64.0, 1000.0]))
@@ -119,5 +119,5 @@ def scale_of(kind: Literal["attention", "probability"], scale: ScaleName) -> Sca
     if kind == "probability":
         return Scale("probability", 0.0, 1.0, False, {tick / 4: f"{tick / 4:g}" for tick in range(5)})
     ticks = {float(tick): f"{tick}\N{MULTIPLICATION SIGN}" for tick in (1, 2, 4, 8, 16, 32, 64)}
-    ticks[1.0], ticks[64.0] = "even or less", "64\N{MULTIPLICATION SIGN} or more"
-    return Scale("attention, times an even spread (same limits on every slide)", 1.0, 64.0, True, ticks)
+    ticks[1.0], ticks[64.0] = "uniform or less", "64\N{MULTIPLICATION SIGN} or more"
+    return Scale("attention relative to uniform (same limits on every slide)", 1.0, 64.0, True, ticks)

@@ -1,10 +1,10 @@
-// What both pages are made of: elements whose children are text, numbers in words, and addresses of files.
+// Shared by both pages: elements whose children are text, formatted numbers, and addresses of files.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const MINUS = "\u2212";
 const TIMES = "\u00d7";
 
-// An element; strings among its children become text, and nothing else.
+// An element; strings among its children become text nodes, never markup.
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -17,7 +17,7 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// The address of a file that is named by its path; names may hold any letter.
+// The address of a file from its path; names may contain any character.
 const addressOf = (path) => path.split("/").map(encodeURIComponent).join("/");
 
 function fixed(value, digits) {
@@ -29,7 +29,7 @@ function fixed(value, digits) {
 const whole = (count) =>
   count === null || count === undefined ? "-" : count.toLocaleString("en").replaceAll(",", "\u202f");
 
-function shortly(value) {
+function short(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "-";
   return String(Number(value.toPrecision(3))).replace("-", MINUS);
 }

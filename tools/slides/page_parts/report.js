@@ -1,15 +1,15 @@
-// The report of a run over slides: a table that can be sorted and filtered, with what lies behind each row.
+// The report of a run over slides: a table that can be sorted and filtered, with details of each row.
 
 const ROWS_OF_A_PAGE = 50;
 const view = { sort: "id", down: false, text: "", status: "", label: "", warned: false, page: 0, open: new Set() };
 
 const total = (slide) => Object.values(slide.seconds).reduce((sum, own) => sum + (own ?? 0), 0);
-const chances = (slide) => Object.entries(slide.probabilities).sort((one, other) => (other[1] ?? 0) - (one[1] ?? 0));
+const probabilities = (slide) => Object.entries(slide.probabilities).sort((one, other) => (other[1] ?? 0) - (one[1] ?? 0));
 const COLUMNS = [
-  { key: "thumbnail", title: "slide under its heatmap" },
+  { key: "thumbnail", title: "heatmap" },
   { key: "id", title: "slide", of: (slide) => slide.id },
   { key: "status", title: "status", of: (slide) => slide.status },
-  { key: "prediction", title: "prediction", of: (slide) => chances(slide)[0]?.[1] ?? null },
+  { key: "prediction", title: "prediction", of: (slide) => probabilities(slide)[0]?.[1] ?? null },
   ...DATA.classes.slice(0, 1).map((name) => ({
     key: "class",
     title: `p(${name})`,
@@ -38,7 +38,7 @@ function fillHead() {
       make("b", {}, `${whole(DATA.slides.length)} slides`),
       [...counts].map(([status, count]) => make("span", {}, `${whole(count)} ${status}`)),
       warned ? make("span", {}, `${whole(warned)} with warnings`) : null,
-      DATA.judged ? make("span", {}, `${whole(DATA.right)} of ${whole(DATA.judged)} predicted as labelled`) : null,
+      DATA.labelled ? make("span", {}, `${whole(DATA.correct)} of ${whole(DATA.labelled)} predicted correctly`) : null,
     ),
   );
   const entries = (name, values) =>
@@ -93,7 +93,7 @@ function controls(redraw) {
   );
 }
 
-function chosen() {
+function matching() {
   const text = view.text.toLowerCase();
   const found = DATA.slides.filter(
     (slide) =>
@@ -107,20 +107,20 @@ function chosen() {
     typeof one === "string" ? one.localeCompare(other, "en", { numeric: true }) : one - other;
   return found.sort((one, other) => {
     const [left, right] = [of(one), of(other)];
-    if (left === null || right === null) return (left === null) - (right === null); // what is not there comes last
+    if (left === null || right === null) return (left === null) - (right === null); // missing values come last
     return (view.down ? -1 : 1) * compare(left, right);
   });
 }
 
 function prediction(slide) {
-  return chances(slide)
+  return probabilities(slide)
     .slice(0, 4)
-    .map(([name, value], place) => {
+    .map(([name, value], index) => {
       const spread = slide.spread[name];
       const around = spread === undefined || spread === null ? "" : ` \u00b1 ${fixed(spread, 2)}`;
       return make(
         "div",
-        { class: place ? "chance" : "chance first" },
+        { class: index ? "probability" : "probability first" },
         make("span", { class: "name" }, name),
         make("span", {}, fixed(value, 3) + around),
         make("meter", { min: 0, max: 1, value: value ?? 0, "aria-label": `probability of ${name}` }),
@@ -136,15 +136,15 @@ function image(slide, name, alt) {
 function detailOf(slide) {
   const figures = [
     ["heatmap_absolute", "absolute scale: the same limits on every slide"],
-    ["heatmap_percentile", "percentiles: every slide has its hottest patches"],
+    ["heatmap_percentile", "percentiles within the slide: every slide has hot spots"],
     ["top", "patches with the highest scores"],
     ["tissue_image", "tissue"],
   ].filter(([name]) => slide.files[name]);
   const facts = [
     ["file", slide.path],
     ["size", slide.width ? `${whole(slide.width)} \u00d7 ${whole(slide.height)} px` : null],
-    ["resolution", slide.mpp === null ? null : `${shortly(slide.mpp)} \u00b5m per pixel`],
-    ["objective", slide.objective === null ? null : `${shortly(slide.objective)}\u00d7`],
+    ["resolution", slide.mpp === null ? null : `${short(slide.mpp)} \u00b5m per pixel`],
+    ["objective", slide.objective === null ? null : `${short(slide.objective)}\u00d7`],
     ["vendor, reader", [slide.vendor, slide.reader].filter(Boolean).join(", ") || null],
     ...Object.entries(slide.seconds).map(([stage, seconds]) => [`${stage}, s`, fixed(seconds, 2)]),
   ].filter(([, value]) => value !== null && value !== "");
@@ -242,7 +242,7 @@ function fillMain() {
   const table = make("table", {});
   const pages = make("div", { class: "pages" });
   const redraw = () => {
-    const found = chosen();
+    const found = matching();
     const last = Math.max(0, Math.ceil(found.length / ROWS_OF_A_PAGE) - 1);
     view.page = Math.min(view.page, last);
     const from = view.page * ROWS_OF_A_PAGE;
@@ -252,15 +252,15 @@ function fillMain() {
       make("thead", {}, make("tr", {}, head(redraw))),
       make("tbody", {}, shown.map((slide) => rowsOf(slide, redraw))),
     );
-    const turn = (by) => () => {
+    const step = (by) => () => {
       view.page += by;
       redraw();
       count.scrollIntoView();
     };
     pages.replaceChildren(
-      make("button", { onclick: turn(-1), disabled: view.page === 0 }, "previous"),
+      make("button", { onclick: step(-1), disabled: view.page === 0 }, "previous"),
       `page ${view.page + 1} of ${last + 1}`,
-      make("button", { onclick: turn(1), disabled: view.page === last }, "next"),
+      make("button", { onclick: step(1), disabled: view.page === last }, "next"),
     );
     pages.hidden = last === 0;
   };

@@ -1,42 +1,42 @@
-// The page of a slide: what stands beside the canvas, and what moves on it. Bokeh draws; see slide_canvas.py.
+// The page of a slide: the panel beside the canvas, and interaction on the canvas. Bokeh draws; see slide_canvas.py.
 
 const PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
-const heats = DATA.heats.map((heat) => ({
-  ...heat,
-  maps: Object.fromEntries(Object.entries(heat.maps).map(([scale, text]) => [scale, floats(text)])),
+const scoreMaps = DATA.score_maps.map((scoreMap) => ({
+  ...scoreMap,
+  maps: Object.fromEntries(Object.entries(scoreMap.maps).map(([scale, text]) => [scale, floats(text)])),
 }));
-const shown = { heat: 0, scale: "absolute", opacity: 0.5 };
+const shown = { map: 0, scale: "absolute", opacity: 0.5 };
 const part = (id) => document.getElementById(id);
 
 function floats(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   return new Float32Array(bytes.buffer);
 }
 
-// Where between the ends of the colour bar, 0 to 1; a cell without patch stays NaN.
+// Position on the colour bar, 0 to 1; NaN for a cell without a patch.
 function shareOf(value, scale) {
   if (Number.isNaN(value)) return NaN;
-  const turn = scale.logarithmic ? (number) => Math.log2(Math.max(number, scale.low)) : (number) => number;
-  const share = (turn(value) - turn(scale.low)) / (turn(scale.high) - turn(scale.low));
+  const transform = scale.logarithmic ? (number) => Math.log2(Math.max(number, scale.low)) : (number) => number;
+  const share = (transform(value) - transform(scale.low)) / (transform(scale.high) - transform(scale.low));
   return Math.min(1, Math.max(0, share));
 }
 
-function inWords(heat, scale, value) {
+function describe(scoreMap, scale, value) {
   if (scale === "percentile") return `percentile ${fixed(value, 0)}`;
-  return heat.kind === "attention" ? `${shortly(value)}${TIMES} an even spread` : `probability ${fixed(value, 3)}`;
+  return scoreMap.kind === "attention" ? `${short(value)}${TIMES} uniform` : `probability ${fixed(value, 3)}`;
 }
 
 // Beside the canvas.
 
 function fillHead() {
   document.title = `${DATA.id} - Regard`;
-  const said = DATA.probabilities.map(([name, value, spread]) => {
+  const predictions = DATA.probabilities.map(([name, value, spread]) => {
     const around = spread === null ? "" : ` \u00b1 ${fixed(spread, 2)}`;
     return `${name} ${fixed(value, 2)}${around}`;
   });
   part("head").append(
     make("h1", {}, DATA.id),
-    make("span", {}, said.join(", ") || DATA.status),
+    make("span", {}, predictions.join(", ") || DATA.status),
     make("a", { href: "../../report.html" }, "all slides"),
   );
 }
@@ -44,12 +44,12 @@ function fillHead() {
 function colourBar(scale) {
   const canvas = make("canvas", { class: "bar-colours", width: DATA.palette.length, height: 1 });
   const pen = canvas.getContext("2d");
-  DATA.palette.forEach((colour, place) => {
+  DATA.palette.forEach((colour, index) => {
     pen.fillStyle = colour;
-    pen.fillRect(place, 0, 1, 1);
+    pen.fillRect(index, 0, 1, 1);
   });
-  const ticks = scale.ticks.filter((_, place) => place % 2 === 0).map(([value, words]) => {
-    const span = make("span", {}, words.replace("even or less", `1${TIMES}`).replace(" or more", "+"));
+  const ticks = scale.ticks.filter((_, index) => index % 2 === 0).map(([value, words]) => {
+    const span = make("span", {}, words.replace("uniform or less", `1${TIMES}`).replace(" or more", "+"));
     span.style.left = `${100 * shareOf(value, scale)}%`;
     return span;
   });
@@ -65,7 +65,7 @@ function fillSide(canvas) {
   const side = part("side");
   const bar = make("div", { id: "bar" });
   const redraw = () => {
-    if (heats.length) bar.replaceChildren(...colourBar(heats[shown.heat].scales[shown.scale]).flat());
+    if (scoreMaps.length) bar.replaceChildren(...colourBar(scoreMaps[shown.map].scales[shown.scale]).flat());
     canvas?.paint();
   };
   const choice = (label, options, key) =>
@@ -87,7 +87,7 @@ function fillSide(canvas) {
     );
   for (const words of [...DATA.notes, ...DATA.warnings]) side.append(make("p", { class: "warning" }, words));
   if (!canvas) side.append(make("p", { class: "warning" }, DATA.fallback));
-  if (heats.length && canvas) {
+  if (scoreMaps.length && canvas) {
     const slider = make("input", {
       id: "opacity",
       type: "range",
@@ -101,7 +101,7 @@ function fillSide(canvas) {
     });
     side.append(
       make("h2", {}, "Heatmap"),
-      heats.length > 1 ? choice("Shown", heats.map((heat, place) => [place, heat.name]), "heat") : "",
+      scoreMaps.length > 1 ? choice("Shown", scoreMaps.map((scoreMap, index) => [index, scoreMap.name]), "map") : "",
       choice("Scale", [["absolute", "absolute: same limits on every slide"], ["percentile", "percentile within this slide"]], "scale"),
       make("label", {}, "Opacity", slider),
       bar,
@@ -121,8 +121,8 @@ function fillSide(canvas) {
       make(
         "div",
         { class: "buttons" },
-        make("button", { id: "closer", onclick: () => canvas.zoom(0.5) }, "closer"),
-        make("button", { id: "further", onclick: () => canvas.zoom(2) }, "further"),
+        make("button", { id: "zoom-in", onclick: () => canvas.zoom(0.5) }, "zoom in"),
+        make("button", { id: "zoom-out", onclick: () => canvas.zoom(2) }, "zoom out"),
         make("button", { id: "whole", onclick: () => canvas.lookAt(...DATA.bounds) }, "whole slide"),
       ),
       make("h2", {}, "Under the pointer"),
@@ -171,15 +171,15 @@ async function openCanvas() {
   const canvas = {
     plot,
     paint() {
-      const renderer = named("heat");
+      const renderer = named("heatmap");
       if (!renderer) return;
-      const heat = heats[shown.heat];
-      const scale = heat.scales[shown.scale];
+      const scoreMap = scoreMaps[shown.map];
+      const scale = scoreMap.scales[shown.scale];
       const [image] = renderer.data_source.data.image;
-      const { rows, columns } = DATA.lattice;
+      const { rows, columns } = DATA.raster;
       for (let row = 0; row < rows; row++) {
         for (let column = 0; column < columns; column++) {
-          const value = heat.maps[shown.scale][row * columns + column];
+          const value = scoreMap.maps[shown.scale][row * columns + column];
           image[(rows - 1 - row) * columns + column] = shareOf(value, scale);
         }
       }
@@ -208,15 +208,15 @@ async function openCanvas() {
   };
   const rescale = () => drawScale((plot.x_range.end - plot.x_range.start) / view.frame.bbox.width);
   plot.x_range.properties.end.change.connect(rescale);
-  plot.on_event("mousemove", (event) => tellUnder(event.x, -event.y));
+  plot.on_event("mousemove", (event) => describePointer(event.x, -event.y));
   canvas.lookAt(...DATA.bounds);
   rescale();
   window.addEventListener("resize", rescale);
   return canvas;
 }
 
-// Bokeh asks for tiles by zoom, column and row from below; only those that are there are fetched, and of the zooms the
-// one that is at least as fine as the screen.
+// Bokeh requests tiles by zoom, column and row from below; only those that exist are fetched, at the zoom that is at
+// least as fine as the screen.
 function steer(source) {
   const there = new Set(DATA.tiles);
   const name = (x, y, z) => `${z}/${x}_${2 ** z - 1 - y}`;
@@ -231,29 +231,29 @@ function steer(source) {
 
 function drawScale(spans) {
   const microns = DATA.mpp ? spans * DATA.mpp : spans; // of a pixel of the screen
-  const most = 180 * microns;
-  const power = 10 ** Math.floor(Math.log10(most));
-  const length = [5, 2, 1].map((step) => step * power).find((own) => own <= most);
+  const longest = 180 * microns;
+  const power = 10 ** Math.floor(Math.log10(longest));
+  const length = [5, 2, 1].map((step) => step * power).find((own) => own <= longest);
   const bar = make("div", { class: "bar" });
   bar.style.width = `${length / microns}px`;
-  const words = !DATA.mpp ? `${shortly(length)} px` : length >= 1000 ? `${shortly(length / 1000)} mm` : `${shortly(length)} \u00b5m`;
+  const words = !DATA.mpp ? `${short(length)} px` : length >= 1000 ? `${short(length / 1000)} mm` : `${short(length)} \u00b5m`;
   part("scale").replaceChildren(words, bar);
 }
 
-function tellUnder(x, y) {
+function describePointer(x, y) {
   const lines = [`x ${whole(Math.floor(x))}, y ${whole(Math.floor(y))} px`];
   if (x < 0 || y < 0 || x >= DATA.width || y >= DATA.height) lines[0] = "outside the slide";
-  else if (heats.length) {
-    const { x: left, y: top, cell, rows, columns } = DATA.lattice;
+  else if (scoreMaps.length) {
+    const { x: left, y: top, cell, rows, columns } = DATA.raster;
     const [row, column] = [Math.floor((y - top) / cell), Math.floor((x - left) / cell)];
     const inside = row >= 0 && row < rows && column >= 0 && column < columns;
-    const place = row * columns + column;
-    for (const heat of heats) {
-      const value = inside ? heat.maps.absolute[place] : NaN;
+    const index = row * columns + column;
+    for (const scoreMap of scoreMaps) {
+      const value = inside ? scoreMap.maps.absolute[index] : NaN;
       lines.push(
         Number.isNaN(value)
-          ? `${heat.name}: no patch`
-          : `${heat.name}: ${inWords(heat, "absolute", value)}, ${inWords(heat, "percentile", heat.maps.percentile[place])}`,
+          ? `${scoreMap.name}: no patch`
+          : `${scoreMap.name}: ${describe(scoreMap, "absolute", value)}, ${describe(scoreMap, "percentile", scoreMap.maps.percentile[index])}`,
       );
     }
   }

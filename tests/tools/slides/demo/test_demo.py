@@ -82,13 +82,13 @@ def test_pixels_are_judged_where_patches_lie_on_tissue() -> None:
 
 def test_an_interval_holds_the_mean() -> None:
     values = np.random.default_rng(1).normal(size=50)
-    low, high = measure_demo.interval_of(lambda places: float(values[places].mean()), 50)
+    low, high = measure_demo.interval_of(lambda indices: float(values[indices].mean()), 50)
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * values.std() / 50**0.5, rel=0.15)
 
 
 def test_what_was_measured_is_written_down() -> None:
     text = (EMBEDDED_SLIDE.parents[3] / "heads" / "embedded" / "README.txt").read_text()
-    assert "no diagnosis" in text
+    assert "not a diagnosis" in text
     config = json.loads((EMBEDDED_SLIDE.parents[3] / "vision" / "encoders" / "embedded" / "config.json").read_text())
     assert config["encoder"] == {"name": "embedded", "patch": 128, "mpp": 0.5}

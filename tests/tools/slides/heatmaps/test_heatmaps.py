@@ -1,4 +1,4 @@
-"""Scores on a lattice, scales, images and tables."""
+"""Scores on a raster, scales, images and tables."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from regard.tools.slides.heatmaps.score_map import ScoreMap, palette, scale_of
 
 
 def grid_of(coordinates: list[list[int]], side: int, step: int) -> Grid:
-    places = np.array(coordinates, dtype=np.int64).reshape(-1, 2)
-    return Grid(places, np.ones(len(places)), 224, side, step, 0.5, 0.5, 400, 300)
+    indices = np.array(coordinates, dtype=np.int64).reshape(-1, 2)
+    return Grid(indices, np.ones(len(indices)), 224, side, step, 0.5, 0.5, 400, 300)
 
 
 def attention(count: int, seed: int = 0) -> np.ndarray:
@@ -43,37 +43,37 @@ def test_a_cell_has_the_mean_of_the_patches_over_it(side: int, step: int) -> Non
     for (x, y), value in zip(grid.coordinates, values, strict=True):
         total[y : y + side, x : x + side] += value
         count[y : y + side, x : x + side] += 1
-    lattice = rasterize(grid, values)
-    height, width = lattice.values.shape
-    cell = int(lattice.cell)
+    raster = rasterize(grid, values)
+    height, width = raster.values.shape
+    cell = int(raster.cell)
     for row in range(height):
         for column in range(width):
-            own = np.s_[lattice.y + row * cell :, lattice.x + column * cell :]
+            own = np.s_[raster.y + row * cell :, raster.x + column * cell :]
             own_total, own_count = total[own][:cell, :cell].sum(), count[own][:cell, :cell].sum()
             expected = own_total / own_count if own_count else np.nan
-            np.testing.assert_allclose(lattice.values[row, column], expected)
+            np.testing.assert_allclose(raster.values[row, column], expected)
 
 
 def test_patches_off_any_lattice_are_in_their_place() -> None:
     grid = grid_of([[3, 5], [111, 78], [200, 31]], 40, 40)
-    lattice = rasterize(grid, np.array([1.0, 2.0, 3.0]))
+    raster = rasterize(grid, np.array([1.0, 2.0, 3.0]))
     for (x, y), value in zip(grid.coordinates.astype(float), [1.0, 2.0, 3.0], strict=True):
-        assert lattice.at(np.array([x + 20]), np.array([y + 20])).item() == value
-    assert np.isnan(lattice.at(np.array([80.0, -5.0, 390.0]), np.array([50.0]))).all()
+        assert raster.at(np.array([x + 20]), np.array([y + 20])).item() == value
+    assert np.isnan(raster.at(np.array([80.0, -5.0, 390.0]), np.array([50.0]))).all()
 
 
 def test_a_lattice_stays_small_however_fine_the_grid() -> None:
     grid = grid_of([[0, 0], [99_999, 0], [50_001, 80_000]], 16, 1)
-    lattice = rasterize(grid, np.array([1.0, 2.0, 3.0]))
-    assert max(lattice.values.shape) <= 2049
-    assert sorted(np.unique(lattice.values[~np.isnan(lattice.values)])) == [1.0, 2.0, 3.0]
+    raster = rasterize(grid, np.array([1.0, 2.0, 3.0]))
+    assert max(raster.values.shape) <= 2049
+    assert sorted(np.unique(raster.values[~np.isnan(raster.values)])) == [1.0, 2.0, 3.0]
 
 
 def test_patches_that_were_not_read_are_empty() -> None:
     grid = grid_of([[0, 0], [40, 0]], 40, 40)
     np.testing.assert_array_equal(rasterize(grid, np.array([np.nan, 2.0])).values, [[np.nan, 2.0]])
     assert np.isnan(rasterize(grid, np.array([np.nan, np.nan])).values).all()
-    with pytest.raises(ValueError, match="3 scores came for 2 patches"):
+    with pytest.raises(ValueError, match="3 scores for 2 patches"):
         rasterize(grid, np.zeros(3))
 
 
@@ -88,16 +88,16 @@ def test_even_attention_has_no_hot_spot_on_the_absolute_scale_whatever_the_numbe
     scale = scale_of("attention", "absolute")
     for count in (7, 5000):
         noisy = np.random.default_rng(0).uniform(0.9, 1.1, count)
-        heat = ScoreMap("attention", noisy / noisy.sum())
-        assert scale.share(heat.on("absolute")).max() < 0.05
-        assert heat.on("percentile").max() > 90
+        score_map = ScoreMap("attention", noisy / noisy.sum())
+        assert scale.share(score_map.on("absolute")).max() < 0.05
+        assert score_map.on("percentile").max() > 90
     hot = ScoreMap("attention", np.eye(1, 5000)[0])
     assert scale.share(hot.on("absolute"))[0] == 1.0
 
 
 def test_patches_without_a_score_do_not_count_as_even() -> None:
-    heat = ScoreMap("attention", np.array([0.5, 0.5, np.nan, np.nan]))
-    np.testing.assert_array_equal(heat.on("absolute"), [1.0, 1.0, np.nan, np.nan])
+    score_map = ScoreMap("attention", np.array([0.5, 0.5, np.nan, np.nan]))
+    np.testing.assert_array_equal(score_map.on("absolute"), [1.0, 1.0, np.nan, np.nan])
 
 
 def test_the_heatmap_lies_over_its_patch_and_nowhere_else() -> None:
@@ -145,15 +145,15 @@ def test_a_patch_is_what_the_slide_has_there() -> None:
 def test_a_contact_sheet_passes_over_damaged_patches(tmp_path: Path) -> None:
     slide = tissue_slide(600, 450)
     grid = whole_grid(slide, 40)
-    heat = ScoreMap("attention", attention(len(grid)))
-    first, *others = top_patches(grid, heat.values, 5)
+    score_map = ScoreMap("attention", attention(len(grid)))
+    first, *others = top_patches(grid, score_map.values, 5)
     x, y = grid.coordinates[first].tolist()
     slide.damaged = (x + 5, y + 5, 4, 4)
-    assert write_contact_sheet(tmp_path / "a.jpg", slide, grid, heat, count=5, side_px=64) == others
+    assert write_contact_sheet(tmp_path / "a.jpg", slide, grid, score_map, count=5, side_px=64) == others
     with Image.open(tmp_path / "a.jpg") as sheet:
         assert sheet.size == (4 * 72 + 8, 64 + 34 + 8 + 8)
     with pytest.raises(ValueError, match="0 patches"):
-        write_contact_sheet(tmp_path / "a.jpg", slide, grid, heat, count=0)
+        write_contact_sheet(tmp_path / "a.jpg", slide, grid, score_map, count=0)
 
 
 def test_a_image_of_a_slide_is_made_from_its_coarse_level() -> None:
@@ -169,14 +169,14 @@ def test_a_image_of_a_slide_is_made_from_its_coarse_level() -> None:
 
 def test_the_table_has_the_columns_of_wsinfer(tmp_path: Path) -> None:
     grid = grid_of([[0, 0], [40, 0], [80, 0]], 40, 40)
-    heats = [
+    score_maps = [
         ScoreMap("attention", np.array([0.75, 0.25, np.nan])),
         ScoreMap("prob_tumour", np.array([0.9, 0.1, np.nan]), "probability"),
     ]
-    write_score_table(tmp_path / "a.csv", grid, heats)
+    write_score_table(tmp_path / "a.csv", grid, score_maps)
     rows = list(csv.DictReader((tmp_path / "a.csv").read_text().splitlines()))
     assert list(rows[0])[:5] == ["minx", "miny", "width", "height", "attention"]
-    assert rows[0]["attention_times_even"] == "1.5"
+    assert rows[0]["attention_relative"] == "1.5"
     assert [float(row["attention_percentile"] or -1) for row in rows] == [75.0, 25.0, -1.0]
     assert [row["prob_tumour"] for row in rows] == ["0.9", "0.1", ""]
     assert [row["minx"] for row in rows] == ["0", "40", "80"]
@@ -184,9 +184,9 @@ def test_the_table_has_the_columns_of_wsinfer(tmp_path: Path) -> None:
 
 def test_the_tiles_are_valid_closed_locked_and_always_called_the_same(tmp_path: Path) -> None:
     grid = grid_of([[0, 0], [40, 0]], 40, 40)
-    heats = [ScoreMap("attention", np.array([0.75, np.nan]))]
+    score_maps = [ScoreMap("attention", np.array([0.75, np.nan]))]
     for name in ("a", "b"):
-        write_score_tiles(tmp_path / f"{name}.geojson", 'slide "<1>"', grid, heats)
+        write_score_tiles(tmp_path / f"{name}.geojson", 'slide "<1>"', grid, score_maps)
     text = (tmp_path / "a.geojson").read_text()
     assert text == (tmp_path / "b.geojson").read_text()
     features = json.loads(text)["features"]
@@ -231,8 +231,8 @@ def test_the_overlay_lies_over_the_slide_at_its_physical_size(tmp_path: Path) ->
 def test_openslide_takes_the_overlay_for_a_slide(tmp_path: Path) -> None:
     slide = tissue_slide(1200, 900)
     grid = whole_grid(slide, 60)
-    lattice = rasterize(grid, np.ones(len(grid)))
-    write_overlay(tmp_path / "a.tiff", slide, lattice, scale_of("probability", "absolute"), downsample=2)
+    raster = rasterize(grid, np.ones(len(grid)))
+    write_overlay(tmp_path / "a.tiff", slide, raster, scale_of("probability", "absolute"), downsample=2)
     with openslide.OpenSlide(tmp_path / "a.tiff") as found:
         assert found.level_count == 3
         assert float(found.properties["openslide.mpp-x"]) == pytest.approx(1.0)
@@ -241,19 +241,19 @@ def test_openslide_takes_the_overlay_for_a_slide(tmp_path: Path) -> None:
 def test_the_overlay_of_a_slide_without_known_size_and_with_damage_is_written(tmp_path: Path) -> None:
     slide = tissue_slide(600, 450, mpp=None, damaged=(0, 0, 9, 9))
     grid = whole_grid(slide, 60)
-    lattice = rasterize(grid, np.ones(len(grid)))
-    write_overlay(tmp_path / "a.tiff", slide, lattice, scale_of("probability", "absolute"), downsample=1)
+    raster = rasterize(grid, np.ones(len(grid)))
+    write_overlay(tmp_path / "a.tiff", slide, raster, scale_of("probability", "absolute"), downsample=1)
     assert tifffile.imread(tmp_path / "a.tiff").shape == (450, 600, 3)
     with pytest.raises(ValueError, match="downsample is 0"):
-        write_overlay(tmp_path / "a.tiff", slide, lattice, scale_of("probability", "absolute"), downsample=0)
+        write_overlay(tmp_path / "a.tiff", slide, raster, scale_of("probability", "absolute"), downsample=0)
 
 
 def test_all_files_of_a_heatmap_are_there_or_none_is_begun(tmp_path: Path) -> None:
     slide = tissue_slide(600, 450)
     grid = whole_grid(slide, 40)
-    heats = [ScoreMap("attention", attention(len(grid)))]
+    score_maps = [ScoreMap("attention", attention(len(grid)))]
     name = "é \"<b>\" #2 100% 'x'"
-    files = write_heatmaps(tmp_path, name, slide, grid, heats, regions=shapely.box(90, 70, 500, 380), top=3)
+    files = write_heatmaps(tmp_path, name, slide, grid, score_maps, regions=shapely.box(90, 70, 500, 380), top=3)
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == sorted(files.values())
     with Image.open(tmp_path / files["heatmap_absolute"]) as image:
         assert image.width == 600
@@ -263,7 +263,7 @@ def test_all_files_of_a_heatmap_are_there_or_none_is_begun(tmp_path: Path) -> No
 
 def test_a_failure_leaves_no_half_of_a_file(tmp_path: Path) -> None:
     class Broken(FlatSlide):
-        def read(self, *place: int) -> np.ndarray:
+        def read(self, *index: int) -> np.ndarray:
             raise OSError("the disk went away")
 
     slide = Broken(np.zeros((300, 300, 3), np.uint8))

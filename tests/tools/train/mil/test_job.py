@@ -28,7 +28,7 @@ from regard.heads.trained_head import load_trained_head
 from regard.tools.demo import mil as demo_bags
 from regard.tools.run.recipes import read_recipe, recipes
 from regard.tools.settings import TrainMilSettings
-from regard.tools.train.mil import job as train_bags
+from regard.tools.train.mil import job as train_mil
 
 SMALL = {"width": 8, "hidden": 4}
 ABMIL = {"name": "abmil", "options": SMALL}
@@ -49,7 +49,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def recipe(folder: Path, heads: list[dict[str, Any]], settings: Mapping[str, Any] | None = None, **bags: Any) -> Path:
     """A file of settings for tiny runs."""
     own = {"folds": 2, "val_share": 0.25, "resamples": 50} | bags
-    chosen = {"bags": {"heads": heads} | own, "epochs": 2, "batch_size": 4, "accelerator": "cpu"} | dict(settings or {})
+    chosen = {"heads": heads} | own | {"epochs": 2, "batch_size": 4, "accelerator": "cpu"} | dict(settings or {})
     chosen["optimizer"] = {"lr": 0.01, "weight_decay": 0.001, "warmup_epochs": 0} | chosen.get("optimizer", {})
     file = folder / "recipe.yaml"
     file.write_text(yaml.safe_dump(chosen))
@@ -58,7 +58,7 @@ def recipe(folder: Path, heads: list[dict[str, Any]], settings: Mapping[str, Any
 
 def train(file: Path, out: Path, *words: str) -> dict[str, Any]:
     """The summary of a run that must succeed."""
-    assert run("train", "--config", file, "--out", out, *words) == 0
+    assert run("train", "mil", "--config", file, "--out", out, *words) == 0
     return json.loads((out / "summary.json").read_text())
 
 
@@ -91,7 +91,7 @@ def test_heads_are_compared_on_a_folder_of_clam(
     assert {row["label"] for row in predictions} == {"normal", "tumour"}
     assert all(float(row["p_normal"]) + float(row["p_tumour"]) == pytest.approx(1, abs=1e-4) for row in predictions)
     values = [float(row["auc"]) for row in rows(out / "runs.csv") if row["head"] == "abmil"]
-    assert (np.mean(values), np.std(values, ddof=1)) == pytest.approx((lead["mean"], lead["sd"]), abs=1e-4)
+    assert (np.mean(values), np.std(values, ddof=1)) == pytest.approx((lead["mean"], lead["std"]), abs=1e-4)
     for name in ("settings.yaml", "run.json", "runs/abmil/fold_1_seed_0/metrics.csv"):
         assert (out / name).is_file()
     assert not list(out.rglob("*.ckpt"))
@@ -138,10 +138,13 @@ def test_a_killed_run_ends_with_the_numbers_of_one_that_was_not(
     heads = [ABMIL, {"name": "mhim", "options": {"width": 8, "merge_tokens": 2}}]
     file = recipe(tmp_path, heads, {"epochs": 20}, instances=3)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    monkeypatch.setattr(train_bags, "SAVE_S", 0.0)
+    monkeypatch.setattr(train_mil, "SAVE_EVERY_S", 0.0)
     train(file, whole, *slides)
-    code = "from regard.tools import cli, train_bags; train_bags.SAVE_S = 0.0; import sys; cli.main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, "train", "--config", str(file), "--out", str(killed), *slides]
+    code = (
+        "from regard.tools import cli; from regard.tools.train.mil import job; job.SAVE_EVERY_S = 0.0; "
+        "import sys; cli.main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "train", "mil", "--config", str(file), "--out", str(killed), *slides]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (killed / "runs/mhim/fold_0_seed_0/last.ckpt").exists():
@@ -183,7 +186,7 @@ def test_other_settings_do_not_mix_with_a_run(
         ([{"name": "abmil"}], {}, "holds another abmil (options:"),
     ]
     for heads, settings, hint in changed:
-        assert run("train", "--config", recipe(tmp_path, heads, settings), "--out", out, *slides) == 2
+        assert run("train", "mil", "--config", recipe(tmp_path, heads, settings), "--out", out, *slides) == 2
         assert hint in capsys.readouterr().err
 
 
@@ -191,7 +194,7 @@ def test_two_processes_give_the_metrics_of_one(tmp_path: Path, slides: list[str]
     heads = [ABMIL, {"name": "clam_mb", "options": SMALL | {"samples": 2, "drop_rate": 0.0}}]
     file = recipe(tmp_path, heads, {"devices": "1"})
     for count in ("1", "2"):
-        words = ["train", "--config", file, *slides, "--devices", count, "--out", tmp_path / count]
+        words = ["train", "mil", "--config", file, *slides, "--devices", count, "--out", tmp_path / count]
         process = start(words)
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said
@@ -270,13 +273,13 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"heads": [{"name": "abmill"}]}, "did you mean 'abmil'"),
     ({"heads": [{"name": "abmil", "options": {"widht": 3}}]}, "did you mean 'width'"),
     ({"heads": [{"name": "acmil", "options": {"branches": "five"}}]}, "the head acmil"),
-    ({"heads": [{"name": "mean", "aem": {}}]}, "has no attention that AEM could spread"),
-    ({"heads": [{"name": "abmil", "aem": {"weight": -1.0}}]}, "the weight of AEM is -1.0"),
-    ({"heads": []}, "--bags.heads is empty"),
-    ({"heads": [ABMIL, ABMIL]}, "two heads are called 'abmil'"),
-    ({"heads": [ABMIL | {"label": "../x"}]}, "it names a folder"),
-    ({"heads": [ABMIL], "reference": "mean"}, "--bags.reference is 'mean'"),
-    ({"heads": [ABMIL], "score": "concordance"}, "is none of classification"),
+    ({"heads": [{"name": "mean", "aem": {}}]}, "has no attention for AEM"),
+    ({"heads": [{"name": "abmil", "aem": {"weight": -1.0}}]}, "weight is -1.0"),
+    ({"heads": []}, "--heads is empty"),
+    ({"heads": [ABMIL, ABMIL]}, "two heads have the label 'abmil'"),
+    ({"heads": [ABMIL | {"label": "../x"}]}, "give letters, digits"),
+    ({"heads": [ABMIL], "reference": "mean"}, "--reference is 'mean'"),
+    ({"heads": [ABMIL], "score": "concordance"}, "is not available for classification"),
     ({"heads": [{"name": "ibmil"}]}, "needs confounders of a first stage"),
     ({"heads": [{"name": "transmil"}], "chunk": 10}, "has no option 'chunk'"),
     ({"heads": [ABMIL], "task": "survival"}, "time"),
@@ -294,7 +297,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_a_wrong_setting_is_named(
     bags: dict[str, Any], hint: str, tmp_path: Path, slides: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("train", "--config", recipe(tmp_path, **bags), "--out", tmp_path / "out", *slides) == 2
+    assert run("train", "mil", "--config", recipe(tmp_path, **bags), "--out", tmp_path / "out", *slides) == 2
     said = capsys.readouterr().err
     assert hint in said
     assert "Traceback" not in said
@@ -303,23 +306,22 @@ def test_a_wrong_setting_is_named(
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["--backbone.name", "van_b0"], "--backbone is of image classifiers"),
-        (["--optimizer.layer_decay", "0.7"], "layer_decay is of image classifiers"),
-        (["--data", "digits"], "--data is missing"),
+        (["--backbone.name", "van_b0"], "there is no option --backbone.name"),
+        (["--optimizer.layer_decay", "0.7"], "layer_decay"),
         (["--data", "uscb"], "did you mean 'ucsb'"),
         (["--batch_size", "3", "--accumulate", "2"], "does not divide"),
-        (["--early_stop", "3", "--bags.val_share", "0.0"], "watches validation bags"),
+        (["--early_stop", "3", "--val_share", "0.0"], "watches validation bags"),
         (["--optimizer.name", "adamx"], "adamx"),
         (["--optimizer.schedule", "plateau"], "needs a metric"),
         (["--optimizer.warmup_epochs", "2"], "leave nothing of 2 epochs"),
         (["--optimizer.lr", "1e30"], "the training loss became nan"),
-        (["--bags.table", "null"], "lack label"),
+        (["--table", "null"], "lack label"),
     ],
 )
 def test_a_wrong_word_is_named(
     words: list[str], hint: str, tmp_path: Path, slides: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("train", "--config", recipe(tmp_path, [ABMIL]), "--out", tmp_path / "out", *slides, *words) == 2
+    assert run("train", "mil", "--config", recipe(tmp_path, [ABMIL]), "--out", tmp_path / "out", *slides, *words) == 2
     said = capsys.readouterr().err
     assert hint in said
     assert "Traceback" not in said
@@ -332,7 +334,7 @@ def test_features_that_are_no_numbers_are_named_with_their_slide(
         file["features"][1, 2] = np.nan
     for standardise in (True, False):
         file = recipe(tmp_path, [ABMIL], standardise=standardise)
-        assert run("train", "--config", file, "--out", tmp_path / f"out_{standardise}", *slides) == 2
+        assert run("train", "mil", "--config", file, "--out", tmp_path / f"out_{standardise}", *slides) == 2
         said = capsys.readouterr().err
         assert "slide slide_7" in said
         assert "not numbers" in said
@@ -357,30 +359,29 @@ def test_a_part_that_nothing_can_be_learnt_from_is_named(
         table.write_text("\n".join([text[0], *(line[:-1] + "0" for line in text[1:])]) + "\n")
     own = {"task": "survival", "intervals": 2} if survival else {}
     file = recipe(tmp_path, [ABMIL], folds=str(splits), **own)
-    assert run("train", "--config", file, "--out", tmp_path / "out", *words) == 2
+    assert run("train", "mil", "--config", file, "--out", tmp_path / "out", *words) == 2
     assert ("all are censored" if survival else "lacks the label 'tumour'") in capsys.readouterr().err
 
 
 def test_no_bags_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     words = ["--config", recipe(tmp_path, [ABMIL]), "--data", tmp_path / "empty", "--out", tmp_path / "out"]
-    assert run("train", *words) == 2
+    assert run("train", "mil", *words) == 2
     assert "empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("mil/")])
 def test_every_recipe_of_bags_trains_for_a_step(name: str, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"out": str(tmp_path / "out"), "epochs": 1, "limit_batches": 1, "accelerator": "cpu"}
-    changes |= {"bags.resamples": 10, "bags.workers": 0}
+    changes |= {"resamples": 10, "workers": 0}
     settings = read_recipe(name, TrainMilSettings)
-    assert settings.bags is not None
     if settings.data == "FEATURES":
-        words = write_slides(tmp_path / "slides", slides=48, survival=settings.bags.task == "survival")
-        changes |= {"data": words[1], "bags.table": words[3]}
-    if isinstance(settings.bags.folds, str):
-        changes["bags.val_share"] = 0.25
-    changes |= {"bags.seeds": [0], "bags.repeats": 1, "bags.folds": 2}
-    assert train_bags.run(read_recipe(name, TrainMilSettings, changes)) == 0
+        words = write_slides(tmp_path / "slides", slides=48, survival=settings.task == "survival")
+        changes |= {"data": words[1], "table": words[3]}
+    if isinstance(settings.folds, str):
+        changes["val_share"] = 0.25
+    changes |= {"seeds": [0], "repeats": 1, "folds": 2}
+    assert train_mil.run(read_recipe(name, TrainMilSettings, changes)) == 0
     assert list((tmp_path / "out").glob("runs/*/*/model/model.safetensors"))
 
 
@@ -388,7 +389,7 @@ def test_demo_mil_compares_heads_and_leaves_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fewer(name: str, settings: type[TrainMilSettings], changes: dict[str, Any]) -> TrainMilSettings:
-        less = {"bags.seeds": [0, 1], "bags.repeats": 1, "bags.folds": 2, "bags.resamples": 10}
+        less = {"seeds": [0, 1], "repeats": 1, "folds": 2, "resamples": 10}
         return read_recipe(name, settings, changes | less)
 
     monkeypatch.setattr(demo_bags, "read_recipe", fewer)
