@@ -17,6 +17,8 @@ RETIRED = {
     r"com(?:es|e) along": "is bundled",
     r"parted": "separated",
     r"go(?:es)? on (?:where|from)": "resumes",
+    r"lattices?": "raster, grid",
+    r"heat": "score map, heatmap, mean_attention",
     r"ledgers?": "stage cache, activity record",
     r"tally|tallies": "aggregate",
     r"instruments?": "models",
