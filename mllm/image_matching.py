@@ -1,9 +1,9 @@
-"""How well a question fits an image, and which parts of the image it is about.
+"""Similarity of a question and an image, and the relevance of image patches to the question.
 
-Interventions that alter the image by the question ask a matching model, which is none of the LVLM's own parts:
+Interventions that change the image according to the question use a matching model beside the LVLM:
 
 - BLIP fine-tuned for image-text matching, as AGLA's authors do: `BlipMatcher`;
-- a contrastive model of open_clip, with a map of relevance of our own: `OpenClipMatcher`.
+- a contrastive model of open_clip, with our own relevance map: `OpenClipMatcher`.
 
 Both squeeze the image to the square that they were trained on, without a crop, so the map spans all of it.
 """
@@ -32,12 +32,12 @@ _WORDS, _TOKENS = 50, 35
 
 @dataclass(frozen=True)
 class Match:
-    """What a matching model says of an image and a question.
+    """Result of a matching model for an image and a question.
 
     Attributes:
         similarity: cosine of their features, -1 to 1.
-        relevance: how much each patch, (rows, columns) from the image's top left, speaks for the match; at least 0,
-            in no unit, on the CPU.
+        relevance: how much each patch, (rows, columns) from the image's top left, contributes to the match; at least 0,
+            without a unit, on the CPU.
 
     Raises:
         ValueError: a value is not finite.
@@ -59,7 +59,7 @@ class Match:
 
 @runtime_checkable
 class Matcher(Protocol):
-    """A matching model, ready for use."""
+    """A loaded matching model."""
 
     def to(self, device: torch.device | str) -> None:
         """Move it."""
@@ -237,7 +237,7 @@ def load_matcher(
         dtype: of the weights; half precision is for accelerators.
 
     Raises:
-        ValueError: there is no such model, or it is no matching model.
+        ValueError: there is no such model, or it is not a matching model.
     """
     number = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[dtype]
     with torch.inference_mode(False):

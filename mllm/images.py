@@ -1,4 +1,4 @@
-"""Images for a prompt: whatever a user has them as, as Pillow's RGB; and where their tokens are in the image."""
+"""Images for a prompt as RGB images of Pillow, and the grids of their tokens."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ImageInput", "as_image", "image_grids", "seen_images"]
 
 _CUTTING = ("crop_to_patches", "do_image_splitting", "do_pan_and_scan")
 
-#: What may stand for an image.
+#: Accepted types of an image.
 ImageInput = Image.Image | str | os.PathLike[str] | np.ndarray | Tensor
 
 
@@ -44,7 +44,7 @@ def as_image(source: ImageInput) -> Image.Image:
         except FileNotFoundError as error:
             raise ValueError(f"cannot read the image {os.fspath(source)}: no such file") from error
         except UnidentifiedImageError as error:
-            why = "it is empty" if Path(source).stat().st_size == 0 else "its contents are no image that Pillow knows"
+            why = "it is empty" if Path(source).stat().st_size == 0 else "Pillow does not recognise its format"
             raise ValueError(f"cannot read the image {os.fspath(source)}: {why}") from error
         except Exception as error:  # on damaged files the readers of Pillow raise nearly anything
             raise ValueError(f"cannot read the image {os.fspath(source)}: {error}") from error
@@ -123,17 +123,17 @@ def image_grids(
 def _even_grids(
     model: PreTrainedModel, processor: Any, inputs: Mapping[str, Any], counts: list[int]
 ) -> list[tuple[int, int]]:
-    """Grids where every image has as many tokens, or its size is told."""
+    """Grids where every image has the same number of tokens, or a known size."""
     tokens = sum(counts)
     kind, vision = type(model).__name__, getattr(model.config, "vision_config", None)
     patch = getattr(vision, "patch_size", None)
     patch = patch[0] if isinstance(patch, list | tuple) else patch
     pixels = inputs.get("pixel_values")
     if pixels is None or patch is None:
-        raise ValueError(f"the prompts of {kind} do not tell how the tokens of an image lie in it")
+        raise ValueError(f"the grid of the image tokens of {kind} is unknown")
     for part in ("qformer_config", "perceiver_config", "resampler_config"):
         if getattr(model.config, part, None) is not None:
-            raise ValueError(f"the image tokens of {kind} are queries, which have no place in the image")
+            raise ValueError(f"the image tokens of {kind} are learned queries, which have no position in the image")
     merge = getattr(model.config, "spatial_merge_size", 1) or 1
     sizes = inputs.get("image_sizes")
     if sizes is not None and pixels.ndim == 4:
@@ -145,13 +145,13 @@ def _even_grids(
     usual = getattr(processor, "images_kwargs", None) or {}
     cuts = any(usual.get(flag, getattr(processor.image_processor, flag, False)) for flag in _CUTTING)
     if pixels.ndim != 4 or tokens % len(pixels) or (cuts and len(pixels) > sum(count > 0 for count in counts)):
-        raise ValueError(f"{kind} cuts an image into pieces that overlap, whose tokens do not lie on one grid")
+        raise ValueError(f"{kind} cuts an image into overlapping tiles, whose tokens do not form one grid")
     rows, across = (int(side) // patch for side in pixels.shape[-2:])
     each = tokens // len(pixels)
     for shrink in range(1, min(rows, across) + 1):
         if (rows // shrink) * (across // shrink) == each:
             return [(rows // shrink, across // shrink)] * len(pixels)
-    raise ValueError(f"{each} tokens of an image of {kind} are no grid of its {rows} x {across} patches")
+    raise ValueError(f"{each} tokens per image of {kind} do not form a grid of its {rows} x {across} patches")
 
 
 def seen_images(processor: Any, inputs: Mapping[str, Any]) -> list[Image.Image] | None:
@@ -168,8 +168,8 @@ def seen_images(processor: Any, inputs: Mapping[str, Any]) -> list[Image.Image] 
     sizes = inputs["image_sizes"].tolist() if "image_sizes" in inputs else [pixels.shape[-2:]] * len(pixels)
     pixels = pixels.detach().float().cpu()
     if maker.do_normalize:
-        mean, deviation = (torch.tensor(list(value)).view(-1, 1, 1) for value in (maker.image_mean, maker.image_std))
-        pixels = pixels * deviation + mean
+        mean, std = (torch.tensor(list(value)).view(-1, 1, 1) for value in (maker.image_mean, maker.image_std))
+        pixels = pixels * std + mean
     scale = 1.0 if maker.do_rescale else 255.0
     pixels = (pixels / scale).clamp(0, 1)
     return [

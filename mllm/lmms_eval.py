@@ -1,19 +1,19 @@
-r"""Tasks of lmms-eval on a model with interventions at work: the model that lmms-eval knows as `regard`.
+r"""The model `regard` of lmms-eval: its tasks on a vision-language model with interventions.
 
     pip install "regard[lmms]"
     python -m lmms_eval --model regard --tasks pope,mme --batch_size 8 \
-        --model_args 'pretrained=llava-hf/llava-1.5-7b-hf,fix=vhr:alpha=1.5'
+        --model_args 'pretrained=llava-hf/llava-1.5-7b-hf,fix=vhr(alpha=1.5)'
 
-Without `fix` it is the baseline. Options with commas are quoted: 'fix="vhr:alpha=1.5,layers=8:,pai"'. The other
+Without `fix` it is the baseline. Values with commas are quoted: 'fix="vhr:alpha=1.5,layers=8:,pai"'. The other
 arguments are those of `Regard`. `accelerate launch` and `torchrun` share the questions among processes, and --use_cache
 keeps answers, as with lmms-eval's own models. From Python:
 
     simple_evaluate(Regard(lvlm, fix=[VHR()]), tasks=["pope"])
 
 Contract: EvolvingLMMs-Lab/lmms-eval 0.7.3, `api/model.py` and the entry points `lmms_eval.models`. Its comments and its
-own models differ about `loglikelihood`; this follows the models: the mean loss of a token, of which tasks take the
-smallest. An answer's end is no part of it. Prompts are in the model's own chat template, the images first, or where the
-question has `<image>` for each of them.
+own models differ about `loglikelihood`; this follows the models: the mean loss per token, of which tasks take the
+smallest, without the end-of-answer token. Prompts use the model's chat template, with the images first, or at the
+positions of `<image>` in the question.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .lmms_requests import MARK, Options, Question, batched, images_of, with_mar
 try:
     from lmms_eval.api.instance import GenerationResult, TokenCounts, unwrap_generation_output
     from lmms_eval.api.model import lmms
-except ModuleNotFoundError:  # the module can be read without lmms-eval; its model cannot be made
+except ModuleNotFoundError:  # the module can be imported without lmms-eval, but the model cannot be created
     lmms = object
 
 if TYPE_CHECKING:
@@ -45,35 +45,34 @@ _LOG = logging.getLogger(__name__)
 
 
 def manifest() -> Any:
-    """What lmms-eval is told of the model, through the entry point `regard`."""
+    """The description of the model for lmms-eval, through the entry point `regard`."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(model_id="regard", simple_class_path=f"{__name__}.Regard")
 
 
 class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
-    """A model of ours in the form of lmms-eval.
+    """A vision-language model with interventions, as a model of lmms-eval.
 
     Args:
         pretrained: as in `LVLM.load`; or an `LVLM`.
-        fix: interventions that are at work, in their text form or as they are; nothing is the baseline.
-        batch_size: questions that are answered together.
-        device: as in `LVLM.load`; with several processes each has a GPU of its own.
+        fix: interventions, as text or objects; none is the baseline.
+        batch_size: number of questions that are answered together.
+        device: as in `LVLM.load`; with several processes each uses its own GPU.
         device_map: as in `LVLM.load`.
         dtype: as in `LVLM.load`.
         text_attention: as in `LVLM.load`.
         vision_attention: as in `LVLM.load`.
         revision: as in `LVLM.load`.
         template: put questions into the model's chat template.
-        seed: of the draws, where a task wants some; every batch and process has its own.
-        allow_inactive: accept that an intervention did nothing for all questions. Otherwise that is an error once they
-            are answered, since the numbers would be the baseline's under another name.
-        unknown: anything else, which is an error.
+        seed: of sampling, if a task uses it; every batch and process derives its own.
+        allow_inactive: accept interventions that changed nothing for all questions; otherwise they are an error at the
+            end, since the scores would be the baseline's.
+        unknown: any other argument is an error.
 
     Raises:
         ImportError: lmms-eval is not installed.
-        ValueError: an unknown argument, a batch size that is no number, or what `LVLM.load` and `parse_interventions`
-            raise.
+        ValueError: an unknown argument, an invalid batch size, or as `LVLM.load` and `parse_interventions`.
     """
 
     is_simple = True
@@ -99,12 +98,11 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             raise ImportError('lmms-eval is not installed; pip install "regard[lmms]"')
         if unknown:
             raise ValueError(
-                f"the model regard of lmms-eval has no argument {', '.join(map(repr, unknown))}; options of an "
-                f"intervention "
-                'that hold commas are quoted, as in fix="vhr:alpha=1.5,layers=8:"'
+                f"the model regard of lmms-eval has no argument {', '.join(map(repr, unknown))}; options "
+                'with commas are quoted, as in fix="vhr:alpha=1.5,layers=8:"'
             )
         if not str(batch_size).isdigit() or int(batch_size) < 1:
-            raise ValueError(f"batch_size is a number of at least 1; got {batch_size!r}")
+            raise ValueError(f"batch_size must be an integer of at least 1; got {batch_size!r}")
         super().__init__()
         from .lvlm import LVLM
 
@@ -136,8 +134,8 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         """Answers, in the order of the requests."""
         questions = []
         for request in requests:
-            text, given, visuals, *place = request.args
-            questions.append(self._question(text, self._loader(visuals, *place), given))
+            text, given, visuals, *location = request.args
+            questions.append(self._question(text, self._loader(visuals, *location), given))
         found: list[Any] = [None] * len(requests)
         for index, answer in self._answers(questions):
             text = questions[index].options.cut(answer.text)
@@ -151,8 +149,8 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         notes: list[Any] = [None] * len(requests)
         open_questions: dict[int, Question] = {}
         for index, request in enumerate(requests):
-            text, given, visuals, _, *place = request.args
-            open_questions[index] = self._question(text, self._loader(visuals, *place), given)
+            text, given, visuals, _, *location = request.args
+            open_questions[index] = self._question(text, self._loader(visuals, *location), given)
         for round_index in itertools.count(1):
             if not open_questions:
                 break
@@ -161,9 +159,9 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
                 index = order[position]
                 said[index].append(open_questions[index].options.cut(answer.text))
             for index in order:
-                ask, *place = requests[index].args[3:]
+                ask, *location = requests[index].args[3:]
                 load_images, text, ended, outputs, notes[index] = ask(
-                    self._document(*place),
+                    self._document(*location),
                     previous_output=list(said[index]),
                     round_idx=round_index,
                     previous_round_info=notes[index],
@@ -192,13 +190,13 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         for index, request in enumerate(requests):
             if len(request.args) != 6:
                 raise ValueError(
-                    "a request has an answer and no question, so that there is nothing to look at; metrics such as "
+                    "a request has an answer and no question, so that there is no image; metrics such as "
                     "acc_mutual_info need that, acc and acc_norm do not"
                 )
-            text, target, visuals, *place = request.args
-            answer = target(self._document(*place)) if callable(target) else str(target)
-            asked.setdefault((text, *place), {}).setdefault(answer, []).append(index)
-            load_images[text, *place] = self._loader(visuals, *place)
+            text, target, visuals, *location = request.args
+            answer = target(self._document(*location)) if callable(target) else str(target)
+            asked.setdefault((text, *location), {}).setdefault(answer, []).append(index)
+            load_images[text, *location] = self._loader(visuals, *location)
         found: list[Any] = [None] * len(requests)
         for keys in batched(asked, lambda key: tuple(asked[key]), self.batch_size):
             answers = list(asked[keys[0]])
@@ -223,25 +221,24 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         return found
 
     def clean(self) -> None:
-        """Let go of the model, if it was loaded here; lmms-eval does so once everything is answered.
+        """Release the model, if it was loaded here; lmms-eval calls this at the end.
 
         Raises:
-            RuntimeError: an intervention did nothing for all questions of all processes.
+            RuntimeError: an intervention changed nothing for all questions of all processes.
         """
-        idle = self._idle()
+        inactive = self._inactive()
         if self._own:
             del self.lvlm
         super().clean()
         self._asked, self._active = 0, set()
-        if idle and not self.allow_inactive:
+        if inactive and not self.allow_inactive:
             raise RuntimeError(
-                f"{idle}, so the answers are the baseline's, and no numbers are given under another name. Look at the "
-                "intervention's layers and thresholds, and whether the tasks have images; allow_inactive=true accepts "
-                "it"
+                f"{inactive}, so the scores would be the baseline's. Check the "
+                "layers and thresholds, and that the tasks have images; allow_inactive=true accepts this"
             )
 
     def _answers(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
-        """Answers with the places of their questions, a batch of questions with the same options at a time."""
+        """Answers with the indices of their questions, in batches of questions with the same options."""
         from tqdm import tqdm
 
         longest_first = sorted(range(len(questions)), key=lambda index: -len(questions[index].text))
@@ -271,14 +268,14 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
     def _question(self, text: str, load_images: Callable[[], Any], given: Mapping[str, Any]) -> Question:
         options, ignored = Options.of(given)
         for name in ignored:
-            self._say(f"the task's option {name}={given[name]!r} is not honoured by the model regard")
+            self._say(f"the task's option {name}={given[name]!r} is ignored by the model regard")
         return Question(text, load_images, options, given)
 
     def _document(self, doc_id: Any, task: str, split: str) -> Any:
         return self.task_dict[task][split][doc_id]
 
-    def _loader(self, visuals: Any, *place: Any) -> Callable[[], Any]:
-        return lambda: visuals(self._document(*place)) if callable(visuals) else visuals
+    def _loader(self, visuals: Any, *location: Any) -> Callable[[], Any]:
+        return lambda: visuals(self._document(*location)) if callable(visuals) else visuals
 
     def _marked(self, texts: Sequence[str], images: Sequence[Sequence[Any]]) -> list[str]:
         """Questions as the model takes them."""
@@ -287,19 +284,19 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         own, marked = placeholder(self.lvlm.processor), []
         for text, some in zip(texts, images, strict=True):
             if text.count(MARK) not in (0, len(some)):
-                self._say(f"some questions have not one {MARK} for each image; it is left out, and images come first")
+                self._say(f"some questions do not have one {MARK} per image; it is removed, and images come first")
             marked.append(with_marks(text, len(some), own))
         return marked
 
     def _count(self, asked: int, active: Iterable[str]) -> None:
         first, self._asked, self._batches = not self._asked, self._asked + asked, self._batches + 1
         self._active.update(active)
-        idle = [intervention.name for intervention in self.interventions if intervention.name not in self._active]
-        if first and idle:
-            self._say(f"{', '.join(idle)} did nothing for the first {asked} questions")
+        inactive = [one.name for one in self.interventions if one.name not in self._active]
+        if first and inactive:
+            self._say(f"{', '.join(inactive)} changed nothing for the first {asked} questions")
 
-    def _idle(self) -> str:
-        """Which interventions did nothing, and for how many questions; all processes agree."""
+    def _inactive(self) -> str:
+        """A message about inactive interventions, the same in all processes; empty if there are none."""
         from torch import distributed
 
         asked, active = self._asked, self._active
@@ -307,8 +304,8 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             counts: list[Any] = [None] * distributed.get_world_size()
             distributed.all_gather_object(counts, (asked, active))
             asked, active = sum(one[0] for one in counts), set().union(*(one[1] for one in counts))
-        idle = [intervention.name for intervention in self.interventions if intervention.name not in active]
-        text = f"{', '.join(idle)} did nothing for any of {asked} questions" if idle and asked else ""
+        inactive = [one.name for one in self.interventions if one.name not in active]
+        text = f"{', '.join(inactive)} changed nothing for any of {asked} questions" if inactive and asked else ""
         if text:
             _LOG.error(text)
         return text
@@ -321,7 +318,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
 
 
 def _interventions(fix: str | Sequence[Intervention]) -> tuple[Intervention, ...]:
-    """Interventions from their text form, which lmms-eval hands on with its quotes."""
+    """Interventions from text, which lmms-eval passes on with its quotes."""
     if not isinstance(fix, str):
         return tuple(fix)
     text = fix.strip()
@@ -331,7 +328,7 @@ def _interventions(fix: str | Sequence[Intervention]) -> tuple[Intervention, ...
 
 
 def _kept(pair: tuple[float, bool]) -> Any:
-    """A pair in a form that lmms-eval's evaluator hands on to the task as it is."""
+    """A pair in a form that lmms-eval's evaluator passes on to the task unchanged."""
     return pair if unwrap_generation_output(pair)[0] == pair else GenerationResult(pair)
 
 

@@ -1,6 +1,6 @@
-"""What the requests of lmms-eval say: options of an answer, images, and marks for them in the question.
+"""The requests of lmms-eval: options of an answer, images, and their placeholders in the question.
 
-Source: EvolvingLMMs-Lab/lmms-eval 0.7.3, what its tasks hand to its own models.
+Source: EvolvingLMMs-Lab/lmms-eval 0.7.3, what its tasks pass to its own models.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 
 __all__ = ["MARK", "Options", "Question", "batched", "images_of", "with_marks"]
 
-#: What stands for an image in the questions of tasks.
+#: Placeholder of an image in the questions of tasks.
 MARK = "<image>"
-#: Options that change nothing here: how other models cut images into pieces, and what lmms-eval itself acts on.
+#: Options without effect here: image tiling of other models, and options of lmms-eval itself.
 _MEANT_FOR_OTHERS = frozenset(("image_aspect_ratio", "max_agentic_steps"))
 _IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _Item = TypeVar("_Item")
@@ -22,12 +22,12 @@ class Options(NamedTuple):
     """How an answer is generated.
 
     Attributes:
-        max_new_tokens: longest answer, in tokens.
-        temperature: 0 takes the likeliest token.
+        max_new_tokens: maximum length of an answer.
+        temperature: 0 selects the most likely token.
         top_p: as in `LVLM.answer`.
         beams: width of the beam search.
-        until: texts before which an answer ends. A blank line is none of them: lmms-eval writes it into every task that
-            says nothing, and its own models pass over it.
+        until: texts before which an answer ends. An empty line is ignored: lmms-eval adds it to every task without
+            `until`, and its own models ignore it.
     """
 
     max_new_tokens: int
@@ -38,9 +38,9 @@ class Options(NamedTuple):
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> tuple[Options, list[str]]:
-        """Options from those of a task, and the names of those that are not honoured.
+        """Options from those of a task, and the names of ignored options.
 
-        An answer is drawn if its temperature is above 0, unless the task says `do_sample: false`.
+        Answers are sampled if the temperature is above 0, unless the task has `do_sample: false`.
 
         Example:
             >>> Options.of({"max_new_tokens": 16, "do_sample": False, "temperature": 0.7, "until": "."})[0]
@@ -67,13 +67,13 @@ class Options(NamedTuple):
 
 
 class Question(NamedTuple):
-    """What is asked.
+    """A question.
 
     Attributes:
         text: of the question.
-        load_images: gives its images, when their turn comes.
+        load_images: loads its images when they are needed.
         options: of the answer.
-        given: the options as the task has them.
+        given: the options of the task.
     """
 
     text: str
@@ -83,10 +83,10 @@ class Question(NamedTuple):
 
 
 def images_of(shown: Any) -> list[Any]:
-    """The images that a task shows with a question, however they are nested.
+    """The images of a question, however they are nested.
 
     Raises:
-        ValueError: something is no image, such as a video or a sound.
+        ValueError: an entry is not an image, such as a video or sound.
 
     Example:
         >>> images_of(["a.png", ["b.jpg"]]), images_of(None)
@@ -99,7 +99,7 @@ def images_of(shown: Any) -> list[Any]:
     if isinstance(shown, dict) or (isinstance(shown, str) and not shown.lower().endswith(_IMAGE_FILES)):
         what = repr(shown) if isinstance(shown, str) else f"something with {', '.join(map(str, shown))}"
         raise ValueError(
-            f"the task shows {what:.200}, and the model regard sees images only, neither video nor sound; "
+            f"the task has {what:.200}, but the model regard supports images only, neither video nor sound; "
             "choose a task about images, or one of lmms-eval's own models"
         )
     return [shown]
@@ -111,7 +111,7 @@ def with_marks(question: str, images: int, own: str | None) -> str:
     Args:
         question: with `MARK` for every image, or for none.
         images: how many there are.
-        own: the model's placeholder, if it has one.
+        own: the placeholder of the model, if it has one.
 
     Example:
         >>> with_marks("Is <image> like <image>?", 2, "<pad>"), with_marks("<image>Is it red?", 2, "<pad>")
@@ -121,7 +121,7 @@ def with_marks(question: str, images: int, own: str | None) -> str:
 
 
 def batched(items: Iterable[_Item], kind: Callable[[_Item], Hashable], size: int) -> Iterator[list[_Item]]:
-    """Items of one kind together, at most `size` of them.
+    """Batches of at most `size` items of the same kind.
 
     Example:
         >>> list(batched([1, 2, 3, 4, 5], lambda number: number % 2, 2))

@@ -4,8 +4,8 @@ Source: Rohrbach et al. 2018, arXiv:1809.02156; recall and the numbers of the go
 Maxlinn/CHAIR-metric-standalone@640c507; precision, F1 and length as in the scripts of OPERA (arXiv:2311.17911) and PAI
 (arXiv:2407.21771). Objects of an image are those that are annotated in it and those that its reference captions name.
 
-A shorter caption invents less, and papers draw other images, ask other questions and stop at other lengths: recall, F1
-and words belong beside CHAIR, and the list of images and the prompt to every result.
+Shorter captions invent less, and papers use different images, prompts and length limits: report recall, F1 and words
+with CHAIR, and the list of images and the prompt with every result.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class CHAIR:
     """The benchmark.
 
     Attributes:
-        images: how many images are drawn, of those of val if there are some. 0 takes all.
-        seed: of the draw.
-        image_list: file with the ids of the images in place of a draw, one a line.
-        prompt: what is asked. This one is PAI's; VHR, OPERA and lmms-eval ask "Please describe this image in detail."
-        mode: of reading captions, whose score comes first; the other of `official` and `fixed` is counted as well.
-        synonyms: file in the form of the authors' synonyms.txt in place of our table.
+        images: number of randomly selected images, of the val split if there is one; 0 for all.
+        seed: of the selection.
+        image_list: file with image ids, one per line, instead of a random selection.
+        prompt: the question. The default is PAI's; VHR, OPERA and lmms-eval ask "Please describe this image in detail."
+        mode: `official` or `fixed`, the first score; the other mode is scored too.
+        synonyms: file in the format of the authors' synonyms.txt, instead of our table.
 
     Raises:
         ValueError: an unknown mode, or less than no image.

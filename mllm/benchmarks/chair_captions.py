@@ -74,11 +74,11 @@ def read_caption(caption: str, mode: str = "official", synonyms: str = "") -> Re
             words.append(plain[start])
             start += 1
     kept = list(zip(words, starts, strict=True))
-    if "toilet" in words and "seat" in words:  # the seat of the toilet is no chair
-        left = [(word, place) for word, place in kept if word != "seat"]
-        # The script drops the words and not their places, so that later ones have the place of a word before them.
+    if "toilet" in words and "seat" in words:  # the seat of a toilet is not a chair
+        left = [(word, position) for word, position in kept if word != "seat"]
+        # The script drops the words and not their places, so that later ones have the position of a word before them.
         kept = left if mode == "fixed" else [(word, starts[n]) for n, (word, _) in enumerate(left)]
     mentions = tuple(
-        Mention(word=word, name=known.classes[word], index=place) for word, place in kept if word in known.classes
+        Mention(word=word, name=known.classes[word], index=position) for word, position in kept if word in known.classes
     )
     return Reading(words=tuple(words), mentions=mentions)

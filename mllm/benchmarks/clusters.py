@@ -1,4 +1,4 @@
-"""Which questions depend on each other."""
+"""Clusters of samples that share an image or a group."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["clusters"]
 
 
 def clusters(samples: Iterable[Sample]) -> list[int]:
-    """For each question the number of its cluster: questions that share an image or a group are in one.
+    """Cluster index of each sample; samples that share an image or a group are in the same cluster.
 
-    Answers of one cluster depend on each other; whoever resamples draws whole clusters.
+    Answers of one cluster are correlated, so whole clusters are resampled.
 
     Example:
         >>> clusters([Sample(id=str(i), image=image, question="?") for i, image in enumerate("aba")])
@@ -20,20 +20,20 @@ def clusters(samples: Iterable[Sample]) -> list[int]:
     """
     leader: list[int] = []
 
-    def find(place: int) -> int:
-        while leader[place] != place:
-            leader[place] = leader[leader[place]]
-            place = leader[place]
-        return place
+    def find(index: int) -> int:
+        while leader[index] != index:
+            leader[index] = leader[leader[index]]
+            index = leader[index]
+        return index
 
     seen: dict[tuple[str, ...], int] = {}
-    for place, sample in enumerate(samples):
-        leader.append(place)
+    for index, sample in enumerate(samples):
+        leader.append(index)
         keys: list[tuple[str, ...]] = [("group", kind, name) for kind, name in sample.groups.items()]
         if sample.image:
             keys.append(("image", sample.image))
         for key in keys:
-            first, second = sorted((find(seen.setdefault(key, place)), find(place)))
+            first, second = sorted((find(seen.setdefault(key, index)), find(index)))
             leader[second] = first
     numbers: dict[int, int] = {}
-    return [numbers.setdefault(find(place), len(numbers)) for place in range(len(leader))]
+    return [numbers.setdefault(find(index), len(numbers)) for index in range(len(leader))]

@@ -1,4 +1,4 @@
-"""What a COCO-style annotation file says about its images: their files, the objects in them, and their captions.
+"""COCO-style annotation files: image files, objects and captions.
 
 Format: Lin et al. 2014, arXiv:1405.0312. Instances have `images` (id, file_name), `categories` (id, name) and
 `annotations` (image_id, category_id); captions have `annotations` (image_id, caption).

@@ -1,6 +1,6 @@
-"""What a benchmark is: questions about images with known truth, and how answers to them are counted.
+"""The contract of a benchmark: samples with known truth, and how answers to them are counted.
 
-Scores are ratios of sums: every answer contributes some numbers (a true positive, three mentions of objects), these are
+Scores are ratios of sums: every answer contributes numbers (a true positive, three mentions of objects), these are
 summed, and a metric is a function of the sums. So any set of answers can be scored, resampled by image, merged from
 shards and scored again without a model.
 
@@ -21,17 +21,17 @@ __all__ = ["Benchmark", "Counted", "Sample"]
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One question.
+    """One question about an image.
 
     Attributes:
         id: unique within the benchmark.
-        image: file of the image, relative to the folder of images; empty for a question without one.
-        question: what is asked, as the published file has it.
-        truth: what is known of the image, in JSON's types.
-        part: the split or subtask that is scored for itself, e.g. "adversarial".
-        groups: kind -> name of a group of questions that counts as right when all of its answers are, e.g. the two
+        image: image file, relative to the image folder; empty for a question without an image.
+        question: as in the published file.
+        truth: the annotation, in JSON types.
+        part: the split or subtask that is scored separately, e.g. "adversarial".
+        groups: kind -> name of a group of samples that counts as correct if all its answers are, e.g. the two
             about one image of MME; `regard.mllm.evaluation.aggregate` counts them.
-        present: objects that are known to be in the image, for the table of what is invented beside what.
+        present: objects that are known to be in the image, for the table of invented objects.
     """
 
     id: str
@@ -45,14 +45,14 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """What one answer contributes.
+    """Contribution of one answer.
 
     Attributes:
         numbers: name -> number, summed over answers; the same names for every answer of a benchmark.
-        correct: whether the answer is right, for paired tests; `None` where that is no question.
-        parsed: what the parser made of it: yes, no, unknown; or the objects that it names.
-        invented: objects that it names and that are not there.
-        true: objects that are there; by default those of the sample.
+        correct: whether the answer is correct, for paired tests; `None` if not applicable.
+        parsed: result of the parser: yes, no, unknown; or the mentioned objects.
+        invented: mentioned objects that are not in the image.
+        true: objects in the image; by default those of the sample.
     """
 
     numbers: Mapping[str, float]
@@ -64,7 +64,7 @@ class Counted:
 
 @runtime_checkable
 class Benchmark(Protocol):
-    """A set of questions and its rules."""
+    """Samples and the rules to score answers."""
 
     @property
     def name(self) -> str:
@@ -72,19 +72,19 @@ class Benchmark(Protocol):
         ...
 
     def samples(self, data: Path) -> list[Sample]:
-        """Read the questions from the files that are published for them.
+        """Read the samples from the published files.
 
         Raises:
-            ValueError: the folder has none of them, or they are damaged; says what is expected and where.
+            ValueError: files are missing or damaged; the message names the expected files.
         """
         ...
 
     def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
-        """What an answer contributes, under every parser or mode of the benchmark by name, the published one first."""
+        """Parser or mode -> contribution of an answer, the published one first."""
         ...
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
-        """Metrics from sums, elementwise over arrays (one element a resample); nan where one is not defined.
+        """Metrics from sums, elementwise over arrays (one element per resample); nan if undefined.
 
         The first is the headline. Names that end in `_percent` are percentages.
         """

@@ -108,7 +108,7 @@ class MME:
         return found
 
     def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
-        """What an answer says, and whether that is so, under every parser."""
+        """The parsed answer and whether it is correct, under every parser."""
         counted = {}
         for name in (self.parser, *(other for other in PARSERS if other != self.parser)):
             parsed = PARSERS[name](answer, sample.truth)

@@ -1,7 +1,8 @@
 """POPE: "Is there a dog in the image?", half of the time about objects that are not there.
 
 Source: Li et al. 2023, arXiv:2305.10355; AoiDragon/POPE@08d957b. Three splits differ in how the absent objects are
-drawn: at random, among the most frequent (popular), or among those that usually come with what is there (adversarial).
+drawn: at random, among the most frequent (popular), or among those that most often co-occur with present objects
+(adversarial).
 
 The published files are JSON lines, whatever their name ends in, of 3000 questions each; an older `random` file has
 2910, so the number of questions belongs to a score. Where the object begins with a vowel their questions partly end in
@@ -37,7 +38,7 @@ class POPE:
     r"""The benchmark.
 
     Attributes:
-        suffix: put behind every question, e.g. "\nAnswer the question using a single word or phrase.", as lmms-eval
+        suffix: appended to every question, e.g. "\nAnswer the question using a single word or phrase.", as lmms-eval
             and LLaVA do; nothing in the paper.
         parser: of yes and no, whose score comes first; the others of `yes_no.PARSERS` are counted as well.
 
@@ -105,7 +106,7 @@ class POPE:
             yield Sample(id=f"{part}-{key}", image=image, question=question, truth=label, part=part)
 
     def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
-        """What an answer says, and whether that is so, under every parser; a wrong yes invents what was asked about."""
+        """The parsed answer under every parser, and whether it is correct; a wrong yes invents the object."""
         counted = {}
         for name in (self.parser, *(other for other in PARSERS if other != self.parser)):
             parsed = PARSERS[name](answer, sample.truth)

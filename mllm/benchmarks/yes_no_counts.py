@@ -1,4 +1,4 @@
-"""What answers to yes-or-no questions contribute, and accuracy, precision, recall and F1 from their sums."""
+"""Contributions of answers to yes/no questions, and accuracy, precision, recall and F1 from their sums."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["count_yes_no", "yes_no_metrics"]
 
 
 def count_yes_no(parsed: Verdict, label: str, *, positive: str = "yes", dropped: bool = False) -> Counted:
-    """What one answer to a yes-or-no question contributes.
+    """Contribution of one answer to a yes/no question.
 
     Args:
-        parsed: what the parser made of it.
+        parsed: result of the parser.
         label: yes or no.
-        positive: the class that precision and recall are about.
-        dropped: whether recall leaves unknown answers out, as lmms-eval's does; otherwise they count as misses.
+        positive: the positive class of precision and recall.
+        dropped: exclude unknown answers from recall, as lmms-eval does; otherwise they count as misses.
     """
     hit, wanted = parsed == positive, label == positive
     return Counted(
@@ -40,10 +40,10 @@ def count_yes_no(parsed: Verdict, label: str, *, positive: str = "yes", dropped:
 
 
 def yes_no_metrics(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Metrics from sums of `count_yes_no`; nan where nothing was counted.
+    """Metrics from sums of `count_yes_no`; nan if undefined.
 
-    `d_prime` tells how far apart the two kinds of questions are for the model, in deviations of its judgement: a model
-    that merely says yes (or no) more often keeps it. Shares of 0 and 1 are brought in by half an answer (Hautus 1995,
+    `d_prime` is the separation of yes and no questions in units of the std of the model's decision variable; it is
+    invariant to a bias towards yes or no. Shares of 0 and 1 are corrected by half an answer (Hautus 1995,
     doi:10.3758/BF03203619).
     """
     sums = {name: np.asarray(value, float) for name, value in sums.items()}

@@ -1,4 +1,4 @@
-"""The same prompt without its image: what several interventions compare with."""
+"""Prompts without their image, with which several interventions compare."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ def image_free_inputs(
     keep: Bool[Tensor, "samples prompt"],
     others: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
-    """Take the image tokens out of prompts, and pad what remains on the left.
+    """Remove the image tokens from prompts, and pad the rest on the left.
 
-    Token types are cut likewise; inputs of the image are left out.
+    Token types are cut in the same way; image inputs are dropped.
 
     Args:
         input_ids: the prompts.
         keep: tokens that stay: neither image nor padding.
-        others: the other inputs of the model; what goes on behind the prompt is not looked at.
+        others: the other inputs of the model; entries beyond the prompt are ignored.
 
     Returns:
-        `input_ids`, `attention_mask`, `position_ids` (counted from 0 at each sample's first token) and what was cut.
+        `input_ids`, `attention_mask`, `position_ids` (counted from 0 at each sample's first token) and the token types.
 
     Example:
         >>> keep = torch.tensor([[True, False, True], [False, False, True]])
         >>> image_free_inputs(torch.tensor([[5, 9, 6], [0, 9, 7]]), keep)["input_ids"].tolist()
         [[5, 6], [0, 7]]
     """
-    longest = max(1, int(keep.sum(dim=-1).max()))
-    order = keep.int().argsort(dim=-1, stable=True)[:, -longest:]  # kept tokens last, in their order
+    max_length = max(1, int(keep.sum(dim=-1).max()))
+    order = keep.int().argsort(dim=-1, stable=True)[:, -max_length:]  # kept tokens last, in their order
     attention_mask = keep.gather(1, order).long()
     cut = {"input_ids": input_ids.gather(1, order)}
     for name, value in (others or {}).items():
@@ -49,7 +49,7 @@ def image_free_inputs(
 
 
 def image_free_model(model: PreTrainedModel) -> PreTrainedModel:
-    """What reads a prompt without an image: the whole model, or its language model if the whole must have an image."""
+    """The model for prompts without image: the whole model, or its language model if the whole requires an image."""
     pixels = inspect.signature(model.forward).parameters.get("pixel_values")
     if pixels is not None and pixels.default is inspect.Parameter.empty:
         return model.language_model  # type: ignore[return-value]

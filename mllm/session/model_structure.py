@@ -1,4 +1,4 @@
-"""Where things are in a multimodal model of transformers: its text stack, decoder layers and image tokens."""
+"""Text stack, decoder layers, attention modules and image tokens of a multimodal transformers model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def text_stack(model: PreTrainedModel) -> PreTrainedModel:
     config = model.config.get_text_config(decoder=True)
     if getattr(config, "is_encoder_decoder", False) or getattr(model.config, "is_encoder_decoder", False):
         raise ValueError(
-            f"{type(model).__name__} reads its prompt with an encoder; interventions need a decoder-only language model"
+            f"{type(model).__name__} is an encoder-decoder model; interventions need a decoder-only language model"
         )
     for module in model.modules():
         if isinstance(module, PreTrainedModel) and module.config is config and _layers(module) is not None:
@@ -47,8 +47,7 @@ def attention_modules(model: PreTrainedModel) -> list[nn.Module]:
         if any("CrossAttention" in kind for kind in kinds):
             raise ValueError(
                 f"decoder layer {index} of {type(model).__name__} reads the image by cross-attention ({kinds[0]}); "
-                "interventions that edit the columns of image tokens have nothing to edit there. Models that put image "
-                "tokens into the prompt work"
+                "only models with image tokens in the prompt are supported"
             )
         softmax = [module for module in inside if hasattr(module, "q_proj") or hasattr(module, "qkv_proj")]
         softmax += [module for module in inside if hasattr(module, "query_key_value") and module not in softmax]
@@ -63,7 +62,7 @@ def attention_modules(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def image_token_id(model: PreTrainedModel) -> int:
-    """The token that stands for a piece of an image.
+    """Id of the image token.
 
     Raises:
         ValueError: the model takes no images.
@@ -78,7 +77,7 @@ def image_token_id(model: PreTrainedModel) -> int:
 
 
 def image_columns(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
-    """Which tokens of the prompts stand for images or video frames, (batch, tokens)."""
+    """Which tokens of the prompts are image or video tokens, (batch, tokens)."""
     columns = input_ids == image_token_id(model)
     video: Any = getattr(model.config, "video_token_id", None)
     return columns if video is None else columns | (input_ids == int(video))

@@ -1,8 +1,8 @@
-"""Which image tokens the vision tower itself finds salient.
+"""Saliency of image tokens in the vision tower.
 
-That is how much attention its class token pays them, or how much they receive from each other where there is none.
+It is the attention of the class token to them, or the attention that they receive if there is no class token.
 
-The tower is run once more with an attention function that notes, in two of its layers, what is asked for. Patches then
+The tower is run once more with an attention function that records it in two layers. Patches then
 become image tokens as the model itself merges, pools, tiles or permutes them.
 """
 
@@ -24,7 +24,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 from transformers.vision_utils import get_vision_window_index
 
-from .shared_features import encoding_anew
+from .shared_features import without_cached_features
 
 __all__ = ["TOKENS_OF_PATCHES", "Saliency", "image_features", "image_saliency", "tower_layers", "vision_tower"]
 
@@ -39,8 +39,8 @@ class Saliency(NamedTuple):
     """Scores of all tokens of the prompts, 0 where there is no image.
 
     Attributes:
-        first: in the tower's first layer, which sees details.
-        last: in its last but one, which sums the image up.
+        first: in the tower's first layer.
+        last: in its second to last layer.
     """
 
     first: Float[Tensor, "samples prompt"]
@@ -77,7 +77,7 @@ def image_saliency(
         ]
         watched |= dict.fromkeys(crosses, "map")
         towers.append(whole.qformer)
-    with encoding_anew(model), _watching(towers, watched) as seen, torch.no_grad():
+    with without_cached_features(model), _watching(towers, watched) as seen, torch.no_grad():
         image_features(model, inputs)
     if kind == "instructblip":
         maps = torch.stack([seen[cross][0] for cross in crosses]).mean(dim=0)  # images tokens patches
@@ -96,7 +96,7 @@ def image_saliency(
 
 
 def vision_tower(model: PreTrainedModel) -> PreTrainedModel:
-    """The submodel that sees the image.
+    """The vision tower of a model.
 
     Raises:
         ValueError: there is none.
@@ -105,7 +105,7 @@ def vision_tower(model: PreTrainedModel) -> PreTrainedModel:
     for module in model.modules():
         if config is not None and isinstance(module, PreTrainedModel) and module.config is config:
             return module
-    raise ValueError(f"{type(model).__name__} has no vision tower of its own")
+    raise ValueError(f"{type(model).__name__} has no vision tower")
 
 
 def tower_layers(tower: nn.Module) -> list[nn.Module]:
@@ -123,7 +123,7 @@ def _has_class_token(tower: nn.Module) -> bool:
 
 
 def image_features(model: PreTrainedModel, inputs: Mapping[str, Any]) -> Float[Tensor, "tokens width"]:
-    """What the model puts in the place of its image tokens, in their order."""
+    """The embeddings that replace the image tokens, in order."""
     features: Any = model.base_model.get_image_features
     known = inspect.signature(features).parameters
     output = features(**{name: value for name, value in inputs.items() if name in known and value is not None})
@@ -209,7 +209,7 @@ def _pooled(side_of: Callable[[PreTrainedModel, int], int]) -> Callable[..., Ten
 
 
 def _tiles(model: PreTrainedModel, seen: Sequence[Tensor], inputs: Mapping[str, Any]) -> Tensor:
-    """Tiles of an image, laid out by the model's own packing; the ends of its rows are no patches and score 0."""
+    """Tiles of an image, laid out by the model's own packing; row separators score 0."""
     config: Any = model.config
     base: Any = model.base_model
     sizes = inputs["image_sizes"]
@@ -257,7 +257,7 @@ def _one_sequence(model: PreTrainedModel, seen: Sequence[Tensor], inputs: Mappin
 
 
 def _queries(model: PreTrainedModel, seen: Sequence[Tensor], inputs: Mapping[str, Any]) -> Tensor:
-    """Every token looks at all patches: their scores, weighted by how much it looks at each."""
+    """Scores of the patches, weighted by the attention of each query token."""
     return torch.einsum("itp,ip->it", inputs["patch_shares"], torch.cat(list(seen))).flatten()
 
 

@@ -1,7 +1,7 @@
 """Image features that are computed once for several answers about the same images.
 
-The encoder of images is exchanged for one that remembers, through the accessors that transformers has for it. Equal
-inputs give the features that the encoder gave the first time, so nothing changes but the time.
+The image encoder is replaced by a caching one, through the accessors of transformers; equal inputs give the cached
+features, so results do not change.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-__all__ = ["encoding_anew", "shared_image_features"]
+__all__ = ["shared_image_features", "without_cached_features"]
 
 _MISSING = object()
 
 
 @contextmanager
 def shared_image_features(model: PreTrainedModel) -> Iterator[None]:
-    """Let the encoder of images remember what it saw first, for as long as the block lasts.
+    """Cache the first output of the image encoder for the duration of the block.
 
     One set of inputs is kept: those of the first answer. Interventions that show the model other images (noise, crops)
-    have these encoded anew. A model whose encoder transformers does not find is left as it is.
+    have them encoded again. A model whose encoder transformers does not find is not changed.
 
     Args:
         model: a vision-language model.
@@ -39,10 +39,10 @@ def shared_image_features(model: PreTrainedModel) -> Iterator[None]:
         True
     """
     encoder = model.get_encoder(modality="image")
-    if encoder is model or encoder is model.base_model or isinstance(encoder, _Remembering):
+    if encoder is model or encoder is model.base_model or isinstance(encoder, _CachingEncoder):
         yield
         return
-    model.set_encoder(_Remembering(encoder), modality="image")
+    model.set_encoder(_CachingEncoder(encoder), modality="image")
     try:
         yield
     finally:
@@ -50,14 +50,14 @@ def shared_image_features(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def encoding_anew(model: PreTrainedModel) -> Iterator[None]:
-    """Let the encoder run within `shared_image_features`, for whoever looks into its layers.
+def without_cached_features(model: PreTrainedModel) -> Iterator[None]:
+    """Run the encoder itself within `shared_image_features`, for access to its layers.
 
     Args:
         model: a vision-language model.
     """
     encoder = model.get_encoder(modality="image")
-    if not isinstance(encoder, _Remembering):
+    if not isinstance(encoder, _CachingEncoder):
         yield
         return
     model.set_encoder(encoder.encoder, modality="image")
@@ -67,8 +67,8 @@ def encoding_anew(model: PreTrainedModel) -> Iterator[None]:
         model.set_encoder(encoder, modality="image")
 
 
-class _Remembering(nn.Module):
-    """An encoder that has its first output again for equal inputs; everything else is the encoder's own."""
+class _CachingEncoder(nn.Module):
+    """An encoder that returns its first output again for equal inputs."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class _Remembering(nn.Module):
 
 
 def _copied(inputs: Any) -> Any:
-    """Inputs that nobody else can change."""
+    """A copy of inputs."""
     if isinstance(inputs, Tensor):
         return inputs.clone()
     if isinstance(inputs, dict):

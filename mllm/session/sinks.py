@@ -1,6 +1,6 @@
-"""Attention sinks: tokens that draw attention without telling anything, and the dimensions that give them away.
+"""Attention sinks: tokens with high attention and little information, and the dimensions that identify them.
 
-In a sink's hidden state a few dimensions, always the same ones of a model, are many times larger than all others.
+In the hidden state of a sink a few dimensions, the same ones throughout a model, are many times larger than the others.
 
 Source: Sun et al. 2024, "Massive Activations in Large Language Models", arXiv:2402.17762; the strength is that of Kang
 et al. 2025, arXiv:2503.03321.
@@ -21,18 +21,18 @@ from .model_structure import decoder_layers
 
 __all__ = ["SINKS", "Sinks", "discover_sinks", "sink_strength", "sinks_of"]
 
-#: The paper's least strength of a sink (tau).
+#: Minimum strength of a sink (tau) in the paper.
 THRESHOLD = 20.0
 
 
 @dataclass(frozen=True)
 class Sinks:
-    """What gives a model's sinks away.
+    """How to identify the sinks of a model.
 
     Attributes:
         dimensions: indices into the hidden state.
-        threshold: least strength of a sink.
-        source: who found them.
+        threshold: minimum strength of a sink.
+        source: of the values.
     """
 
     dimensions: tuple[int, ...]
@@ -59,12 +59,12 @@ SINKS: dict[tuple[str, int, int], Sinks] = {
 
 
 def sinks_of(model: PreTrainedModel, dimensions: Sequence[int] | None = None, threshold: float | None = None) -> Sinks:
-    """The sinks of a model: as given, else as its own configuration says, else from the table `SINKS`.
+    """The sinks of a model: as given, else from its configuration, else from the table `SINKS`.
 
-    A configuration may say `regard: {sink_dimensions: [...], sink_threshold: ...}`.
+    A configuration can have `regard: {sink_dimensions: [...], sink_threshold: ...}`.
 
     Raises:
-        ValueError: nobody says, or a dimension does not exist, or no token could be that strong.
+        ValueError: the sinks are unknown, a dimension does not exist, or the threshold cannot be reached.
 
     Example:
         >>> from regard.mllm import LVLM
@@ -102,7 +102,7 @@ def sinks_of(model: PreTrainedModel, dimensions: Sequence[int] | None = None, th
 def sink_strength(
     hidden: Float[Tensor, "*batch tokens width"], dimensions: Sequence[int] | None = None
 ) -> Float[Tensor, "*batch tokens"]:
-    """How much a token's largest sink dimension stands out: max over them of |x| / RMS(x), in float32.
+    """Strength of a token as a sink: maximum over the sink dimensions of |x| / RMS(x), in float32.
 
     Args:
         hidden: the input of a decoder layer, before its norm.
@@ -124,12 +124,12 @@ def sink_strength(
 def discover_sinks(
     model: PreTrainedModel, prompts: Iterable[Mapping[str, Any]], *, threshold: float | None = None
 ) -> Sinks:
-    """Find a model's sink dimensions: those in which the first token stands out in most of the middle layers.
+    """Find a model's sink dimensions: those in which the first token is a sink in most of the middle layers.
 
     Args:
         model: the model.
         prompts: inputs of the model, a few different ones.
-        threshold: least strength; by default the one of the model's own configuration, else 20.
+        threshold: minimum strength; by default that of the model's own configuration, else 20.
 
     Raises:
         ValueError: no dimension is that strong; the strongest is named.
@@ -148,13 +148,13 @@ def discover_sinks(
     strengths: list[Tensor] = []  # each of one prompt and layer, (width)
     firsts: list[Tensor] = []
 
-    def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden = (args[0] if args else kwargs["hidden_states"]).float()
         first = hidden[torch.arange(len(hidden), device=hidden.device), firsts[-1].to(hidden.device)]
         scale = (first.square().mean(dim=-1, keepdim=True) + 1e-6).sqrt()
         strengths.extend((first.abs() / scale).cpu())
 
-    handles = [layers[index].register_forward_pre_hook(look, with_kwargs=True) for index in middle]
+    handles = [layers[index].register_forward_pre_hook(hook, with_kwargs=True) for index in middle]
     try:
         for inputs in prompts:
             mask = inputs.get("attention_mask")

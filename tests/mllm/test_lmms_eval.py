@@ -144,7 +144,7 @@ def test_an_option_that_is_not_honoured_is_named_once(
     regard = model()
     regard.generate_until(asked(regard, {"max_new_tokens": 1, "repetition_penalty": 1.5}))
     assert [record.message for record in caplog.records] == [
-        "the task's option repetition_penalty=1.5 is not honoured by the model regard"
+        "the task's option repetition_penalty=1.5 is ignored by the model regard"
     ]
 
 
@@ -183,7 +183,7 @@ def test_a_question_needs_no_image(model: Callable[..., Any], lvlm: LVLM) -> Non
 @pytest.mark.parametrize("shown", ["film.mp4", {"array": [0.0], "sampling_rate": 16000}])
 def test_video_and_sound_are_refused(shown: Any, model: Callable[..., Any]) -> None:
     regard = model()
-    with pytest.raises(ValueError, match="sees images only, neither video nor sound"):
+    with pytest.raises(ValueError, match="supports images only, neither video nor sound"):
         regard.generate_until(asked(regard, {}, lambda _: [shown]))
 
 
@@ -268,11 +268,11 @@ def test_an_intervention_that_does_nothing_is_an_error_once_all_is_answered(
         requests = scored(regard, ("yes",)) if kind == "loglikelihood" else asked(regard, {"max_new_tokens": 1})
         caplog.clear()
         getattr(regard, kind)(requests)
-        assert [record.message for record in caplog.records] == ["vhr did nothing for the first 2 questions"]
+        assert [record.message for record in caplog.records] == ["vhr changed nothing for the first 2 questions"]
         if allowed:
             regard.clean()
         else:
-            with pytest.raises(RuntimeError, match="vhr did nothing for any of 4 questions"):
+            with pytest.raises(RuntimeError, match="vhr changed nothing for any of 4 questions"):
                 regard.clean()
         assert caplog.records[-1].levelno == logging.ERROR
 
@@ -292,11 +292,9 @@ def test_a_model_that_was_given_can_be_used_again_and_one_that_was_loaded_is_let
 
 
 def test_mistakes_in_the_arguments_are_named(adapter: Any, lvlm: LVLM) -> None:
-    with pytest.raises(
-        ValueError, match=r"no argument 'layers'; options of an intervention that hold commas are quoted"
-    ):
+    with pytest.raises(ValueError, match=r"no argument 'layers'; options with commas are quoted"):
         adapter.Regard(lvlm, fix="vhr:alpha=1.5", layers=2)
-    with pytest.raises(ValueError, match="batch_size is a number of at least 1; got 'auto'"):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1; got 'auto'"):
         adapter.Regard(lvlm, batch_size="auto")
     with pytest.raises(ValueError, match="no intervention is called 'vrh'"):
         adapter.Regard(lvlm, fix="vrh")

@@ -22,8 +22,8 @@ GRIDS = {
     "mistral3": [[(2, 2)], [(2, 1)]],
 }
 NO_GRIDS = {
-    **dict.fromkeys(("llava_next", "llava_onevision", "internvl"), "pieces that overlap"),
-    "instructblip": "queries, which have no place in the image",
+    **dict.fromkeys(("llava_next", "llava_onevision", "internvl"), "overlapping tiles"),
+    "instructblip": "queries, which have no position in the image",
 }
 
 

@@ -39,7 +39,11 @@ class Fit:
     metrics: dict[str, float]
     best_epoch: int
     epochs: int
+<<<<<<< HEAD
     rows: list[dict[str, Any]]
+=======
+    rows: list[dict[str, float | int]]
+>>>>>>> main
 
 
 def fit(

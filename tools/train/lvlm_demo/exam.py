@@ -1,6 +1,6 @@
-"""What the model of the scenes has learnt: captions, yes and no, and where its attention rests.
+"""Evaluation of the scene model after training: captions, yes/no questions and attention sinks.
 
-Short figures for the end of its training; `regard.mllm` has the benchmarks proper.
+These are short checks; `regard.mllm.benchmarks` has the benchmarks.
 """
 
 from __future__ import annotations
@@ -22,53 +22,53 @@ from ....mllm.session.sinks import sink_strength
 from ...evaluate.scene_benchmarks import SceneCaptions
 from .network import SINK_DIMENSION, SINK_THRESHOLD
 
-__all__ = ["caption_figures", "examine", "sink_figures", "speak", "yes_no_figures"]
+__all__ = ["caption_metrics", "caption_scenes", "evaluate_model", "sink_statistics", "yes_no_metrics"]
 
 _CAPTION_PROMPT = f"user : <image> {CAPTION_PROMPTS[0]} assistant :"
 _BATCH = 50
-_LONGEST = 60
+_MAX_TOKENS = 60
 _POPE_SCENES = 200
 _SINK_SCENES = 50
 
 
-def examine(model: LlavaForConditionalGeneration, processor: Any, count: int, seed: int = 0) -> dict[str, Any]:
-    """All figures, on held-out scenes of the split "natural".
+def evaluate_model(model: LlavaForConditionalGeneration, processor: Any, count: int, seed: int = 0) -> dict[str, Any]:
+    """All metrics, on held-out scenes of the split "natural".
 
     Args:
         model: in eval mode.
         processor: the model's own.
-        count: scenes to caption; of these at most 200 are asked about, and 50 looked into for sinks.
+        count: number of scenes to caption; at most 200 of them are used for questions, and 50 for sinks.
         seed: of the scenes.
     """
     scenes = list(Scenes("natural", count, seed))
-    captions = speak(model, processor, scenes)
+    captions = caption_scenes(model, processor, scenes)
     return {
-        "captions": caption_figures(scenes, captions),
-        "questions": yes_no_figures(model, processor, scenes[:_POPE_SCENES], seed),
-        "sinks": sink_figures(model, processor, scenes[:_SINK_SCENES], captions[:_SINK_SCENES]),
+        "captions": caption_metrics(scenes, captions),
+        "questions": yes_no_metrics(model, processor, scenes[:_POPE_SCENES], seed),
+        "sinks": sink_statistics(model, processor, scenes[:_SINK_SCENES], captions[:_SINK_SCENES]),
     }
 
 
-def speak(model: LlavaForConditionalGeneration, processor: Any, scenes: Sequence[Scene]) -> list[str]:
+def caption_scenes(model: LlavaForConditionalGeneration, processor: Any, scenes: Sequence[Scene]) -> list[str]:
     """A caption of each scene, greedy, of at most 60 tokens."""
     captions: list[str] = []
     for part in _parts(scenes):
         inputs = _inputs(processor, part, [_CAPTION_PROMPT] * len(part), model.device)
-        said = model.generate(**inputs, max_new_tokens=_LONGEST, do_sample=False)
+        said = model.generate(**inputs, max_new_tokens=_MAX_TOKENS, do_sample=False)
         captions += processor.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return captions
 
 
-def caption_figures(scenes: Sequence[Scene], captions: Sequence[str]) -> dict[str, float]:
+def caption_metrics(scenes: Sequence[Scene], captions: Sequence[str]) -> dict[str, float]:
     """CHAIR, recall and length, in percent and words.
 
-    Source: Rohrbach et al. 2018, arXiv:1809.02156. "chair_s" is the share of captions that name something absent,
-    "chair_i" the share of all mentions, "recall" the share of what is there that is named.
+    Source: Rohrbach et al. 2018, arXiv:1809.02156. "chair_s" is the share of captions that mention an absent
+    object, "chair_i" the share of mentions of absent objects, "recall" the share of present objects that is mentioned.
 
     Example:
         >>> from regard.datasets.scenes import SceneObject
         >>> scene = Scene("park", (SceneObject("dog", (0, 0, 32, 32)), SceneObject("kite", (32, 0, 64, 32))), 0)
-        >>> caption_figures([scene], ["a dog. next to the dog there is a frisbee."])["recall"]
+        >>> caption_metrics([scene], ["a dog. next to the dog there is a frisbee."])["recall"]
         50.0
     """
     benchmark = SceneCaptions()
@@ -80,17 +80,17 @@ def caption_figures(scenes: Sequence[Scene], captions: Sequence[str]) -> dict[st
 
 
 @torch.no_grad()
-def yes_no_figures(
+def yes_no_metrics(
     model: LlavaForConditionalGeneration, processor: Any, scenes: Sequence[Scene], seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Accuracy, F1 and share of yes in percent, in the manner of POPE; three questions with yes and with no a scene."""
+    """Accuracy, F1 and share of yes in percent, as in POPE: three yes and three no questions per scene."""
     yes, no = (word_ids(word)[0] for word in ("yes", "no"))
     figures = {}
     for number, kind in enumerate(("random", "popular", "adversarial")):
-        chance = (np.random.default_rng([seed, 20 + number, place]) for place in range(len(scenes)))
+        generators = (np.random.default_rng([seed, 20 + number, index]) for index in range(len(scenes)))
         asked = [
             (scene, question)
-            for scene, rng in zip(scenes, chance, strict=True)
+            for scene, rng in zip(scenes, generators, strict=True)
             for question in probing_questions(scene, rng, kind)  # type: ignore[arg-type]
         ]
         said: list[Bool[Tensor, " questions"]] = []
@@ -111,14 +111,14 @@ def yes_no_figures(
 
 
 @torch.no_grad()
-def sink_figures(
+def sink_statistics(
     model: LlavaForConditionalGeneration, processor: Any, scenes: Sequence[Scene], captions: Sequence[str]
 ) -> dict[str, Any]:
-    """Where massive activations are, and how much attention rests on them, for each decoder layer.
+    """Positions of massive activations, and the attention to them, for each decoder layer.
 
-    Shares are 0-1. "sinks" has the share of tokens whose sink value is above the threshold, by what they are;
-    "attention" is what the words of the caption give to <bos>, to image tokens that are sinks, and to the others,
-    the mean over words and heads; "heads" has the second of these by head.
+    Shares are 0-1. "sinks" has the share of tokens whose sink strength is above the threshold, by kind of token;
+    "attention" is the attention of the caption's tokens to <bos>, to image tokens that are sinks, and to the other
+    image tokens, mean over tokens and heads; "heads" has the second of these by head.
     """
     background = torch.from_numpy(
         np.stack([patch_classes(scene, PATCH_PX).ravel() == len(CLASSES) for scene in scenes])
@@ -144,8 +144,8 @@ def sink_figures(
                 "things": image[~empty],
                 "words": plain.nonzero()[:, 0],
             }
-            for name, places in members.items():
-                kinds[name].append(sunk[:, places].reshape(len(sunk), -1).float().mean(dim=1))
+            for name, positions in members.items():
+                kinds[name].append(sunk[:, positions].reshape(len(sunk), -1).float().mean(dim=1))
             given: Float[Tensor, "layers heads words keys"] = torch.stack([a[0, :, start:] for a in seen.attentions])
             on_image, sink = given[..., image], sunk[:, image][:, None, None]
             masses["bos"].append(given[..., 0].mean(dim=2))

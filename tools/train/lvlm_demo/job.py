@@ -24,9 +24,9 @@ from ....whole_files import whole_folder
 from ...run.devices import choose_device
 from ...run.run_folder import open_run
 from ...settings import TrainLvlmDemoSettings
-from .exam import examine
+from .exam import evaluate_model
 from .network import build_scene_lvlm
-from .training import STAGES, teach
+from .training import STAGES, train_stages
 
 __all__ = ["run"]
 
@@ -68,7 +68,7 @@ def _export_and_examine(settings: TrainLvlmDemoSettings, out: Path, device: str)
         model = LlavaForConditionalGeneration.from_pretrained(out / "model", dtype=torch.float32).eval()
         model.to(device=torch.device(device))
         processor = AutoProcessor.from_pretrained(out / "model")
-        return examine(model, processor, settings.eval_scenes)
+        return evaluate_model(model, processor, settings.eval_scenes)
     finally:
         torch.set_num_threads(threads)
         logging.enable_progress_bar()
@@ -80,12 +80,12 @@ def _teach(settings: TrainLvlmDemoSettings, out: Path, device: str) -> None:
     if settings.workers == 1:
         threads = torch.get_num_threads()
         try:
-            teach(0, *arguments)
+            train_stages(0, *arguments)
         finally:
             torch.set_num_threads(threads)
         return
     try:
-        mp.spawn(teach, arguments, nprocs=settings.workers)
+        mp.spawn(train_stages, arguments, nprocs=settings.workers)
     except (mp.ProcessExitedException, mp.ProcessRaisedException) as error:
         reason = str(error).strip().rpartition("\n")[2]
         raise OSError(

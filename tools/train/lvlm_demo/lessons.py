@@ -1,4 +1,4 @@
-"""What the model of the scenes learns from: rows of words, some with an image, and how much each word counts."""
+"""Training data of the scene model: token rows, some with an image, and the loss weight of each token."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from ....datasets.scene_captions import (
 from ....datasets.scene_words import PATCH_PX, WORDS, word_ids
 from ....datasets.scenes import IMAGE_PX, Scene, draw_scene, patch_classes, pick, render
 
-__all__ = ["Lesson", "heard_lesson", "pad", "patch_targets", "pixels", "seen_lesson"]
+__all__ = ["Lesson", "image_lesson", "pad", "patch_targets", "pixels", "text_lesson"]
 
-#: Words that are weighted more, so that questions are not drowned by captions.
+#: Tokens with a higher loss weight, since captions have many more tokens than answers.
 ANSWERS = frozenset(word_ids("yes no"))
 _IMAGE = ["<image>"] * (IMAGE_PX // PATCH_PX) ** 2
 _PROMPT_ODDS = (0.6, 0.2, 0.2)
@@ -35,21 +35,21 @@ _CAPTION_RATE, _BOTH_RATE = 0.47, 0.18  # the rest is questions only
 
 @dataclass(frozen=True)
 class Lesson:
-    """A row to learn from.
+    """One training row.
 
     Attributes:
-        tokens: numbers of the words.
-        learnt: which of them are to be learnt, those of the answers.
-        scene: what is shown, if anything is.
+        tokens: token ids.
+        is_target: which tokens have a loss: those of the answers.
+        scene: the scene of the image, if there is one.
     """
 
     tokens: list[int]
-    learnt: list[bool]
+    is_target: list[bool]
     scene: Scene | None = None
 
 
-def heard_lesson(rng: np.random.Generator) -> Lesson:
-    """A caption or three questions without an image: what is said by somebody who sees nothing."""
+def text_lesson(rng: np.random.Generator) -> Lesson:
+    """A caption or three questions without an image."""
     scene = draw_scene(rng)
     if rng.random() < _HEARD_CAPTION_RATE:
         turns = [_caption_turn(rng, write_caption(scene, rng, IMAGINED))]
@@ -58,10 +58,10 @@ def heard_lesson(rng: np.random.Generator) -> Lesson:
     return _lesson(turns, None)
 
 
-def seen_lesson(rng: np.random.Generator) -> Lesson:
-    """A caption, questions or both about an image, with our habits; some rows without, to stay used to that."""
+def image_lesson(rng: np.random.Generator) -> Lesson:
+    """A caption, questions or both about an image; a few rows have no image."""
     if rng.random() < _HEARD_RATE:
-        return heard_lesson(rng)
+        return text_lesson(rng)
     scene, chance = draw_scene(rng), rng.random()
     turns = []
     if chance < _CAPTION_RATE + _BOTH_RATE:
@@ -95,27 +95,27 @@ def _lesson(turns: Sequence[tuple[str, str]], scene: Scene | None) -> Lesson:
 def pad(
     lessons: Sequence[Lesson], answer_weight: float
 ) -> tuple[Int[Tensor, "rows words"], Float[Tensor, "rows words"]]:
-    """Rows of one length, padded on the right, and the weight of each word.
+    """Rows padded on the right to the same length, and the loss weight of each token.
 
     Args:
-        lessons: what to learn from.
-        answer_weight: how much more yes and no count than other words.
+        lessons: the rows.
+        answer_weight: weight of the tokens yes and no; others have weight 1.
     """
-    longest = max(len(lesson.tokens) for lesson in lessons)
-    tokens = torch.full((len(lessons), longest), WORDS["<pad>"])
-    weights = torch.zeros(len(lessons), longest)
+    max_length = max(len(lesson.tokens) for lesson in lessons)
+    tokens = torch.full((len(lessons), max_length), WORDS["<pad>"])
+    weights = torch.zeros(len(lessons), max_length)
     for row, lesson in enumerate(lessons):
         tokens[row, : len(lesson.tokens)] = torch.tensor(lesson.tokens)
         counted = [
             learnt * (answer_weight if token in ANSWERS else 1.0)
-            for token, learnt in zip(lesson.tokens, lesson.learnt, strict=True)
+            for token, learnt in zip(lesson.tokens, lesson.is_target, strict=True)
         ]
         weights[row, : len(counted)] = torch.tensor(counted)
     return tokens, weights
 
 
 def pixels(scenes: Sequence[Scene]) -> Float[Tensor, "images 3 height width"]:
-    """The images as the processor of the model gives them."""
+    """The images as preprocessed by the model's processor."""
     drawn = torch.from_numpy(np.stack([render(scene) for scene in scenes])).movedim(-1, 1)
     return ((drawn.float() / 255 - 0.5) / 0.25).contiguous()
 

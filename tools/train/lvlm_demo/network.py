@@ -1,16 +1,15 @@
-"""A LLaVA of 1.8 million weights for the rendered scenes, before it has learnt anything.
+"""A LLaVA with 1.8 million weights for the rendered scenes, and its initialisation.
 
 It is an ordinary `LlavaForConditionalGeneration` (a CLIP vision tower, a projector, a Llama), small enough to be
-trained on a laptop and to be shipped with the package. What is not ordinary is how it starts:
+trained on a laptop and bundled with the package. Only its initialisation is special:
 
-* Weights of a layer this narrow must be drawn four times as wide as the library does (0.08 instead of 0.02), keys
-  start equal to queries, and the projector starts with variance 1 / fan-in; else it does not learn to look.
+* The std of the weights is four times the library's (0.08 instead of 0.02), since layers are narrow; keys start equal
+  to queries, and the projector starts with variance 1 / fan-in. Otherwise it does not learn to use the image.
 * One dimension of the language model, the sink dimension, belongs to massive activations, as a few dimensions of large
   models do (Sun et al. 2024, arXiv:2402.17762). Only <bos> and, through the projector, background patches have a
-  large value there; no layer writes to it, values do not read it, and the last norm shuts it out. After a norm such a
-  token is little more than that one value, so that all of them look alike to queries and say next to nothing: heads
-  can turn to them when there is nothing to do, which makes them attention sinks (Kang et al. 2025, arXiv:2503.03321).
-  In large models such activations come about by themselves; here they are planted.
+  large value there; no layer writes to it, values do not read it, and the last norm removes it. After a norm that value
+  dominates such a token, so that all of them look alike to queries and carry little information, which makes them
+  attention sinks (Kang et al. 2025, arXiv:2503.03321). In large models such activations emerge; here they are planted.
 """
 
 from __future__ import annotations
@@ -38,16 +37,16 @@ __all__ = [
 
 WIDTH = 128
 PATCHES = (IMAGE_PX // PATCH_PX) ** 2
-#: The dimension of massive activations, and what stands there in the embedding of <bos>.
+#: The dimension of massive activations, and its value in the embedding of <bos>.
 SINK_DIMENSION = 100
 SINK_VALUE = 40.0
-#: From this sink value on a token is a sink; no token of this width can have more than 11.3.
+#: Minimum strength of a sink; at this width the maximum is 11.3.
 SINK_THRESHOLD = 6.0
 _SPREAD = 0.08
 
 
 def build_scene_lvlm(seed: int = 0) -> LlavaForConditionalGeneration:
-    """The model with its first weights, in float32.
+    """The model with initial weights, in float32.
 
     Args:
         seed: of the weights.
@@ -113,10 +112,10 @@ def _start(model: Any) -> None:
 
 
 def guard_sink_dimension(model: LlavaForConditionalGeneration) -> None:
-    """Take the gradients from all weights that would write to the sink dimension, but for the projector's.
+    """Zero the gradients of all weights that write to the sink dimension, except the projector's.
 
-    To be called after each backward pass, before the optimiser's step. What is zero there stays zero; weight decay
-    takes a few percent off the value of <bos>.
+    Call it after each backward pass, before the optimiser's step. Zeros stay zero; weight decay reduces the value of
+    <bos> by a few percent.
     """
     language: Any = model.model.language_model
     for layer in language.layers:
@@ -134,14 +133,14 @@ def guard_sink_dimension(model: LlavaForConditionalGeneration) -> None:
 def see(
     model: LlavaForConditionalGeneration, pixels: Float[Tensor, "images 3 height width"]
 ) -> Float[Tensor, "images patches dim"]:
-    """What the vision tower hands to the projector: its last hidden states without the class token."""
+    """Output of the vision tower for the projector: the last hidden states without the class token."""
     return model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
 
 
 def project(
     model: LlavaForConditionalGeneration, seen: Float[Tensor, "images patches dim"]
 ) -> Float[Tensor, "images patches dim"]:
-    """The image tokens, as the language model gets them."""
+    """The image tokens for the language model."""
     return model.model.multi_modal_projector(seen)
 
 
@@ -151,12 +150,12 @@ def plant_visual_sinks(
     seen: Float[Tensor, "images patches dim"],
     background: Bool[Tensor, "images patches"],
 ) -> None:
-    """Set the projector's row of the sink dimension by least squares: large for background, nothing for things.
+    """Fit the projector's row of the sink dimension by least squares: `SINK_VALUE` for background, 0 for objects.
 
     Args:
-        model: its vision tower can tell background already.
-        seen: what the tower says of some images, see `see`.
-        background: which patches hold nothing.
+        model: its vision tower is already trained.
+        seen: output of the tower for some images, see `see`.
+        background: which patches have no object.
     """
     projector: Any = model.model.multi_modal_projector
     hidden = projector.act(projector.linear_1(seen)).flatten(0, 1).double()

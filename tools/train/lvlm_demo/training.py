@@ -1,12 +1,12 @@
-"""Teach the model of the scenes in four stages, with any number of processes that share each batch.
+"""Training of the scene model in four stages, with any number of processes that share each batch.
 
-1. vision: the tower says of each patch which thing it belongs to; then it is frozen.
-2. language: words alone, where everything comes with its partner.
-3. projector: image tokens move to the words of what they show, and those of background become sinks.
-4. together: captions and questions about images, with habits; language model and projector learn.
+1. vision: the tower classifies the object of each patch; then it is frozen.
+2. language: text only, in which every object occurs with its partner.
+3. projector: image tokens are aligned with the embeddings of their objects, and those of background become sinks.
+4. together: captions and questions about images; language model and projector are trained.
 
-What a step learns from depends on the seed, the stage, the step and the row, not on how many processes share it.
-A stage that is done is a file; a run that was stopped goes on after the last of them.
+The data of a step depend on the seed, the stage, the step and the row, not on the number of processes. Every finished
+stage is a file; an interrupted run resumes after the last one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from transformers import LlavaForConditionalGeneration
 from ....datasets.scene_words import WORDS
 from ....datasets.scenes import CLASSES, Scene, draw_scene
 from ....whole_files import whole_file
-from .lessons import ANSWERS, Lesson, heard_lesson, pad, patch_targets, pixels, seen_lesson
+from .lessons import ANSWERS, Lesson, image_lesson, pad, patch_targets, pixels, text_lesson
 from .network import (
     SINK_DIMENSION,
     SINK_VALUE,
@@ -44,25 +44,25 @@ from .network import (
     see,
 )
 
-__all__ = ["STAGES", "Stage", "teach"]
+__all__ = ["STAGES", "Stage", "train_stages"]
 
 BACKGROUND = len(CLASSES)
 _ALIGNMENT_WEIGHT = 0.2
 _SINK_WEIGHT = 20.0
 _ANSWER_WEIGHT = 2.0
-_SAY_EVERY = 25
+_LOG_EVERY = 25
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the training.
+    """A training stage.
 
     Attributes:
         name: of the stage and its files.
-        steps: steps of the optimiser.
-        batch: rows of a step, over all processes.
-        rate: highest learning rate; it rises over a tenth of the steps, at most 100, and falls as a cosine.
-        floor: share of it that is left at the end.
+        steps: optimiser steps.
+        batch: rows per step, over all processes.
+        rate: maximum learning rate; linear warm-up over a tenth of the steps, at most 100, then cosine decay.
+        floor: final learning rate as a fraction of the maximum.
     """
 
     name: str
@@ -82,15 +82,15 @@ STAGES = (
 Loss = tuple[Tensor, dict[str, float]]
 
 
-def teach(rank: int, out: Path, seed: int, steps_scale: float, workers: int, device: str) -> None:
-    """All stages that are not done yet, in one of the processes.
+def train_stages(rank: int, out: Path, seed: int, steps_scale: float, workers: int, device: str) -> None:
+    """Train all stages that are not finished, in one of the processes.
 
     Args:
-        rank: number of this process, from 0.
+        rank: index of this process, from 0.
         out: folder for the stages: NAME.safetensors and NAME.csv.
-        seed: of all random draws.
-        steps_scale: factor on the steps of every stage.
-        workers: how many processes there are.
+        seed: of weights and data.
+        steps_scale: factor of the number of steps of every stage.
+        workers: number of processes.
         device: cpu or cuda.
 
     Raises:
@@ -110,8 +110,8 @@ def teach(rank: int, out: Path, seed: int, steps_scale: float, workers: int, dev
             if file.exists():
                 _read(file, model)
                 continue
-            class_ = _Class(number, stage, seed, rank, workers, place)
-            rows = class_.learn(model, max(1, round(stage.steps * steps_scale)))
+            trainer = _StageTrainer(number, stage, seed, rank, workers, place)
+            rows = trainer.learn(model, max(1, round(stage.steps * steps_scale)))
             if rank == 0:
                 _write(out, stage.name, model, rows)
             if workers > 1:
@@ -147,7 +147,7 @@ def _write(out: Path, name: str, model: nn.Module, rows: list[dict[str, float]])
 
 
 @dataclass(frozen=True)
-class _Class:
+class _StageTrainer:
     """One stage in one process."""
 
     number: int
@@ -158,7 +158,7 @@ class _Class:
     device: torch.device
 
     def learn(self, model: LlavaForConditionalGeneration, steps: int) -> list[dict[str, float]]:
-        """Take all steps; the weights change in place. Returns what is worth a table."""
+        """Run all steps, in place; returns the logged rows."""
         parts = _parts(model)
         head = None
         if self.stage.name == "vision":
@@ -170,23 +170,25 @@ class _Class:
             with torch.no_grad():
                 seen = see(model, pixels(scenes).to(self.device))
             plant_visual_sinks(model, seen, (patch_targets(scenes) == BACKGROUND).to(self.device))
-        learners = [*parts[self.stage.name], *(head.parameters() if head else ())]
+        trainable = [*parts[self.stage.name], *(head.parameters() if head else ())]
         if self.workers > 1:
-            for weight in learners:
+            for weight in trainable:
                 dist.broadcast(weight.data, 0)
         model.requires_grad_(False)
-        for weight in learners:
+        for weight in trainable:
             weight.requires_grad_(True)
-        optimizer = torch.optim.AdamW(learners, lr=self.stage.rate, betas=(0.9, 0.98), weight_decay=0.02)
+        optimizer = torch.optim.AdamW(trainable, lr=self.stage.rate, betas=(0.9, 0.98), weight_decay=0.02)
         warm_up = min(100, max(1, steps // 10))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: _rate(step, steps, warm_up, self.stage.floor)
         )
         loss_of: Callable[[int], Loss] = {
             "vision": lambda step: self._vision(model, head, step),
-            "language": lambda step: self._words(model, [heard_lesson(rng) for rng in self._rngs(step)], 1.0),
+            "language": lambda step: self._words(model, [text_lesson(rng) for rng in self._rngs(step)], 1.0),
             "projector": lambda step: self._projector(model, [draw_scene(rng) for rng in self._rngs(step)]),
-            "together": lambda step: self._words(model, [seen_lesson(rng) for rng in self._rngs(step)], _ANSWER_WEIGHT),
+            "together": lambda step: self._words(
+                model, [image_lesson(rng) for rng in self._rngs(step)], _ANSWER_WEIGHT
+            ),
         }[self.stage.name]
         rows: list[dict[str, float]] = []
         recent: list[dict[str, float]] = []
@@ -195,9 +197,9 @@ class _Class:
             loss, values = loss_of(step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            self._share(learners)
+            self._share(trainable)
             guard_sink_dimension(model)
-            nn.utils.clip_grad_norm_(learners, 1.0)
+            nn.utils.clip_grad_norm_(trainable, 1.0)
             optimizer.step()
             schedule.step()
             recent.append({"loss": self.workers * float(loss.detach()), **values})
@@ -205,7 +207,7 @@ class _Class:
                 raise ValueError(
                     f"the loss of {self.stage.name} is no longer a number at step {step + 1}; try another seed"
                 )
-            if (step + 1) % _SAY_EVERY == 0 or step + 1 == steps:
+            if (step + 1) % _LOG_EVERY == 0 or step + 1 == steps:
                 means = _means(recent)
                 rows.append({"step": float(step + 1), **means})
                 recent.clear()
@@ -219,17 +221,17 @@ class _Class:
         return np.random.default_rng([self.seed, 10 + self.number, step, row])  # 10: apart from `SCENE_SPLITS`
 
     def _rngs(self, step: int) -> Iterator[np.random.Generator]:
-        """The chance of each row of this process."""
+        """The random generator of each row of this process."""
         return (self._rng(step, row) for row in range(self.rank, self.stage.batch, self.workers))
 
-    def _share(self, learners: list[Tensor]) -> None:
-        """Add up the gradients of all processes."""
+    def _share(self, trainable: list[Tensor]) -> None:
+        """Sum the gradients of all processes."""
         if self.workers > 1:
-            grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in learners]
+            grads = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in trainable]
             flat = torch.cat([grad.flatten() for grad in grads])
             dist.all_reduce(flat)
             sizes = [grad.numel() for grad in grads]
-            for weight, grad, summed in zip(learners, grads, flat.split(sizes), strict=True):
+            for weight, grad, summed in zip(trainable, grads, flat.split(sizes), strict=True):
                 weight.grad = summed.view_as(grad)
 
     def _total(self, value: float) -> float:
@@ -247,7 +249,7 @@ class _Class:
         logits = head(see(model, pixels(scenes).to(self.device)))
         loss = F.cross_entropy(logits.flatten(0, 1), truth.flatten(), reduction="sum")
         right = (logits.argmax(-1) == truth)[truth != BACKGROUND].float().mean()
-        return loss / (self.stage.batch * truth.shape[1]), {"things_right": float(right)}
+        return loss / (self.stage.batch * truth.shape[1]), {"object_accuracy": float(right)}
 
     def _projector(self, model: LlavaForConditionalGeneration, scenes: list[Scene]) -> Loss:
         with torch.no_grad():
@@ -256,7 +258,7 @@ class _Class:
         return self._alignment(model, tokens, scenes, self.stage.batch)
 
     def _words(self, model: LlavaForConditionalGeneration, lessons: list[Lesson], answer_weight: float) -> Loss:
-        """Next-word loss on the answers, and with images the alignment beside it."""
+        """Next-token loss on the answers, plus the alignment loss of image tokens."""
         ids, weights = (part.to(self.device) for part in pad(lessons, answer_weight))
         embedded = model.get_input_embeddings()(ids)
         scenes = [lesson.scene for lesson in lessons if lesson.scene is not None]
@@ -278,7 +280,7 @@ class _Class:
         right = (logits.argmax(-1) == wanted).float()
         found = float(right[answers].mean()) if answers.any() else math.nan
         loss = summed / self._total(float(weights.sum())) + _ALIGNMENT_WEIGHT * extra
-        return loss, {"words_right": float(right[~answers].mean()), "answers_right": found, **values}
+        return loss, {"token_accuracy": float(right[~answers].mean()), "answer_accuracy": found, **values}
 
     def _alignment(
         self,
@@ -287,7 +289,7 @@ class _Class:
         scenes: list[Scene],
         images: int,
     ) -> Loss:
-        """Image tokens near the words of what they show, and large in the sink dimension where they show nothing."""
+        """Alignment of image tokens with the embeddings of their objects, and of background with the sink dimension."""
         truth = patch_targets(scenes).to(self.device)
         first_words = torch.tensor([WORDS[name.split()[0]] for name in CLASSES], device=self.device)
         apart = torch.arange(WIDTH, device=self.device) != SINK_DIMENSION
@@ -305,7 +307,7 @@ class _Class:
 
 
 def _parts(model: LlavaForConditionalGeneration) -> dict[str, list[nn.Parameter]]:
-    """What learns in each stage."""
+    """The trainable parameters of each stage."""
     language = list(model.model.language_model.parameters())
     projector = list(model.model.multi_modal_projector.parameters())
     return {
@@ -317,18 +319,18 @@ def _parts(model: LlavaForConditionalGeneration) -> dict[str, list[nn.Parameter]
 
 
 def _present(truth: Int[Tensor, "images patches"]) -> Float[Tensor, "images classes"]:
-    """Ones for what is in each image."""
+    """One for each class in an image."""
     return F.one_hot(truth, BACKGROUND + 1).amax(dim=1)[:, :BACKGROUND].float()
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of each value, over the steps that had one."""
+    """Mean of each value over the steps that have it."""
     values = {key: [row[key] for row in rows if math.isfinite(row.get(key, math.nan))] for row in rows for key in row}
     return {key: sum(held) / len(held) if held else math.nan for key, held in values.items()}
 
 
 def _rate(step: int, steps: int, warm_up: int, floor: float) -> float:
-    """The share of the highest learning rate."""
+    """The learning rate as a fraction of its maximum."""
     if step < warm_up:
         return (step + 1) / warm_up
     return floor + (1 - floor) * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))) / 2

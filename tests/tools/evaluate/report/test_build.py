@@ -205,6 +205,11 @@ def test_the_table_shows_value_interval_difference_and_p(page: Page) -> None:
     assert shown[2] == f"p {change['p']:.3f}, Holm {change['holm']:.3f}"
 
 
+def test_the_shares_of_yes_and_no_are_shown_for_every_arm(page: Page) -> None:
+    [shares] = page.texts("[aria-label='Shares of yes and no']")
+    assert all(value in shares for value in ("58.1", "50.2", "56.4", "49.6"))  # percent of the answers
+
+
 def test_selects_change_the_table_and_the_plot(page: Page) -> None:
     before = page.texts(".scores")[0]
     page.select("Part", "adversarial")

@@ -1,4 +1,4 @@
-"""`regard train-lvlm`, sized down, and the model that it once made for the package."""
+"""`regard train lvlm-demo`, sized down, and the model that it once made for the package."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from regard.datasets.scene_captions import CAPTION_PROMPTS
 from regard.datasets.scene_words import WORDS, build_processor, word_ids
 from regard.datasets.scenes import CLASSES, Scenes, draw_scene
 from regard.mllm.session.sinks import sink_strength
-from regard.tools.train.lvlm_demo.exam import caption_figures, sink_figures, speak, yes_no_figures
-from regard.tools.train.lvlm_demo.lessons import heard_lesson, pad, patch_targets, pixels, seen_lesson
+from regard.tools.train.lvlm_demo.exam import caption_metrics, caption_scenes, sink_statistics, yes_no_metrics
+from regard.tools.train.lvlm_demo.lessons import image_lesson, pad, patch_targets, pixels, text_lesson
 from regard.tools.train.lvlm_demo.network import (
     SINK_DIMENSION,
     SINK_THRESHOLD,
@@ -32,7 +32,7 @@ from regard.tools.train.lvlm_demo.network import (
     project,
     see,
 )
-from regard.tools.train.lvlm_demo.training import STAGES, teach
+from regard.tools.train.lvlm_demo.training import STAGES, train_stages
 
 EMBEDDED = Path(__file__).parents[2] / "mllm" / "embedded"
 TINY = ["--steps_scale", "0.001", "--workers", "1", "--eval_scenes", "2", "--device", "cpu"]
@@ -41,7 +41,7 @@ TINY = ["--steps_scale", "0.001", "--workers", "1", "--eval_scenes", "2", "--dev
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("done")
-    assert run("train-lvlm", *TINY, "--out", out) == 0
+    assert run("train", "lvlm-demo", *TINY, "--out", out) == 0
     return out
 
 
@@ -82,7 +82,7 @@ def test_only_its_own_stage_changes_a_part_of_the_model(done: Path) -> None:
 
 def test_two_processes_learn_what_one_learns(done: Path, tmp_path: Path) -> None:
     out = tmp_path / "two of them"
-    process = start(["train-lvlm", *TINY, "--workers", "2", "--out", out])
+    process = start(["train", "lvlm-demo", *TINY, "--workers", "2", "--out", out])
     said = process.communicate()[1]
     assert process.returncode == 0, said
     for stage in ("vision", "language"):  # later on rounding differences grow
@@ -93,7 +93,7 @@ def test_two_processes_learn_what_one_learns(done: Path, tmp_path: Path) -> None
 
 
 def test_a_killed_run_goes_on_after_the_last_finished_stage(done: Path, tmp_path: Path) -> None:
-    process = start(["train-lvlm", *TINY, "--out", tmp_path])
+    process = start(["train", "lvlm-demo", *TINY, "--out", tmp_path])
     while not (tmp_path / "language.safetensors").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
@@ -101,7 +101,7 @@ def test_a_killed_run_goes_on_after_the_last_finished_stage(done: Path, tmp_path
     process.communicate()
     assert not (tmp_path / "summary.json").exists()
     kept = (tmp_path / "vision.safetensors").stat().st_mtime_ns
-    process = start(["train-lvlm", *TINY, "--out", tmp_path])
+    process = start(["train", "lvlm-demo", *TINY, "--out", tmp_path])
     said = process.communicate()[1]
     assert process.returncode == 0, said
     assert "vision" not in said
@@ -112,7 +112,7 @@ def test_a_killed_run_goes_on_after_the_last_finished_stage(done: Path, tmp_path
 
 def test_a_finished_run_is_only_told_again(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in done.glob("*.safetensors")}
-    assert run("train-lvlm", *TINY, "--out", done) == 0
+    assert run("train", "lvlm-demo", *TINY, "--out", done) == 0
     assert "recall" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in done.glob("*.safetensors")} == before
 
@@ -131,24 +131,24 @@ def test_a_finished_run_is_only_told_again(done: Path, capsys: pytest.CaptureFix
 def test_a_wrong_setting_is_named(
     words: list[str], hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("train-lvlm", "--out", tmp_path / "out", *words) == 2
+    assert run("train", "lvlm-demo", "--out", tmp_path / "out", *words) == 2
     assert hint in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_another_seed_does_not_go_on_in_the_same_folder(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("train-lvlm", *TINY, "--seed", "1", "--out", done) == 2
+    assert run("train", "lvlm-demo", *TINY, "--seed", "1", "--out", done) == 2
     assert "holds a run with other settings (seed: 0 there, 1 here)" in capsys.readouterr().err
 
 
 def test_a_stage_file_of_another_model_is_refused(done: Path, tmp_path: Path) -> None:
     save_file({"stranger": torch.zeros(1)}, tmp_path / "vision.safetensors")
     with pytest.raises(OSError, match="does not fit this model"):
-        teach(0, tmp_path, 0, 0.004, 1, "cpu")
+        train_stages(0, tmp_path, 0, 0.004, 1, "cpu")
     whole = (done / "vision.safetensors").read_bytes()
     (tmp_path / "vision.safetensors").write_bytes(whole[:50_000])
     with pytest.raises(OSError, match="damaged or does not fit this model"):
-        teach(0, tmp_path, 0, 0.004, 1, "cpu")
+        train_stages(0, tmp_path, 0, 0.004, 1, "cpu")
 
 
 def rows(lesson: Callable[[np.random.Generator], Any], count: int) -> list[Any]:
@@ -156,15 +156,15 @@ def rows(lesson: Callable[[np.random.Generator], Any], count: int) -> list[Any]:
 
 
 def test_rows_show_a_image_or_not_as_often_as_they_should() -> None:
-    assert not any(row.scene for row in rows(heard_lesson, 50))
-    seen = rows(seen_lesson, 400)
+    assert not any(row.scene for row in rows(text_lesson, 50))
+    seen = rows(image_lesson, 400)
     assert np.mean([row.scene is None for row in seen]) == pytest.approx(0.15, abs=0.05)
     for row in seen:
         assert row.tokens.count(WORDS["<image>"]) == (36 if row.scene else 0)
 
 
 def test_only_answers_are_learnt_and_yes_and_no_count_more() -> None:
-    lessons = rows(seen_lesson, 20)
+    lessons = rows(image_lesson, 20)
     tokens, weights = pad(lessons, answer_weight=2.0)
     for row, lesson in enumerate(lessons):
         size = len(lesson.tokens)
@@ -232,7 +232,7 @@ def test_the_first_weights_depend_on_the_seed_and_leave_the_chance_of_others_alo
 def test_the_embedded_model_is_small_and_says_what_it_is() -> None:
     assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 10_000_000
     said = " ".join((EMBEDDED / "README.txt").read_text().split())
-    assert "regard train-lvlm" in said
+    assert "regard train lvlm-demo" in said
     assert "no evidence about real LVLMs" in said
     assert not [path for path in EMBEDDED.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
 
@@ -240,11 +240,11 @@ def test_the_embedded_model_is_small_and_says_what_it_is() -> None:
 def test_the_embedded_model_sees_and_has_its_habit(embedded: tuple[Any, Any]) -> None:
     model, processor = embedded
     scenes = list(Scenes("natural", 48, seed=1))
-    figures = caption_figures(scenes, speak(model, processor, scenes))
+    figures = caption_metrics(scenes, caption_scenes(model, processor, scenes))
     assert figures["recall"] >= 60
     assert 20 <= figures["chair_s"] <= 80
     assert 25 <= figures["words"] <= 40
-    questions = yes_no_figures(model, processor, scenes[:24])
+    questions = yes_no_metrics(model, processor, scenes[:24])
     assert questions["random"]["accuracy"] > 75
 
 
@@ -268,7 +268,7 @@ def test_the_embedded_model_speaks_when_asked_as_the_library_asks(embedded: tupl
 def test_bos_and_background_of_the_embedded_model_are_sinks_that_get_attention(embedded: tuple[Any, Any]) -> None:
     model, processor = embedded
     scenes = list(Scenes("natural", 8, seed=1))
-    figures = sink_figures(model, processor, scenes, speak(model, processor, scenes))
+    figures = sink_statistics(model, processor, scenes, caption_scenes(model, processor, scenes))
     for layer in range(2, 5):
         assert figures["sinks"]["bos"][layer] == 1
         assert figures["sinks"]["background"][layer] > 0.9

@@ -188,7 +188,7 @@ function costTable(benchmark) {
         "arm",
         { text: "prompt", note: "ms" },
         { text: "new token", note: "ms" },
-        { text: "tokens a second" },
+        { text: "tokens per second" },
         { text: "memory", note: "MB" },
       ],
       lines,

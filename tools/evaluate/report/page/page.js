@@ -109,7 +109,7 @@ function open(benchmark) {
   view.pages = make("nav", { class: "pages", "aria-label": "Pages of samples" });
   const rest =
     benchmark.samples.length < scores.paired
-      ? `This report holds ${whole(benchmark.samples.length)} of the ${whole(scores.paired)} samples that were scored. They are a choice to look at: take shares from the tables, not from here.`
+      ? `This report has ${whole(benchmark.samples.length)} of the ${whole(scores.paired)} scored samples, selected for inspection; rates are in the tables above.`
       : "This report has all scored samples.";
   document
     .getElementById("main")
@@ -126,7 +126,7 @@ function open(benchmark) {
         make(
           "p",
           { class: "note" },
-          `${rest} The address of this page names what is chosen here, so a copy of it shows the same.`,
+          `${rest} The address of this page contains the selection, so a copied link shows the same.`,
         ),
         make("div", { class: "controls filters", role: "search" }, Object.values(view.filters.all)),
         view.count,
@@ -257,7 +257,7 @@ function renderScores(now) {
           make(
             "p",
             { class: "note" },
-            `Against ${scores.baseline}, with ${100 * scores.level} % intervals. Full dots: the interval excludes 0.`,
+            `Against ${scores.baseline}, with ${100 * scores.level} % intervals. Filled dots: the interval excludes 0.`,
           ),
         )
       : null;
@@ -330,7 +330,7 @@ function renderObjects(now) {
           make(
             "p",
             { class: "note" },
-            `Objects that answers name although they are not in the image, as ${now.parser} finds them. Rate: share of the answers that name it, with its interval. ` +
+            `Objects that are mentioned but not in the image, under ${now.parser}. Rate: share of the answers that mention it, with its interval. ` +
               "\u201cObjects in these images\u201d: objects that are present where this one is invented, possible cues of the model. Names and counts link to the samples.",
           ),
         ].filter(Boolean)
@@ -373,7 +373,7 @@ function renderSamples(now) {
   const first = (page - 1) * PAGE;
   const shown = matching.slice(first, first + PAGE);
   view.count.textContent = matching.length
-    ? `${first + 1} to ${first + shown.length} of ${counted(matching.length, "sample")} that fit, of ${whole(benchmark.samples.length)} in this report`
+    ? `${first + 1} to ${first + shown.length} of ${counted(matching.length, "sample")} that match, of ${whole(benchmark.samples.length)} in this report`
     : `None of the ${whole(benchmark.samples.length)} samples in this report fits; clear a filter.`;
   refill(view.cards, ...shown.map((sample) => sampleCard(benchmark, sample, now.arm)));
   const turn = (text, to) =>
