@@ -39,11 +39,7 @@ class Fit:
     metrics: dict[str, float]
     best_epoch: int
     epochs: int
-<<<<<<< HEAD
-    rows: list[dict[str, Any]]
-=======
     rows: list[dict[str, float | int]]
->>>>>>> main
 
 
 def fit(
