@@ -72,9 +72,9 @@ def ssim(
     spread_one = smooth(image.square()) - one.square()
     spread_two = smooth(truth.square()) - two.square()
     together = smooth(image * truth) - one * two
-    least, least_spread = 0.01**2, 0.03**2
+    least, floor_spread = 0.01**2, 0.03**2
     similar = (2 * one * two + least) / (one.square() + two.square() + least)
-    similar = similar * (2 * together + least_spread) / (spread_one + spread_two + least_spread)
+    similar = similar * (2 * together + floor_spread) / (spread_one + spread_two + floor_spread)
     return similar.mean(dim=(1, 2, 3))
 
 

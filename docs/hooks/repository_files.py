@@ -23,6 +23,11 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     return re.sub(r"^<!-- file: (\S+) -->$", content, markdown, flags=re.MULTILINE)
 
 
+def on_page_content(content: str, **_: Any) -> str:
+    """Name source files from the root of the repository."""
+    return content.replace("<code>.typing/regard/", "<code>")
+
+
 def _turned(target: str, here: str) -> str:
     """A link of a file at the root, as a link of a page in `here`."""
     return posixpath.relpath(PAGES.get(target, target.removeprefix("docs/")), here or ".")

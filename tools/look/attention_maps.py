@@ -1,4 +1,4 @@
-"""Images of attention: for every word of an answer, the image under the attention that foretold the word."""
+"""Attention maps: for every word of an answer, the image under the attention that predicted the word."""
 
 from __future__ import annotations
 
@@ -94,8 +94,8 @@ def tile(image: Image.Image, weights: np.ndarray, most: float) -> np.ndarray:
     """
     size = _tile_size(image)
     grey = np.asarray(image.convert("L").resize(size, Image.Resampling.BICUBIC), dtype=float)[..., None] / 255
-    heat = Image.fromarray(weights.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
-    share = (np.asarray(heat, dtype=float) / most).clip(0, 1)
+    scores = Image.fromarray(weights.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    share = (np.asarray(scores, dtype=float) / most).clip(0, 1)
     cover = 0.6 * share[..., None] ** 0.7
     return (1 - cover) * (0.05 + 0.8 * grey) + cover * _COLOURS(share)[..., :3]
 

@@ -31,7 +31,7 @@ class SlideResult:
         path: of the slide, as it was given.
         status: done, empty (no tissue), failed, or unfinished (stages are missing that were not asked for).
         reason: why it failed, or what is missing.
-        warnings: reasons to doubt the prediction.
+        warnings: caveats of the prediction.
         label: the most probable class, if there is a prediction.
         truth: the true class, if it is known.
         probabilities: class -> 0-1, the mean over the folds.

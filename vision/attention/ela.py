@@ -62,10 +62,10 @@ class EfficientLocalAttention(nn.Module):
         super().__init__()
         if version not in VERSIONS:
             raise ValueError(f"ELA has no version {version!r}; known: {', '.join(VERSIONS)}")
-        kernel, group_channels, most_norm_groups = VERSIONS[version]
+        kernel, group_channels, max_norm_groups = VERSIONS[version]
         kernel = kernel_size or kernel
         conv_groups = conv_groups or dim // _divisor(dim, group_channels)
-        norm_groups = norm_groups or _divisor(dim, most_norm_groups)
+        norm_groups = norm_groups or _divisor(dim, max_norm_groups)
         if kernel % 2 == 0:
             raise ValueError(f"kernel_size {kernel} is even; ELA needs an odd one to keep the length")
         for name, groups in (("conv_groups", conv_groups), ("norm_groups", norm_groups)):

@@ -104,7 +104,7 @@ def train_heads(out: Path, seed: int) -> list[Path]:
 
 
 def write_rendered() -> None:
-    """The rendered slide that comes along, of the part for testing, and its mask."""
+    """The bundled rendered slide, of the part for testing, and its mask."""
     slide = render_slide(1, "test", size=(1536, 1280))
     folder = EMBEDDED_SLIDE.parent
     write_slide(folder / "rendered_lesion.svs", slide.pixels, mpp=0.5, objective=20.0, levels=(1, 4), quality=80)
