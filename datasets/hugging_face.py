@@ -33,7 +33,7 @@ def hugging_face_library() -> ModuleType:
         if error.name != "datasets":
             raise
         library = None
-    if not hasattr(library, "load_from_disk"):  # also a folder of this name, in which Python was started
+    if library is None or not hasattr(library, "load_from_disk"):  # or a folder of this name
         found = "" if library is None else f" ({library!r} is something else)"
         raise ImportError(
             f'sets of Hugging Face need its library, which is not found{found}; pip install "regard[huggingface]"'
