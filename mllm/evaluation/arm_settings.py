@@ -89,7 +89,7 @@ def arm_file_name(intervention: str) -> str:
 
     Example:
         >>> arm_file_name("vhr(alpha=1.5)"), arm_file_name("")
-        ('vhr-alpha=1.5-HASH', 'none')
+        ('vhr-alpha=1.5-d35cd7', 'none')
     """
     if not intervention:
         return "none"

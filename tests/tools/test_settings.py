@@ -18,6 +18,7 @@ from regard.tools.settings import EvaluateLvlmSettings, RestoreSettings, SlideSe
 from regard.tools.settings.types import Fraction, check, settings_hints
 
 TOOLS = Path(__file__).parents[2] / "tools"
+TASK_SETTINGS = {task.settings.__name__ for tasks in TASKS.values() for task in tasks.values()}
 COMMANDS = [(verb, task) for verb, tasks in TASKS.items() for task in tasks]
 
 
@@ -45,11 +46,12 @@ def reachable(path: Path) -> set[Path]:
     return found
 
 
-def fields_read(path: Path, classes: dict[str, type]) -> Iterator[tuple[str, str]]:
-    """Name of a settings class and of a field that a module reads of it.
+def fields_read(path: Path, classes: dict[str, type], held: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Name of a settings class and of a field that a module reads of it; "*" for all fields.
 
-    Counted are `name.field` where the name is annotated as the class or assigned from such a field, and
-    `self.settings.field`; `asdict(settings.nested)` reads all of the nested class.
+    Counted are `name.field` where the name is annotated as the class, or assigned from or iterated over such a field
+    or an attribute that is annotated so; `open_run(settings)` reads `out`, and `asdict(settings.nested)` all fields of
+    the nested class.
     """
     for function in ast.walk(parsed(path)):
         if not isinstance(function, ast.FunctionDef | ast.ClassDef):
@@ -65,25 +67,51 @@ def fields_read(path: Path, classes: dict[str, type]) -> Iterator[tuple[str, str
         def class_of(node: ast.AST, known: dict[str, str] = known) -> str | None:
             if isinstance(node, ast.Name):
                 return known.get(node.id)
-            if isinstance(node, ast.Attribute) and ast.unparse(node) == "self.settings":
+            if not isinstance(node, ast.Attribute):
+                return None
+            if ast.unparse(node) == "self.settings":
                 return known.get("settings")
-            if isinstance(node, ast.Attribute) and (owner := class_of(node.value)):
-                hint = settings_hints(classes[owner]).get(node.attr)
-                return next((name for name, cls in classes.items() if cls is hint), None)
-            return None
+            owner = class_of(node.value)
+            return class_in(settings_hints(classes[owner]).get(node.attr), classes) if owner else held.get(node.attr)
 
         for node in ast.walk(function):
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and class_of(node.value):
-                known[node.targets[0].id] = class_of(node.value) or ""
+            if isinstance(node, ast.Assign):
+                targets, values = ([*getattr(part, "elts", [part])] for part in (node.targets[0], node.value))
+            elif isinstance(node, ast.For | ast.comprehension):
+                targets, values = [node.target], [node.iter]
+            else:
+                continue
+            for target, value in zip(targets, values, strict=False):
+                if isinstance(target, ast.Name) and class_of(value):
+                    known[target.id] = class_of(value) or ""
         for node in ast.walk(function):
             if isinstance(node, ast.Attribute) and (owner := class_of(node.value)):
                 yield owner, node.attr
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("asdict", "dataclasses.asdict"):
-                owner = class_of(node.args[0])
-                if owner and not hasattr(
-                    classes[owner], "check_together"
-                ):  # the settings of a task are only recorded so
-                    yield from ((owner, field) for field in settings_hints(classes[owner]))
+            if isinstance(node, ast.Call) and node.args and (owner := class_of(node.args[0])):
+                called = ast.unparse(node.func)
+                if called == "open_run":
+                    yield owner, "out"
+                if called in ("asdict", "dataclasses.asdict") and owner not in TASK_SETTINGS:
+                    yield owner, "*"  # those of a task are only recorded so
+
+
+def class_in(hint: Any, classes: dict[str, type]) -> str | None:
+    """Name of the settings class that an annotation is, or has as an item or member."""
+    parts = (hint, *getattr(hint, "__args__", ()))
+    return next((name for name, cls in classes.items() for part in parts if part is cls), None)
+
+
+def attributes_held(paths: set[Path], classes: dict[str, type]) -> dict[str, str]:
+    """Attribute -> settings class, as the classes of some modules annotate their attributes."""
+    return {
+        node.target.id: ast.unparse(node.annotation)
+        for path in paths
+        for owner in ast.walk(parsed(path))
+        if isinstance(owner, ast.ClassDef)
+        for node in owner.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+        if ast.unparse(node.annotation) in classes
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,12 +137,14 @@ def test_a_task_reads_every_setting_that_it_offers(verb: str, task: str) -> None
     settings, module = TASKS[verb][task]
     classes = {cls.__name__: cls for one in nested(settings) for cls in one.__mro__ if dataclasses.is_dataclass(cls)}
     path = TOOLS.joinpath(*module.split(".")).with_suffix(".py")
-    read = {pair for own in reachable(path) for pair in fields_read(own, classes)}
+    paths = reachable(path)
+    held = attributes_held(paths, classes)
+    read = {pair for own in paths for pair in fields_read(own, classes, held)}
     ignored = [
         f"{cls.__name__}.{name}"
         for cls in nested(settings)
         for name in settings_hints(cls)
-        if not any((owner.__name__, name) in read for owner in cls.__mro__)
+        if not any({(owner.__name__, name), (owner.__name__, "*")} & read for owner in cls.__mro__)
     ]
     assert not ignored
 

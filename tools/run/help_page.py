@@ -47,7 +47,7 @@ def help_page(command: str, settings: type) -> str:
         hint = get_args(hints[field.name])[0] if "repeated" in field.metadata else hints[field.name]
         lines += entry(f"--{field.name} {_metavar(hint, field.name)}", shown)
         for item in _items(hints[field.name]):
-            lines += [f"    {text}" for text in entry(item.name, described(_item_class(hints[field.name]))[item.name])]
+            lines += entry(item.name, described(_item_class(hints[field.name]))[item.name], indent=6)
     for field in nested:
         lines += [f"{about[field.name].rstrip('.')}:"]
         inner = hints[field.name]
@@ -112,12 +112,13 @@ def _positional(field: dataclasses.Field[Any]) -> str:
     return word if _is_required(field) else f"[{word}]"
 
 
-def entry(name: str, text: str) -> Iterator[str]:
+def entry(name: str, text: str, indent: int = 2) -> Iterator[str]:
     """An option and what it does, in two columns."""
-    lines = _wrapped(text, _COLUMN)
-    first = f"  {name}"
-    if len(first) < _COLUMN - 1:
-        yield first.ljust(_COLUMN) + lines[0].lstrip()
+    column = _COLUMN + indent - 2
+    lines = _wrapped(text, column)
+    first = " " * indent + name
+    if len(first) < column - 1:
+        yield first.ljust(column) + lines[0].lstrip()
         lines = lines[1:]
     else:
         yield first

@@ -109,7 +109,7 @@ def open_run(
         path.mkdir(parents=True, exist_ok=True)
         if alone:
             for holding in {left.parent for left in path.rglob(f".*{PARTIAL}*")}:
-                remove_leftovers(holding / "*", older_than_s=0)
+                remove_leftovers(holding / "*", older_than_s=0.0)
         if first and extended:
             (path / "summary.json").unlink(missing_ok=True)
         if first:

@@ -195,7 +195,7 @@ def test_results_of_other_settings_are_not_mixed(model: Path, tmp_path: Path, ca
     source, out = save(tmp_path / "in" / "a.png"), tmp_path / "out"
     assert go(source.parent, out, "--model", model) == 0
     assert go(source.parent, out, "--model", model, "--overlap", 8) == 2
-    assert "results of other settings (overlap: None there, 8 here)" in capsys.readouterr().err
+    assert "a run with other settings (overlap: None there, 8 here)" in capsys.readouterr().err
     assert go(source.parent, out, "--model", model, "--overlap", 8, "--overwrite", "true") == 0
 
 

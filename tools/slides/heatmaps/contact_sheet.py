@@ -32,7 +32,7 @@ def top_patches(grid: Grid, values: Float[np.ndarray, " patches"], count: int) -
         count: how many at most.
 
     Example:
-        >>> from ...datasets.slides.grid import Grid
+        >>> from regard.datasets.slides.grid import Grid
         >>> indices = np.array([[0, 0], [5, 0], [10, 0]])
         >>> grid = Grid(indices, np.ones(3), patch=10, side=10, step=5, mpp=0.5, slide_mpp=0.5, width=20, height=10)
         >>> top_patches(grid, np.array([0.8, 0.9, 0.2]), 2)
