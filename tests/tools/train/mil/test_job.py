@@ -283,7 +283,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"heads": [{"name": "ibmil"}]}, "needs confounders of a first stage"),
     ({"heads": [{"name": "transmil"}], "chunk": 10}, "has no option 'chunk'"),
     ({"heads": [ABMIL], "task": "survival"}, "time"),
-    ({"heads": [ABMIL], "seeds": [1, 1]}, "give different numbers"),
+    ({"heads": [ABMIL], "seeds": [1, 1]}, "give one or more different numbers"),
     ({"heads": [ABMIL], "folds": 200}, "too few for 200 folds"),
     ({"heads": [ABMIL], "folds": "no/such/folder"}, "no/such/folder"),
     ({"heads": [ABMIL], "classes": ["normal", "benign"]}, "'tumour', which is not one of normal, benign"),
