@@ -309,7 +309,7 @@ def test_a_wrong_setting_is_named(
         (["--backbone.name", "van_b0"], "there is no option --backbone.name"),
         (["--optimizer.layer_decay", "0.7"], "layer_decay"),
         (["--data", "uscb"], "did you mean 'ucsb'"),
-        (["--batch_size", "3", "--accumulate", "2"], "does not divide"),
+        (["--batch_size", "3", "--accumulate", "2"], "divisible"),
         (["--early_stop", "3", "--val_share", "0.0"], "watches validation bags"),
         (["--optimizer.name", "adamx"], "adamx"),
         (["--optimizer.schedule", "plateau"], "needs a metric"),
