@@ -129,7 +129,7 @@ def test_pairs_are_evaluated_and_a_broken_one_is_left_out(
         (["--data", "nowhere"], "there is no file or folder nowhere"),
         (["--degradation", "noise"], "noise does not shrink images"),
         (["--patch_px", "500"], "choose smaller crops"),
-        (["--start", "nowhere.pth"], "no file of weights nowhere.pth"),
+        (["--start", "nowhere.pth"], "there is no weights file nowhere.pth"),
         (["--backbone.attention", "van"], "there is no option --backbone.attention"),
         (["--augmentation.mixup", "0.5"], "there is no option --augmentation.mixup"),
     ],
