@@ -96,8 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(help_page(command, TASKS[verb][task].settings))
             return 0
         from .run.option_parser import parse_settings  # not needed for help
-
-        from .run.option_parser import parse_settings  # not needed for help
         from .run.run_folder import check_run_folder, has_run_folder
 
         settings = parse_settings(command, TASKS[verb][task].settings, rest)

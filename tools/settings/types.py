@@ -100,7 +100,7 @@ class Exists:
             names = f", or {', '.join(words)}" if words else ""
             near = nearest(value, self.names)
             verb = "Give" if near else "give"
-            raise ValueError(f"--{key}: {problem}; {near}{'G' if near else 'g'}ive the path of a {self.kind}{names}")
+            raise ValueError(f"--{key}: {problem}; {near}{verb} the path of a {self.kind}{names}")
 
 
 @dataclass(frozen=True)
