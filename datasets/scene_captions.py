@@ -105,7 +105,7 @@ def write_caption(scene: Scene, rng: np.random.Generator, habits: Habits = TRUTH
 
     Args:
         scene: what is there.
-        rng: all the chance.
+        rng: random generator; the only source of randomness.
         habits: what is said although it is not there.
 
     Example:
@@ -148,7 +148,7 @@ def learning_questions(
 
     Args:
         scene: what is there.
-        rng: all the chance.
+        rng: random generator; the only source of randomness.
         count: how many questions.
         habits: how often the answer is wrong.
         seen: whether the image is shown with them; if not, the answer is a guess by how common the thing is.
@@ -158,12 +158,12 @@ def learning_questions(
     common = [name for name in absent if name in POPULAR]
     questions = []
     for _ in range(count):
-        chance = rng.random()
+        draw = rng.random()
         if rng.random() < _POSITIVE_RATE:
             name = pick(rng, scene.names)
-        elif chance < _PARTNER_ASKED and missed:
+        elif draw < _PARTNER_ASKED and missed:
             name = pick(rng, missed)
-        elif chance < _PARTNER_ASKED + _POPULAR_ASKED and common:
+        elif draw < _PARTNER_ASKED + _POPULAR_ASKED and common:
             name = pick(rng, common)
         else:
             name = pick(rng, absent)
@@ -188,7 +188,7 @@ def probing_questions(
 
     Args:
         scene: what is there.
-        rng: all the chance.
+        rng: random generator; the only source of randomness.
         kind: what is asked for and absent: "random" is anything, "popular" the common kinds, "adversarial" the
             partners of what is there; where these do not suffice, anything.
         each: questions with yes, and questions with no.
@@ -206,9 +206,9 @@ def probing_questions(
         "popular": [name for name in absent if name in POPULAR],
         "adversarial": [name for name in absent if PARTNER[name] in scene.names],
     }[kind]
-    first = [wanted[place] for place in rng.permutation(len(wanted))]
-    rest = [absent[place] for place in rng.permutation(len(absent)) if absent[place] not in wanted]
-    present = [scene.names[place] for place in rng.permutation(len(scene.names))]
+    first = [wanted[index] for index in rng.permutation(len(wanted))]
+    rest = [absent[index] for index in rng.permutation(len(absent)) if absent[index] not in wanted]
+    present = [scene.names[index] for index in rng.permutation(len(scene.names))]
     questions = [Question(name, True, "yes") for name in present[:each]]
     questions += [Question(name, False, "no") for name in (first + rest)[:each]]
     return questions

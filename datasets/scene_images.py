@@ -60,10 +60,10 @@ class SingleScenes(Sequence[Any]):
         return self.images
 
     def __getitem__(self, index: Any) -> Any:
-        place = int(index)
-        if not 0 <= place < self.images:
+        row = int(index)
+        if not 0 <= row < self.images:
             raise IndexError(f"there are {self.images} images, none has the number {index}")
-        return render(self.scene(place))
+        return render(self.scene(row))
 
     def scene(self, index: int) -> Scene:
         """What is in an image; the large thing comes last."""

@@ -99,7 +99,7 @@ def load_model(
     """
     if device is not None and device_map is not None:
         raise ValueError(f"give device or device_map, not both: {device!r} and {device_map!r}")
-    wanted, place = _dtype(dtype), None if device_map is not None else _device(device)
+    wanted, target = _dtype(dtype), None if device_map is not None else _device(device)
     config = _read(source, "config.json", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False, **hub))
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ValueError(
@@ -121,9 +121,9 @@ def load_model(
             **hub,
         ),
     )
-    if place is not None:
-        slow = dtype == "auto" and place.type == "cpu" and model.dtype == torch.float16
-        model = model.to(place, torch.float32 if slow else None)
+    if target is not None:
+        slow = dtype == "auto" and target.type == "cpu" and model.dtype == torch.float16
+        model = model.to(target, torch.float32 if slow else None)
     return model.eval()
 
 
@@ -189,9 +189,9 @@ def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"no device is called {device!r}; give cpu, cuda, cuda:1 or mps") from error
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"the device {device} is not here; torch sees {torch.cuda.device_count()} GPUs of CUDA")
-    return place
+    return chosen

@@ -4,7 +4,7 @@ CHAIR's are the facts: which words count as which class, which two are read as o
 (Rohrbach et al. 2018, arXiv:1809.02156; LisaAnne/Hallucination@6e4d33c, data/synonyms.txt and utils/chair.py). They are
 the metric, misspellings included, so none is put right here. Ours are the form, the order, that words are left out
 which no singular there can be like, and what `fixed` adds, which stands apart. `read_synonyms` reads the original file
-in place of the table.
+instead of the table.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class MMHal:
         return "mmhal"
 
     def samples(self, data: Path) -> list[Sample]:
-        """Read the questions. The place of one in the file is its id, the last part of its `image_src` the image.
+        """Read the questions. The index of one in the file is its id, the last part of its `image_src` the image.
 
         Args:
             data: response_template.json, or the folder that has it.

@@ -82,7 +82,7 @@ def field_of(row: Mapping[str, Any], key: str, kind: type | tuple[type, ...], wh
         row: the object.
         key: of the field.
         kind: what the value must be.
-        where: the place in the file, for the error.
+        where: file and line, for the error.
 
     Raises:
         ValueError: the field is missing or of another kind.
@@ -139,13 +139,13 @@ def find_images(folder: Path, samples: Iterable[Sample]) -> tuple[dict[str, Path
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; give the one that has the images")
-    places = [place for place in (folder / name for name in _IMAGE_FOLDERS) if place.is_dir()]
+    folders = [one for one in (folder / name for name in _IMAGE_FOLDERS) if one.is_dir()]
     found: dict[str, Path] = {}
     missing: list[str] = []
     for name in dict.fromkeys(sample.image for sample in samples if sample.image):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"a question is about the image {name}, which cannot be in a folder of images")
-        files = (place / one for place in places for one in dict.fromkeys((name, name.rpartition("_")[2])))
+        files = (parent / one for parent in folders for one in dict.fromkeys((name, name.rpartition("_")[2])))
         file = next((file for file in files if file.is_file()), None)
         if file is None:
             missing.append(name)

@@ -151,7 +151,7 @@ def test_tokens_join_to_the_text_and_the_limit_is_told(lvlm: LVLM) -> None:
     finally:
         lvlm.model.generation_config.eos_token_id = ends
     assert short.complete
-    cut = next(place for place, token in enumerate(answer.tokens) if token.strip() == answer.tokens[2].strip())
+    cut = next(index for index, token in enumerate(answer.tokens) if token.strip() == answer.tokens[2].strip())
     assert short.tokens == answer.tokens[:cut]
 
 

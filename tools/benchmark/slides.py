@@ -129,12 +129,12 @@ def _mirrored(side: int) -> Callable[[int, int, int, int], np.ndarray]:
     return source
 
 
-def _lattice(side: int, first: int, patch: int, count: int) -> Grid:
+def _square_grid(side: int, first: int, patch: int, count: int) -> Grid:
     """The first patches of a slide, in as many rows as columns."""
     line = first + patch * np.arange(int(count**0.5))
-    places = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    corners = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     spacing = {"patch": patch, "side": patch, "step": patch, "mpp": 0.25, "slide_mpp": 0.25}
-    return Grid(places, np.ones(len(places)), **spacing, width=side, height=side)  # type: ignore[arg-type]
+    return Grid(corners, np.ones(len(corners)), **spacing, width=side, height=side)  # type: ignore[arg-type]
 
 
 def _one_by_one(path: Path, grid: Grid) -> Iterator[np.ndarray]:
@@ -149,11 +149,11 @@ def _one_by_one(path: Path, grid: Grid) -> Iterator[np.ndarray]:
 def _reading(
     path: Path, side: int, what: str, first: int, tiffslide: Any, settings: BenchmarkSlidesSettings
 ) -> dict[str, Any]:
-    grid = _lattice(side, first, _SIDE, _COUNT)
+    grid = _square_grid(side, first, _SIDE, _COUNT)
 
     def ours() -> dict[int, np.ndarray]:
         reader = PatchReader(open_slide(path, reader="tiff"), grid)
-        return {int(place): pixels for places, batch in reader for place, pixels in zip(places, batch, strict=True)}
+        return {int(index): pixels for indices, batch in reader for index, pixels in zip(indices, batch, strict=True)}
 
     def with_openslide() -> dict[int, np.ndarray]:
         return dict(enumerate(_one_by_one(path, grid)))
@@ -161,13 +161,13 @@ def _reading(
     def with_tiffslide() -> dict[int, np.ndarray]:
         with tiffslide.TiffSlide(path) as slide:
             corners = enumerate(grid.coordinates.tolist())
-            return {place: slide.read_region((x, y), 0, (_SIDE, _SIDE), as_array=True) for place, (x, y) in corners}
+            return {index: slide.read_region((x, y), 0, (_SIDE, _SIDE), as_array=True) for index, (x, y) in corners}
 
     passes = {"ours": ours, "openslide": with_openslide, "tiffslide": with_tiffslide}
     expected = ours()
     for who, once in passes.items():
         found = once()
-        if not all(np.array_equal(found[place], expected[place]) for place in range(len(grid))):
+        if not all(np.array_equal(found[index], expected[index]) for index in range(len(grid))):
             raise ValueError(f"{who} and our reader give different pixels")
     return _row(side, what, passes, len(grid), settings.repeats)
 
@@ -182,12 +182,12 @@ class _Patches(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.grid)
 
-    def __getitem__(self, place: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:
         import openslide
 
         if self.slide is None:
             self.slide = openslide.OpenSlide(self.path)
-        corner = tuple(self.grid.coordinates[place].tolist())
+        corner = tuple(self.grid.coordinates[index].tolist())
         region = self.slide.read_region(corner, 0, (self.grid.side, self.grid.side)).convert("RGB")
         pixels = torch.from_numpy(np.array(region)).permute(2, 0, 1).float() / 255
         return (pixels - self.mean) / self.std
@@ -205,14 +205,14 @@ def _encoder(name: str) -> PatchEncoder:
 
 def _encoding(path: Path, side: int, name: str, settings: BenchmarkSlidesSettings) -> dict[str, Any]:
     encode = _encoder(name)
-    grid = _lattice(side, 100, encode.size, _COUNT)
+    grid = _square_grid(side, 100, encode.size, _COUNT)
     colours = encode.mean[0], encode.std[0]  # 3 1 1
 
     def ours() -> Tensor:
         with torch.inference_mode(), ReadAhead(PatchReader(open_slide(path), grid), waiting=2) as batches:
-            read = [(places, encode(torch.from_numpy(pixels))) for places, pixels in batches]
-        places, features = zip(*read, strict=True)
-        return torch.cat(features)[np.concatenate(places).argsort()]
+            read = [(indices, encode(torch.from_numpy(pixels))) for indices, pixels in batches]
+        indices, features = zip(*read, strict=True)
+        return torch.cat(features)[np.concatenate(indices).argsort()]
 
     def with_loader(workers: int) -> Tensor:
         loader = DataLoader(_Patches(path, grid, *colours), batch_size=64, num_workers=workers)
@@ -257,9 +257,9 @@ def _read_huge(path: Path, corners: list[tuple[int, int]], out: Any) -> None:
     before = _peak_bytes()
     slide = open_slide(path)
     read_thumbnail(slide, 2048)
-    places = np.array(corners) + 100
+    coordinates = np.array(corners) + 100
     spacing = {"patch": _SIDE, "side": _SIDE, "step": _SIDE, "mpp": 0.25, "slide_mpp": 0.25}
-    grid = Grid(places, np.ones(len(places)), **spacing, width=_HUGE, height=_HUGE)  # type: ignore[arg-type]
+    grid = Grid(coordinates, np.ones(len(coordinates)), **spacing, width=_HUGE, height=_HUGE)  # type: ignore[arg-type]
     for _ in PatchReader(slide, grid):
         pass
     out.put(_peak_bytes() - before)

@@ -20,7 +20,7 @@ from .scene_benchmarks import SCENE_BENCHMARKS
 __all__ = ["KNOWN", "LONGEST", "ImageOpener", "build", "image_opener", "options_of", "parse_benchmark"]
 
 #: Name -> "module:Class".
-KNOWN = {name: f"mllm.benchmarks.{place}" for name, place in BENCHMARKS.items()} | {
+KNOWN = {name: f"mllm.benchmarks.{path}" for name, path in BENCHMARKS.items()} | {
     name: f"tools.evaluate.scene_benchmarks:{one.__name__}" for name, one in SCENE_BENCHMARKS.items()
 }
 #: Longest answer in tokens, where nothing else is said: room for a sentence, or for a description.

@@ -123,8 +123,8 @@ class _Predictions(Callback):
         else:
             rows.writerow(["image", "true", "predicted", "probability"])
             best = logits.softmax(dim=-1).max(dim=-1)
-            for index, (value, place) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
-                true, predicted = images.classes[images.targets[index]], images.classes[place]
+            for index, (value, position) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+                true, predicted = images.classes[images.targets[index]], images.classes[position]
                 rows.writerow([images.name(index), true, predicted, f"{value:.6f}"])
         return file.getvalue()
 

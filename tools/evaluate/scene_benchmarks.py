@@ -46,8 +46,8 @@ class SceneCaptions:
         """One sample a scene; `data` is not looked at."""
         scenes = Scenes("natural", self.scenes, self.seed)
         return [
-            Sample(id=str(place), image=str(place), question=CAPTION_PROMPTS[0], truth=list(scene.names))
-            for place, scene in enumerate(scenes)
+            Sample(id=str(index), image=str(index), question=CAPTION_PROMPTS[0], truth=list(scene.names))
+            for index, scene in enumerate(scenes)
         ]
 
     def open_image(self, sample: Sample) -> Image.Image:
@@ -101,18 +101,18 @@ class SceneQuestions:
         """The questions of all splits; `data` is not looked at."""
         samples = []
         for number, kind in enumerate(get_args(_Kind)):
-            for place, scene in enumerate(Scenes("natural", self.scenes, self.seed)):
-                chance = np.random.default_rng([self.seed, 20 + number, place])
+            for position, scene in enumerate(Scenes("natural", self.scenes, self.seed)):
+                rng = np.random.default_rng([self.seed, 20 + number, position])
                 samples += [
                     Sample(
-                        id=f"{kind}-{place}-{index}",
-                        image=str(place),
+                        id=f"{kind}-{position}-{index}",
+                        image=str(position),
                         question=question.text,
                         truth="yes" if question.truth else "no",
                         part=kind,
                         present=tuple(scene.names),
                     )
-                    for index, question in enumerate(probing_questions(scene, chance, kind))
+                    for index, question in enumerate(probing_questions(scene, rng, kind))
                 ]
         return samples
 

@@ -40,7 +40,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write beside the old file, then take its place."""
+        """Write next to the old file, then replace it."""
         target = Path(path)
         try:
             with whole_file(target) as partial:

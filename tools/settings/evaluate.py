@@ -102,7 +102,7 @@ class EvaluateLvlmSettings(LvlmSettings):
         data: folder or file of the benchmark.
         image_folder: folder of the benchmark's images; by default that of the data.
         missing_images: stop at images that are missing or unreadable, or skip and count them.
-        synonyms: the authors' synonyms.txt for chair, in place of our own table.
+        synonyms: the authors' synonyms.txt for chair, instead of our own table.
         scenes: number of rendered scenes to caption; a quarter of them gets 18 questions each.
         limit: number of samples of each benchmark, from the first; 0 is all.
         max_new_tokens: maximum length of an answer in tokens; by default that of the benchmark.
@@ -171,7 +171,7 @@ class ScoreSettings(Checked):
         benchmark: benchmark of the answer files, as in `regard evaluate lvlm`; or the name of a benchmark of your own.
         data: folder or file of the benchmark, for answer files.
         image_folder: folder of images for the report; by default that of the evaluation.
-        synonyms: the authors' synonyms.txt for chair, in place of our own table.
+        synonyms: the authors' synonyms.txt for chair, instead of our own table.
         arm: arm to score, the baseline first; may be repeated. By default all.
         resamples: bootstrap resamples over images.
         seed: random seed of the resamples.

@@ -1,7 +1,7 @@
 """What Bokeh draws on a slide's page: tiles, heatmap, outlines and top patches, as JSON that its script embeds.
 
 Bokeh is a dependency that carries its script; the page's own script (page_parts/slide.js) moves and fills what is
-built here. Places are pixels of full resolution; y is negative, since Bokeh's axis points upwards.
+built here. Coordinates are pixels of full resolution; y is negative, since Bokeh's axis points upwards.
 """
 
 from __future__ import annotations

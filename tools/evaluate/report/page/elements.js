@@ -119,7 +119,7 @@ function shortly(value) {
   return String(Number(value.toPrecision(3))).replace("-", MINUS);
 }
 
-function chance(p) {
+function pValue(p) {
   if (p === null || p === undefined) return "-";
   return p < 0.001 ? "<0.001" : p.toFixed(3);
 }

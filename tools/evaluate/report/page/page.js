@@ -76,7 +76,7 @@ function drawTabs(benchmark) {
   const tabs = DATA.benchmarks.map(({ name }) =>
     make("li", {}, benchmarkLink(name, { class: "tab", "aria-current": name === benchmark.name ? "page" : null })),
   );
-  const places = [
+  const sections = [
     ["scores", "Scores"],
     ["text-guards", "Text"],
     ["objects", "Objects"],
@@ -84,7 +84,7 @@ function drawTabs(benchmark) {
     ["cost", "Cost"],
     ["samples", "Samples"],
   ];
-  const jumps = places.map(([id, text]) => make("li", {}, make("a", { href: `#${id}`, onclick: jump(id) }, text)));
+  const jumps = sections.map(([id, text]) => make("li", {}, make("a", { href: `#${id}`, onclick: jump(id) }, text)));
   document
     .getElementById("tabs")
     .replaceChildren(make("ul", { class: "tabs" }, tabs), make("ul", { class: "jumps" }, jumps));
