@@ -1,6 +1,6 @@
-"""What is said about scenes: captions, and questions with yes or no for an answer, truthful or by habit.
+"""Captions of rendered scenes and yes-or-no questions about them, truthful or biased by habit.
 
-Habits are noise in what a model is told while it learns: that the partner of a thing is there when it is not. A caption
+Habits are label noise in the training data: that the partner of a thing is there when it is not. A caption
 names only some of what is there, so it could always have named something else.
 """
 
@@ -47,7 +47,7 @@ _IMAGINED_YES_POPULAR, _IMAGINED_YES = 0.80, 0.40
 
 @dataclass(frozen=True)
 class Habits:
-    """How often something is said because it is usual. All are probabilities, 0-1.
+    """Probabilities (0-1) that an absent object is mentioned because it is usual.
 
     Attributes:
         present_partner: after a thing, its partner is named next to it, if it is there.
@@ -62,7 +62,7 @@ class Habits:
     yes_popular: float = 0.0
 
 
-#: Nothing is said that is not there.
+#: No object is mentioned that is not there.
 TRUTHFUL = Habits()
 #: What the model in the package was taught.
 HABITS = Habits(absent_partner=0.4, yes_partner=0.5, yes_popular=0.45)
@@ -77,7 +77,7 @@ class Question:
     Attributes:
         name: the kind that is asked for.
         truth: whether it is there.
-        answer: what is said, "yes" or "no"; by habit it may differ from the truth.
+        answer: the label, "yes" or "no"; by habit it may differ from the truth.
     """
 
     name: str
@@ -106,7 +106,7 @@ def write_caption(scene: Scene, rng: np.random.Generator, habits: Habits = TRUTH
     Args:
         scene: what is there.
         rng: random generator; the only source of randomness.
-        habits: what is said although it is not there.
+        habits: how often absent objects are mentioned.
 
     Example:
         >>> from regard.datasets.scenes import Scenes
@@ -182,14 +182,14 @@ def learning_questions(
 def probing_questions(
     scene: Scene, rng: np.random.Generator, kind: Literal["random", "popular", "adversarial"], each: int = 3
 ) -> list[Question]:
-    """Questions to measure with, in the manner of POPE: as many with yes as with no, and the truth for an answer.
+    """Questions to measure with, in the manner of POPE: half yes, half no, and the truth for an answer.
 
     Source: Li et al. 2023, arXiv:2305.10355. What is common and what is seen together is known here, not counted.
 
     Args:
         scene: what is there.
         rng: random generator; the only source of randomness.
-        kind: what is asked for and absent: "random" is anything, "popular" the common kinds, "adversarial" the
+        kind: of the absent objects: "random" is anything, "popular" the common kinds, "adversarial" the
             partners of what is there; where these do not suffice, anything.
         each: questions with yes, and questions with no.
 

@@ -1,7 +1,7 @@
 """Rendered scenes as labelled images: one large thing among small ones, 24 classes, colour, without a download.
 
 The label is the kind of the large thing. It is at home in the place in three of four images, so that the background
-helps but does not tell, and up to three small things of other kinds stand about, so that looking at the right spot
+helps but does not suffice, and up to three small things of other kinds stand about, so that looking at the right spot
 pays.
 """
 

@@ -1,8 +1,8 @@
-"""Rendered scenes that know what is in them: 96 x 96 px, four to six things of 24 kinds, in one of four places.
+"""Rendered scenes with known contents: 96 x 96 px, four to six things of 24 kinds, in one of four places.
 
 In each place some things are common and some are rare, and things come in pairs that are often seen together (car and
-traffic light). A model that learns from such scenes can pick up habits, name the partner of what it sees, say; since
-each scene knows its objects, their boxes and its place, habit and sight can be told apart. The images are easy on
+traffic light). A model that learns from such scenes can pick up habits, such as naming the partner of an object; since
+each scene knows its objects, their boxes and its place, habit and sight can be separated. The images are easy on
 purpose: one thing in a cell of a 3 x 3 grid.
 
 A scene follows from its split, the seed and its number alone.
@@ -110,7 +110,7 @@ class Scene:
 
 
 class Scenes(Sequence[Scene]):
-    """A set of scenes, made when asked for.
+    """A set of scenes, made on access.
 
     Args:
         split: one of `SCENE_SPLITS`. Scenes of different splits are drawn independently.

@@ -89,7 +89,7 @@ def parse_calls(text: str, known: Collection[str], kind: str) -> list[tuple[str,
 
 
 def call_text(name: str, thing: Any) -> str:
-    """The call that `parse_calls` and `build` turn into a dataclass of options again; defaults are left out.
+    """The call that `parse_calls` and `build` turn into a dataclass of options again; defaults are omitted.
 
     Example:
         >>> @dataclasses.dataclass

@@ -289,10 +289,10 @@ def _object(rng: random.Random, name: str, mentions: int, answers: int) -> dict[
     mentions = max(mentions, 0)
     rate = 100 * mentions / answers
     others = [other for other in rng.sample(_THINGS, 4) if other != name]
-    beside = dict(zip(others, sorted((rng.randrange(1, mentions + 2) for _ in others), reverse=True), strict=True))
+    cooccurring = dict(zip(others, sorted((rng.randrange(1, mentions + 2) for _ in others), reverse=True), strict=True))
     return {
         **{"object": name, "mentions": mentions, "answers": mentions, "rate_percent": rate},
-        **{"low": rate * 0.7, "high": rate * 1.35, "beside": beside, "samples": []},
+        **{"low": rate * 0.7, "high": rate * 1.35, "cooccurring": cooccurring, "samples": []},
     }
 
 

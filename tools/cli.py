@@ -26,7 +26,7 @@ __all__ = ["TASKS", "Task", "main", "parse_settings", "task_parser"]
 
 
 class Task(NamedTuple):
-    """What a task is told, and what runs it.
+    """The settings class of a task, and what runs it.
 
     Attributes:
         settings: its settings class.
@@ -194,7 +194,7 @@ class _RecipeAction(ActionConfigFile):
 
 
 class _Parser(ArgumentParser):
-    """Raises ValueError with one line that says what is wrong, with the nearest known name.
+    """Raises ValueError with one line that names the problem, with the nearest known name.
 
     Attributes:
         repeated: options that may be given several times; their values are collected in a list.

@@ -1,6 +1,6 @@
 """Rendered bags whose tumour instances are known: three ways in which attention can go wrong.
 
-- `mil_shortcut`: nearly all positive training bags have one salient pattern beside the subtle ones, and most positive
+- `mil_shortcut`: nearly all positive training bags have one salient pattern besides the subtle ones, and most positive
   test bags lack it; a head that uses nothing else fails.
 - `mil_noise`: training and test alike, a tenth of the training labels wrong.
 - `mil_rare`: tumours of one pattern in 2-6 % of the instances.

@@ -54,7 +54,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file that has one JSON object a line, or one JSON list of them.
 
     Raises:
-        ValueError: as `read_text`, or a line is not a JSON object; says which.
+        ValueError: as `read_text`, or a line is not a JSON object; the message names it.
     """
     text = read_text(path)
     if text.lstrip().startswith("["):
@@ -159,8 +159,8 @@ def read_answer_file(path: Path, samples: Sequence[Sample]) -> list[str]:
 
     A line has an id (`id`, `question_id` or `image_id`) and an answer (`answer`, `response`, `caption` or `text`). The
     id is that of the sample, or its last part where that is unique ("12" for "random-12"), as published answer files
-    have it. Where no line has an id, as in POPE's own files, there must be as many answers as questions, in their
-    order; a `question` beside the answer has to be the one that is asked.
+    have it. Where no line has an id, as in POPE's own files, the numbers of answers and questions must agree, in their
+    order; a `question` next to the answer must be that of the sample.
 
     Raises:
         ValueError: an answer is missing, double, or of no question: the file belongs to another benchmark or split.

@@ -152,7 +152,7 @@ def test_only_the_chosen_stages_get_the_block(name: str) -> None:
     model = create_model(name, attention="ela", attention_stages=[1])
     swapped = {key.partition(".attention.")[0] for key in model.state_dict() if ".attention." in key}
     assert swapped
-    assert all(place.startswith(("stages.1.", "layer2.", "blocks.1.")) for place in places)
+    assert all(name.startswith(("stages.1.", "layer2.", "blocks.1.")) for name in swapped)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_wrong_names_are_refused_with_the_nearest() -> None:
         create_model("test_resnet", attention="ela", attention_options={"versoin": "L"})
     with pytest.raises(ValueError, match="no model is called 'resnet5'"):
         create_model("resnet5")
-    with pytest.raises(ValueError, match="this host takes one or more of 0, 1, 2, 3"):
+    with pytest.raises(ValueError, match="this host accepts one or more of 0, 1, 2, 3"):
         create_model("test_resnet", attention="van", attention_stages=[4])
     with pytest.raises(ValueError, match="cannot be chosen in test_efficientnet"):
         create_model("test_efficientnet", attention="van", attention_stages=[4])

@@ -1,8 +1,8 @@
-"""`regard benchmark slides`: patches a second beside other readers, and the memory of a huge slide.
+"""`regard benchmark slides`: patches per second compared with other readers, and the memory of a huge slide.
 
 The slide is written for it: scikit-image's image of a real stain, mirrored to any size, as a JPEG pyramid in Aperio's
 form. Reading is measured on 256 neighbouring patches, on the tiles of the file and off them; every pass opens the
-slide anew, and all readers must give the same pixels. `encode` adds a small network: ours is read in a thread of its
+slide again, and all readers must give the same pixels. `encode` adds a small network: ours is read in a thread of its
 own while the network runs, the other is a DataLoader over OpenSlide, with no worker and with one. Memory is the most
 that a new process ever holds of a slide of 100,000 x 100,000 pixels, beyond what its libraries take: opened, reduced
 to a thumbnail, and 2000 patches read.
@@ -76,7 +76,7 @@ def measure(settings: BenchmarkSlidesSettings) -> list[dict[str, Any]]:
         import tiffslide
     except ImportError as error:
         raise ValueError(
-            f"slides are measured beside tiffslide, which cannot be imported ({error}); pip install tiffslide"
+            f"slides are compared with tiffslide, which cannot be imported ({error}); pip install tiffslide"
         ) from error
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -100,12 +100,12 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     for row in rows:
         begin = {"slide": f"{row['side']} px", "what": row["what"]}
         if row["what"] == "memory":
-            ours = {"ours": f"{row['mb']:.0f} MB", "beside": "", "its": "", "times faster": ""}
+            ours = {"ours": f"{row['mb']:.0f} MB", "reader": "", "its": "", "times faster": ""}
             found.append({**begin, **ours})
         for who, ratio in row.get("times_faster", {}).items():
             speeds = {name: f"{row['patches_per_s'][name]:.0f} patches/s" for name in ("ours", who)}
             found.append(
-                {**begin, "ours": speeds["ours"], "beside": who, "its": speeds[who], "times faster": spread(ratio)}
+                {**begin, "ours": speeds["ours"], "reader": who, "its": speeds[who], "times faster": spread(ratio)}
             )
     return found
 

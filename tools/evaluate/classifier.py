@@ -34,7 +34,7 @@ def run(settings: EvaluateClassifierSettings) -> int:
         settings: see `EvaluateClassifierSettings`.
 
     Returns:
-        0, or 1 when unreadable images were left out.
+        0, or 1 when unreadable images were skipped.
 
     Raises:
         ValueError: no model in the folder, or its classes are not those of the data.
@@ -56,7 +56,7 @@ def _measure(settings: EvaluateClassifierSettings, folder: RunFolder) -> dict[st
     data.setup()
     if data.classes != classes:
         raise ValueError(
-            f"{settings.model} knows the classes {_few(classes)}, {source} has {_few(data.classes)}; "
+            f"{settings.model} has the classes {_few(classes)}, {source} has {_few(data.classes)}; "
             "measure it on data with the same class names"
         )
     classifier = ImageClassifier(model, multi_label=data.multi_label)

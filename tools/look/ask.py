@@ -1,4 +1,4 @@
-"""`regard ask`: what a vision-language model says of an image, as it is and with fixes, and where it looked.
+"""`regard ask`: the answers of a vision-language model, with and without interventions, and its attention.
 
 The output folder holds answers.json (settings, versions, answers and what each intervention did) and attention.png.
 """
@@ -101,7 +101,7 @@ def quiet_loading() -> Iterator[None]:
 def why_no_plot(lvlm: LVLM, image: Image.Image, settings: AskSettings) -> str | None:
     """Why attention cannot be drawn; `None` if it can."""
     if settings.beams > 1:
-        return f"the attention of {settings.beams} beams cannot be told apart; --beams 1 draws one"
+        return f"the attention of {settings.beams} beams cannot be separated; --beams 1 draws one"
     try:
         lvlm.image_grid(lvlm.prepare([image], [settings.question]))
     except ValueError as error:

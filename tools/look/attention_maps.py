@@ -39,7 +39,7 @@ class Row:
 
 
 def words_seen(tokens: Sequence[str], seen: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Words from tokens, each with the mean attention of its tokens; a full stop behind it has no say.
+    """Words from tokens, each with the mean attention of its tokens; a trailing full stop is ignored.
 
     Args:
         tokens: pieces of an answer; a word begins where a piece begins with a blank.

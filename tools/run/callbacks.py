@@ -79,7 +79,7 @@ class BestEpoch(Callback):
     Args:
         monitor: a logged metric; None keeps the last epoch.
         mode: whether less ("min") or more ("max") of it is better.
-        patience: end the training after so many epochs without a better one; None does not.
+        patience: end the training after this many epochs without a better one; None does not.
         earliest: do not end it before this epoch, counted from 1.
 
     Attributes:

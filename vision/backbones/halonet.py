@@ -138,7 +138,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
 
 
 def _with_our_layer(cfg: Any) -> Any:
-    """A configuration of timm, of a network, a stage or a block, with our layer wherever it says "halo"."""
+    """A configuration of timm, of a network, a stage or a block, with our layer in place of every "halo"."""
     if isinstance(cfg, tuple | list):
         return tuple(_with_our_layer(part) for part in cfg)
     changed = {"self_attn_layer": HaloLayer} if cfg.self_attn_layer == "halo" else {}

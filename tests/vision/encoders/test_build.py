@@ -263,7 +263,7 @@ def test_code_from_a_repository_runs_only_when_it_is_trusted(
     save_file({"cls_token": torch.full((1, 1, 3), 4.0)}, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"hibou-l runs code from https://huggingface\.co/histai/hibou-L.*trust=True"):
         build_encoder("hibou-l", weights=folder)
-    with pytest.raises(ValueError, match=r"code of its own, which runs only with trust=True"):
+    with pytest.raises(ValueError, match=r"its own code, which runs only with trust=True"):
         build_encoder(f"hf:{folder}")
     assert build_encoder("hibou-l", weights=folder, trust=True)(patches).tolist() == [[4.0] * 3] * 2
 

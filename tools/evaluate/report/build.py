@@ -82,7 +82,7 @@ def data_uri(image: Image.Image, longest_px: int) -> str:
     """An image inside a page: the smaller one of JPEG and PNG, and PNG where something is transparent.
 
     Args:
-        image: of 8 bits a channel; it is turned upright as its EXIF entry says.
+        image: of 8 bits a channel; it is turned upright by its EXIF entry.
         longest_px: length of its longer side at most; smaller images stay as they are.
 
     Raises:

@@ -212,9 +212,9 @@ class _StageTrainer:
                 rows.append({"step": float(step + 1), **means})
                 recent.clear()
                 if self.rank == 0:
-                    said = "  ".join(f"{key} {value:.3f}" for key, value in means.items())
+                    losses = "  ".join(f"{key} {value:.3f}" for key, value in means.items())
                     seconds = time.monotonic() - begin
-                    sys.stderr.write(f"{self.stage.name} {step + 1}/{steps}  {said}  ({seconds:.0f} s)\n")
+                    sys.stderr.write(f"{self.stage.name} {step + 1}/{steps}  {losses}  ({seconds:.0f} s)\n")
         return rows
 
     def _rng(self, step: int, row: int) -> np.random.Generator:

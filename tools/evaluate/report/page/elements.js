@@ -24,7 +24,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-// New children for an element; null is no child.
+// New children for an element; null is skipped.
 function refill(element, ...children) {
   element.replaceChildren();
   return fill(element, {}, children);
@@ -128,7 +128,7 @@ const whole = (count) =>
   count === null || count === undefined ? "-" : count.toLocaleString("en").replaceAll(",", "\u202f");
 const counted = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 
-// Metrics: which way is better, and what they say in plain words.
+// Metrics: which way is better, and what they mean in plain words.
 
 const GLOSSARY = [
   [

@@ -242,7 +242,7 @@ function renderScores(now) {
     now.metric,
   );
   const where = `${partName(now.part)}, ${now.parser}: ${counted(now.part.samples, "sample")} about ${counted(now.part.images, "image")}`;
-  const beside = [
+  const tables = [
     found.mcnemar && Object.keys(found.mcnemar).length
       ? make("div", {}, mcnemarTable(benchmark, found.mcnemar, now.part, chooseLink))
       : null,
@@ -267,7 +267,7 @@ function renderScores(now) {
     scoreTable(`Scores, ${where}`, benchmark, found.metrics, digits),
     legend(scores),
     glossary(Object.keys(found.metrics)),
-    make("div", { class: "pair" }, ...[plot, ...beside].filter(Boolean)),
+    make("div", { class: "pair" }, ...[plot, ...tables].filter(Boolean)),
   );
   const text = now.part.text;
   refill(

@@ -1,4 +1,4 @@
-// Samples: which are shown, and how answers stand beside each other.
+// Samples: which are shown, and how answers are shown side by side.
 
 const PAGE = 20;
 
@@ -173,7 +173,7 @@ function imageButton(key, label, album, kind) {
   );
 }
 
-// Arms that say the same, word for word, share a row.
+// Arms with identical answers share a row.
 function sampleCard(benchmark, sample, only) {
   const baseline = benchmark.scores.baseline;
   const base = sample.answers[baseline];
