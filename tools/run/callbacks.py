@@ -219,7 +219,7 @@ class EpochTable(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
         rate = max(float(group["lr"]) for group in trainer.optimizers[0].param_groups)
-        row: dict[str, float] = {"epoch": trainer.current_epoch, "lr": rate}
+        row: dict[str, float] = {"epoch": float(trainer.current_epoch), "lr": rate}
         row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         if not np.isfinite(row.get("train_loss", 0.0)):
             raise ValueError(

@@ -10,8 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .recipes import recipe_file
 
 __all__ = ["choose_task"]
@@ -38,6 +36,8 @@ def choose_task(verb: str, tasks: Mapping[str, type], words: Sequence[str]) -> t
         named = re.match(rf"# regard {verb} ([\w-]+) ", text)
         if named and named[1] in tasks:
             return named[1], f"from the first line of {config}"
+        import yaml
+
         read = yaml.safe_load(text)
         keys |= {*read} if isinstance(read, dict) else set()
     keys -= {"config", "print_config"}

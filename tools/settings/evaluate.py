@@ -15,6 +15,8 @@ from .types import (
     ExistingFile,
     ExistingFolder,
     ExistingPath,
+    HighQualityImages,
+    ImageSource,
     NamedFile,
     NonNegativeFloat,
     NonNegativeInt,
@@ -48,7 +50,7 @@ class EvaluateClassifierSettings(Checked):
     """
 
     model: ExistingFolder
-    data: str = "digits"
+    data: ImageSource = "digits"
     split: Literal["train", "val", "test"] = "test"
     out: str = field(default="runs/evaluate", metadata=FREE)
     batch_size: PositiveInt = field(default=128, metadata=FREE)
@@ -74,7 +76,7 @@ class EvaluateRestorerSettings(Checked):
     """
 
     model: str = "hat_photo_x2"
-    data: str = "photographs"
+    data: HighQualityImages = "photographs"
     lq: ExistingFolder | None = None
     degradation: Literal["bicubic", "noise", "jpeg", "real_world", "albumentations"] | None = None
     degradation_options: dict[str, Any] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from .resuming import FREE
 from .train import BackboneSettings, ImageSettings, ImageTrainerSettings, OptimizerSettings, Share
-from .types import Fraction, NonNegativeFloat, NonNegativeInt
+from .types import Fraction, ImageSource, NonNegativeFloat, NonNegativeInt
 
 __all__ = [
     "AugmentationSettings",
@@ -101,7 +101,7 @@ class TrainClassifierSettings(ImageTrainerSettings):
         channels_last: keep images channels last in memory.
     """
 
-    data: str = "digits"
+    data: ImageSource = "digits"
     out: str = field(default="runs/train", metadata=FREE)
     backbone: ClassifierBackboneSettings = field(default_factory=ClassifierBackboneSettings)
     images: ImageSettings = field(default_factory=ImageSettings)

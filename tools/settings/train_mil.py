@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .resuming import EXTEND, FREE
 from .train import Share, TrainerSettings
-from .types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from .types import BagSource, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 __all__ = ["AemSettings", "HeadSettings", "TrainMilSettings"]
 
@@ -89,7 +89,7 @@ class TrainMilSettings(TrainerSettings):
         resamples: of the bootstrap of the intervals.
     """
 
-    data: str = "ucsb"
+    data: BagSource = "ucsb"
     out: str = field(default="runs/train", metadata=FREE)
     heads: list[HeadSettings] = field(default_factory=lambda: [HeadSettings(name="abmil")], metadata=EXTEND)
     table: str | None = None
