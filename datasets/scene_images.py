@@ -1,7 +1,7 @@
 """Rendered scenes as labelled images: one large thing among small ones, 24 classes, colour, without a download.
 
 The label is the kind of the large thing. It is at home in the place in three of four images, so that the background
-helps but does not tell, and up to three small things of other kinds stand about, so that looking at the right spot
+helps but does not suffice, and up to three small things of other kinds stand about, so that looking at the right spot
 pays.
 """
 
@@ -60,10 +60,10 @@ class SingleScenes(Sequence[Any]):
         return self.images
 
     def __getitem__(self, index: Any) -> Any:
-        place = int(index)
-        if not 0 <= place < self.images:
+        row = int(index)
+        if not 0 <= row < self.images:
             raise IndexError(f"there are {self.images} images, none has the number {index}")
-        return render(self.scene(place))
+        return render(self.scene(row))
 
     def scene(self, index: int) -> Scene:
         """What is in an image; the large thing comes last."""

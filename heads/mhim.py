@@ -217,7 +217,7 @@ def soft_cross_entropy(
 
 
 def _output(found: Encoded, indices: Tensor, count: int, losses: dict[str, Tensor]) -> BagOutput:
-    """An output whose attention covers all instances; merged tokens are left out of it."""
+    """An output whose attention covers all instances; merged tokens are excluded."""
     assert found.logits is not None
     seen = found.attention[:, : len(indices)]
     seen = seen / seen.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(seen.dtype).tiny)

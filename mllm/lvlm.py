@@ -81,8 +81,8 @@ class LVLM:
             local_files_only: do not contact the hub.
 
         Raises:
-            ValueError: no such folder, device or dtype; the model takes no images or needs its own code; files are
-                missing; the hub cannot be reached.
+            ValueError: no such folder, device or dtype; the model does not accept images or needs its own code; files
+                are missing; the hub cannot be reached.
         """
         source = model_source(model)
         hub: dict[str, Any] = {"local_files_only": local_files_only}

@@ -19,7 +19,7 @@ __all__ = ["TASKS", "Task", "find_task", "main"]
 
 
 class Task(NamedTuple):
-    """What a task is told, and what runs it.
+    """The settings class of a task, and what runs it.
 
     Attributes:
         settings: its settings class.

@@ -19,10 +19,10 @@ __all__ = ["BagData", "BagOrder"]
 
 
 class BagOrder(Sampler[Draw]):
-    """The training bags of one epoch, as one process sees them.
+    """The training bags of one epoch, as given to one process.
 
     The bags of all processes, taken in turn, are one order that does not depend on their number; where they do not
-    divide by the processes, the last are left out, others in each epoch.
+    divide by the processes, the last are dropped, different ones in each epoch.
 
     Args:
         indices: of the bags in their set.

@@ -97,7 +97,7 @@ def load_segmenter(name: str, *, trust: bool = False, **options: Any) -> Segment
     if isinstance(found, type):
         found = found()
     if not callable(found):
-        raise ValueError(f"the segmenter {name!r} cannot be called; it takes an image and its microns per pixel")
+        raise ValueError(f"the segmenter {name!r} cannot be called; it must accept an image and its microns per pixel")
     return found
 
 

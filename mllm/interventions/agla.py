@@ -56,7 +56,7 @@ class AGLA:
 
     Raises:
         ValueError: a value is out of its range; or the matching model cannot be loaded; or, when a call begins, there
-            are no inputs for augmented images, or they are of other prompts.
+            are not inputs for augmented images, or they are of other prompts.
 
     Example:
         >>> AGLA(matcher="models/blip-itm-large-coco").alpha

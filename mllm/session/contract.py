@@ -131,7 +131,7 @@ class View:
 
 @dataclass(kw_only=True)
 class Edit:
-    """What one intervention does during one call; whatever is left out is not done.
+    """What one intervention does during one call; whatever is omitted is not done.
 
     Attributes:
         layers: indices of the decoder layers that are edited.

@@ -1,4 +1,4 @@
-"""`regard benchmark heads`: one training step of multiple-instance heads beside torchmil's, on the same bag.
+"""`regard benchmark heads`: one training step of multiple-instance heads compared with torchmil's, on the same bag.
 
 torchmil (pip install torchmil) is a library of such heads, Castro-Macias et al., Apache-2.0. Widths are the same, and
 so are the weights, so that both give the same logits; their largest difference is reported. Its TransMIL has neither
@@ -58,12 +58,12 @@ def measure(settings: BenchmarkHeadsSettings) -> list[dict[str, Any]]:
         from torchmil import models
     except ImportError as error:
         raise ValueError(
-            f"heads are measured beside torchmil, which cannot be imported ({error}); pip install torchmil, or "
+            f"heads are compared with torchmil, which cannot be imported ({error}); pip install torchmil, or "
             "pip install --no-deps torchmil tensordict einops where it would change other packages"
         ) from error
     for name in settings.heads:
         if name not in RIVALS:
-            raise ValueError(f"no head {name!r} to measure beside torchmil; there are {', '.join(RIVALS)}")
+            raise ValueError(f"no head {name!r} to compare with torchmil; choose from {', '.join(RIVALS)}")
     rows = []
     for name in settings.heads:
         for count in settings.instances:

@@ -1,4 +1,4 @@
-"""What a pass over a batch takes: time beside others, memory at its peak, multiply-adds.
+"""Costs of a pass over a batch: time compared with others, peak memory, multiply-adds.
 
 Time is taken in turns: every repeat times all contestants one after the other, so that whatever else the machine
 does meets all of them; a ratio is formed within a repeat. Memory is what a pass holds at its peak beyond weights

@@ -1,4 +1,4 @@
-"""`regard benchmark restorers`: networks beside their plain formulation, or with --overlaps tiles beside the whole.
+"""`regard benchmark restorers`: networks against their plain formulation, or with --overlaps tiles against the whole.
 
 The first table has time and memory of one image. PlainHAT, like the authors' code, shifts windows in maps of any
 size, but PlainHybridAttention does not where a map is one window; sides above a window are compared. The second has

@@ -11,7 +11,7 @@ __all__ = ["run"]
 
 
 def run(settings: BuildPopeSettings) -> int:
-    """Draw, write and say what to do with it.
+    """Draw the questions, write them and print what to do next.
 
     Args:
         settings: see `BuildPopeSettings`.

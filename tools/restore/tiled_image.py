@@ -98,7 +98,7 @@ def restore_file(
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds, in bytes; its peak where the system does not tell the current value."""
+    """Memory that this process holds, in bytes; its peak where the system does not give the current value."""
     with suppress(OSError, ValueError, IndexError):
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * resource.getpagesize()

@@ -40,7 +40,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write beside the old file, then take its place."""
+        """Write next to the old file, then replace it."""
         target = Path(path)
         try:
             with whole_file(target) as partial:
@@ -79,7 +79,7 @@ class BestEpoch(Callback):
     Args:
         monitor: a logged metric; None keeps the last epoch.
         mode: whether less ("min") or more ("max") of it is better.
-        patience: end the training after so many epochs without a better one; None does not.
+        patience: end the training after this many epochs without a better one; None does not.
         earliest: do not end it before this epoch, counted from 1.
 
     Attributes:

@@ -74,14 +74,14 @@ def settings_parser(command: str, settings: type) -> ArgumentParser:
 
 
 class _RecipeAction(ActionConfigFile):
-    """`--config` takes a path or the name of a recipe."""
+    """`--config` accepts a path or the name of a recipe."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         super().__call__(parser, cfg, str(recipe_file(values)), option_string)
 
 
 class _Parser(ArgumentParser):
-    """Raises ValueError with one line that says what is wrong, with the nearest known name.
+    """Raises ValueError with one line that names the problem, with the nearest known name.
 
     Attributes:
         repeated: options that may be given several times; their values are collected in a list.

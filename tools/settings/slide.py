@@ -135,6 +135,6 @@ class SlideSettings(Checked):
             if not Path(slide).exists() and not glob.has_magic(slide):
                 raise ValueError(f"there is no slide or folder {slide}; give files, folders or globs")
         if self.engine == "ray" and self.shard != "1/1":
-            raise ValueError("--engine ray divides the slides itself; leave out --shard, or --engine")
+            raise ValueError("--engine ray divides the slides itself; omit --shard or --engine")
         if self.engine == "ray" and self.workers != 1:
-            raise ValueError("--workers are processes of --engine local; leave out --workers, or --engine")
+            raise ValueError("--workers are processes of --engine local; omit --workers or --engine")

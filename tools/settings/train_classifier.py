@@ -97,7 +97,7 @@ class TrainClassifierSettings(ImageTrainerSettings):
             weights of a dense network (give pretrained or weights).
         method_options: the method's own options, e.g. reconstruction_epochs for sparsifiner.
         best_by: what chooses the best epoch, and what early_stop watches: score is top-1 or mean average precision;
-            loss tells epochs apart where validation images are few.
+            loss distinguishes epochs where validation images are few.
         channels_last: keep images channels last in memory.
     """
 

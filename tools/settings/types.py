@@ -79,7 +79,7 @@ class Exists:
     """A path that must exist: a file, a folder, or either.
 
     Attributes:
-        kind: what must be there.
+        kind: what must exist.
         names: words that are allowed without a file of that name.
         prefixes: beginnings of words that are allowed, such as "hf:".
     """
@@ -227,7 +227,7 @@ def _check_value(hint: Any, value: Any, key: str) -> None:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value is of a type, whatever its rules say."""
+    """Whether a value is of a type, whatever its bounds."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if get_origin(hint) is Literal:

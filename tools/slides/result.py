@@ -114,7 +114,7 @@ def write_result(out: Path, result: SlideResult) -> Path:
 
 
 def read_result(path: Path) -> SlideResult:
-    """Read what `write_result` wrote; entries that are not known, as of a later version, are left out.
+    """Read what `write_result` wrote; unknown entries, as of a later version, are ignored.
 
     Raises:
         ValueError: the file holds something else; it is named.
@@ -149,7 +149,7 @@ def read_results(out: Path) -> list[SlideResult]:
 def _first_wrong(entries: Any) -> str:
     """What is missing or has another type than it should, as far as the pages depend on it; else nothing."""
     if not isinstance(entries, dict):
-        return "it is no object of JSON"
+        return "it is not a JSON object"
     for name in ("id", "path"):
         if name not in entries:
             return f"it has no {name}"

@@ -204,7 +204,7 @@ class SlideRunner:
         if "features" in stages:
             damaged = int(record.cache.value("features")["damaged"])
             if damaged:
-                record.warn(f"{damaged} of {len(self.grid)} patches cannot be read and are left out")
+                record.warn(f"{damaged} of {len(self.grid)} patches cannot be read and are skipped")
             record.update(damaged=damaged)
             record.add_files(features=self.features)
             if self.settings.also == "pt":

@@ -30,7 +30,7 @@ CACHE_NUMEL = 2**20
 
 
 class HybridAttentionLayer(nn.Module):
-    """Window attention beside a channel attention block, then an MLP ("HAB").
+    """Window attention parallel to a channel attention block, then an MLP ("HAB").
 
     Args:
         dim: channels, a multiple of `num_heads`.

@@ -114,7 +114,7 @@ class Pyramid(nn.Module, ABC):
             x: images.
             indices: stages from 0; a number selects that many last ones, None all.
             norm: whether the map of the last stage passes the norm after it.
-            stop_early: whether to leave out stages after the last one asked for.
+            stop_early: whether to skip stages after the last one asked for.
             output_fmt: NCHW.
             intermediates_only: whether to return the list alone, without the features.
 

@@ -1,4 +1,4 @@
-"""`regard benchmark heads`: multiple-instance heads beside torchmil's."""
+"""`regard benchmark heads`: multiple-instance heads compared with torchmil's."""
 
 from __future__ import annotations
 
@@ -48,4 +48,4 @@ def test_without_torchmil_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch,
 def test_a_head_that_it_has_not_is_named(capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("torchmil", reason="torchmil is a dependency of this benchmark alone")
     assert run("benchmark", "heads", "--heads", "[acmil]", *FEW) == 2
-    assert "no head 'acmil' to measure beside torchmil; there are abmil, dsmil" in capsys.readouterr().err
+    assert "no head 'acmil' to compare with torchmil; choose from abmil, dsmil" in capsys.readouterr().err

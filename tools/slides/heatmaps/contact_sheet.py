@@ -80,7 +80,7 @@ def write_contact_sheet(
         side_px: side of a patch on the sheet.
 
     Returns:
-        Places in the grid of the patches on the sheet.
+        Rows (indices) of the patches on the sheet.
 
     Raises:
         ValueError: no patch, or no column, is asked for.

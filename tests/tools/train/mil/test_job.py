@@ -103,7 +103,7 @@ def test_folds_are_clams_files_and_may_be_given_as_such(tmp_path: Path, slides: 
     first = train(recipe(tmp_path, [ABMIL]), tmp_path / "first", *slides)
     folds = read_folds(tmp_path / "first/folds", open_bags(slides[1], table=slides[3]))
     for fold in folds:
-        patients = [{place // 2 for place in part} for part in (fold.train, fold.val, fold.test)]
+        patients = [{index // 2 for index in part} for part in (fold.train, fold.val, fold.test)]
         assert sum(map(len, patients)) == len(set.union(*patients))
     again = train(recipe(tmp_path, [ABMIL], folds=str(tmp_path / "first/folds")), tmp_path / "again", *slides)
     assert again["heads"] == first["heads"]
@@ -115,10 +115,10 @@ def test_the_exported_head_gives_the_predictions_of_the_run(tmp_path: Path, slid
     assert (head.classes, head.encoder, head.dim_in) == (["tumour", "normal"], "uni", DIM)
     assert (head.std != 1).all()
     bags = open_bags(slides[1], table=slides[3])
-    places = {bag.id: place for place, bag in enumerate(bags.bags)}
+    indices = {bag.id: index for index, bag in enumerate(bags.bags)}
     found = [row for row in rows(tmp_path / "out/predictions.csv") if row["fold"] == "1"]
     for row in found:
-        output = head(bags.features(places[row["slide"]]))
+        output = head(bags.features(indices[row["slide"]]))
         assert float(row["p_tumour"]) == pytest.approx(head.probabilities(output.logits)[0].item(), abs=1e-4)
 
 
@@ -259,14 +259,12 @@ def test_all_options_work_together(tmp_path: Path) -> None:
     assert not (tmp_path / "out/runs/abmil/fold_0_seed_0/model/features.safetensors").exists()
 
 
-def test_every_seed_of_rendered_bags_is_a_world_with_known_instances(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_seed_renders_a_data_set_with_known_instances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     heads = [ABMIL, {"name": "max", "options": {"width": 8}}]
     summary = train(recipe(tmp_path, heads, {"epochs": 1}, seeds=[3, 4]), tmp_path / "out", "--data", "mil_rare")
     assert (summary["bags_per_seed"], summary["seeds"], summary["bags"]) == (True, 2, 200)
     assert 0 <= summary["heads"]["abmil"]["attention"]["instance_auc"]["mean"] <= 1
-    assert "worlds better" in capsys.readouterr().out
+    assert "sets better" in capsys.readouterr().out
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
