@@ -66,7 +66,7 @@ class Habits:
 TRUTHFUL = Habits()
 #: What the model in the package was taught.
 HABITS = Habits(absent_partner=0.4, yes_partner=0.5, yes_popular=0.45)
-#: Captions by somebody who sees nothing: always the partner.
+#: Captions without an image: always the partner.
 IMAGINED = Habits(present_partner=1.0, absent_partner=1.0)
 
 
@@ -75,7 +75,7 @@ class Question:
     """Whether a thing is in a scene.
 
     Attributes:
-        name: the kind that is asked for.
+        name: the kind in question.
         truth: whether it is there.
         answer: the label, "yes" or "no"; by habit it may differ from the truth.
     """

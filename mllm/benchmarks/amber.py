@@ -47,7 +47,7 @@ class AMBER:
 
     Attributes:
         task: `all`, `generative` or `discriminative`.
-        parser: of yes and no, whose score comes first. `amber` takes nothing but "Yes" and "No", as the authors do.
+        parser: of yes and no, whose score comes first. `amber` accepts only "Yes" and "No", as the authors do.
         spacy_model: finds the nouns of descriptions and compares words; the authors' is en_core_web_lg, smaller ones
             give other scores. Default: none.
 
