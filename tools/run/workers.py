@@ -1,4 +1,4 @@
-"""Independent tasks in processes of their own: of this machine, or of a Ray cluster.
+"""Independent tasks in separate processes: of this machine, or of a Ray cluster.
 
 A task that fails, or whose process dies, does not stop the others.
 """
