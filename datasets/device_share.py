@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-__all__ = ["cores", "device_batch_size", "rank_of", "read_workers"]
+__all__ = ["cores", "device_batch_size", "rank_of"]
 
 
 def rank_of(trainer: Trainer | None) -> tuple[int, int]:
@@ -38,11 +38,6 @@ def device_batch_size(batch_size: int, trainer: Trainer | None) -> int:
             f"x {accumulate} accumulated batches. Try {max(1, batch_size // parts) * parts}"
         )
     return batch_size // parts
-
-
-def read_workers(trainer: Trainer | None) -> int:
-    """Processes that read for one device: its share of the cores, at most 8."""
-    return min(8, max(1, cores() // (trainer.num_devices if trainer else 1)))
 
 
 def cores() -> int:
