@@ -19,7 +19,7 @@ $(VENV)/.docs: $(BIN)/regard
 	$(BIN)/python -m pip install --quiet --editable ".[docs]"
 	touch $@
 
-demo: $(BIN)/regard  ## train a ViT with a swapped attention beside its softmax twin
+demo: $(BIN)/regard  ## train a ViT with a swapped attention next to its softmax twin
 	$(BIN)/regard demo
 
 $(VENV)/.full: $(VENV)/.test
@@ -37,7 +37,7 @@ test: $(VENV)/.test  ## the suite; what is skipped is named at the end
 test-full: $(VENV)/.full  ## the suite with all cells of its matrices; a test that is skipped counts as failed
 	$(BIN)/python -m pytest -n 2 -m "full or not full" --complete
 
-test-lmms: $(LMMS)/.test  ## the adapter for lmms-eval, beside the library itself
+test-lmms: $(LMMS)/.test  ## the adapter for lmms-eval, against the library itself
 	$(LMMS)/bin/python -m pytest tests/mllm/test_lmms_eval.py -m "full or not full" --complete
 
 check: $(VENV)/.test  ## lint, format and types

@@ -18,7 +18,7 @@ class ScheduledModule(LightningModule):
 
     A subclass saves these hyperparameters: `optimizer`, `lr`, `weight_decay`, `momentum`, `schedule`, `warmup_epochs`,
     `warmup_lr`, `min_lr`, `cooldown_epochs`; and where it has them `layer_decay`, and `halve_at`, the shares of the
-    updates (0-1) after which the rate is halved, in place of `schedule`.
+    updates (0-1) after which the rate is halved, instead of `schedule`.
 
     Attributes:
         model: the network that learns.

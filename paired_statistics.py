@@ -170,7 +170,7 @@ def bootstrap(
     """Metrics of every arm and their differences to the baseline, with percentile intervals over clusters.
 
     A resample draws as many clusters as there are, with replacement; all arms are scored on the same resamples.
-    Resamples in which a metric is undefined are left out for that metric, and their fraction is reported. Percentile
+    Resamples in which a metric is undefined are skipped for that metric, and their fraction is reported. Percentile
     intervals are too narrow for few clusters (below about 30), and have zero width where all samples are equal.
 
     The p-value of a difference inverts the percentile interval: up to a resample or two it is below 0.05 where the 95 %

@@ -1,6 +1,6 @@
 """Data: images with labels from many sources, their transforms, Lightning's data modules, and rendered scenes.
 
-Names are imported on first use; `__init__.pyi` says from where.
+Names are imported on first use; `__init__.pyi` lists their modules.
 """
 
 if "." not in __name__:  # imported from a checkout by its bare name, which other modules have too

@@ -67,7 +67,7 @@ def open_class_folders(folder: str | Path) -> dict[str, LabelledImages]:
         raise ValueError(f"there is no folder {folder}")
     splits = find_splits(folder) or {"train": folder}
     if "train" not in splits:
-        raise ValueError(f"{folder} has {', '.join(p.name for p in splits.values())} but no folder 'train' beside it")
+        raise ValueError(f"{folder} has {', '.join(p.name for p in splits.values())} but no folder 'train' next to it")
     train = _class_images(splits["train"])
     if not train:
         raise ValueError(f"{splits['train']} has no class folders; expected {splits['train']}/CLASS/IMAGE")

@@ -183,7 +183,7 @@ class ClassificationData(ShardedDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Load the augmented training images, in a new order each epoch."""
-        world_size, rank = self.world
+        world_size, rank = self.world_size_and_rank
         images = self._images("train").viewed(self.train_transform, self.channels)
         order = EpochOrder(len(images), batch_size=self.batch_size, seed=self.seed, world_size=world_size, rank=rank)
         return TrainLoader(images, sampler=order, batch_size=self.device_batch_size, **self.loader_options())
@@ -198,7 +198,7 @@ class ClassificationData(ShardedDataModule):
 
     def evaluation_dataloader(self, split: str) -> DataLoader[Any]:
         """Load the images of a split for evaluation: each once, in order, without augmentation."""
-        world_size, rank = self.world
+        world_size, rank = self.world_size_and_rank
         images = self._images(split).viewed(self.eval_transform, self.channels)
         size = self.eval_batch_size or self.device_batch_size
         shard = EvenShard(len(images), batch_size=size, world_size=world_size, rank=rank)

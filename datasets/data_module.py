@@ -33,7 +33,7 @@ class ShardedDataModule(LightningDataModule):
         self.workers = workers
 
     @property
-    def world(self) -> tuple[int, int]:
+    def world_size_and_rank(self) -> tuple[int, int]:
         """Number of processes, and the rank of this one."""
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
@@ -44,7 +44,7 @@ class ShardedDataModule(LightningDataModule):
         Raises:
             ValueError: `batch_size` is not divisible by devices x accumulated batches.
         """
-        world_size, _ = self.world
+        world_size, _ = self.world_size_and_rank
         accumulate = self.trainer.accumulate_grad_batches if self.trainer else 1
         parts = world_size * accumulate
         if self.batch_size % parts:

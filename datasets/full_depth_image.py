@@ -159,7 +159,7 @@ def _read_8_bits(image: Image.Image, profile: bytes | None, exif: bytes | None) 
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, str]:
-    """Convert CMYK to RGB; also say how."""
+    """Convert CMYK to RGB; also return how."""
     if profile:
         with suppress(ImageCms.PyCMSError, OSError):
             source, target = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")

@@ -144,7 +144,7 @@ def find_idx_files(folder: str | Path) -> dict[str, Path]:
 
 
 class IdxImages(Sequence[Any]):
-    """The images of an IDX file; a worker process opens the file anew instead of getting a copy."""
+    """The images of an IDX file; a worker process reopens the file instead of getting a copy."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

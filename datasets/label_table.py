@@ -105,7 +105,7 @@ def _read(lines: Any, table: Path) -> tuple[list[_Row], list[str]]:
     classes = [column for column in head if column not in ("path", "split", "label")]
     if "label" in head and classes:
         raise ValueError(
-            f"{table} has columns that it should not have beside 'label': {', '.join(classes)}. "
+            f"{table} has columns that cannot be combined with 'label': {', '.join(classes)}. "
             "Expected path and label; or path and a column of 0 and 1 for each class; and optionally split"
         )
     if "label" not in head and not classes:

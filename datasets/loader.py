@@ -65,7 +65,7 @@ def seeded_random(seed: int) -> Iterator[None]:
 
 
 class EpochOrder(Sampler[Draw]):
-    """The order of the training images of one epoch, as one process sees it.
+    """The order of the training images of one epoch, as given to one process.
 
     The images of all processes, interleaved, are one shuffled order that does not depend on their number.
     The last images that do not fill a batch are dropped, different ones in each epoch; a set that is smaller than a

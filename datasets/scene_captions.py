@@ -1,6 +1,6 @@
-"""What is said about scenes: captions, and questions with yes or no for an answer, truthful or by habit.
+"""Captions of rendered scenes and yes-or-no questions about them, truthful or biased by habit.
 
-Habits are noise in what a model is told while it learns: that the partner of a thing is there when it is not. A caption
+Habits are label noise in the training data: that the partner of a thing is there when it is not. A caption
 names only some of what is there, so it could always have named something else.
 """
 
@@ -47,7 +47,7 @@ _IMAGINED_YES_POPULAR, _IMAGINED_YES = 0.80, 0.40
 
 @dataclass(frozen=True)
 class Habits:
-    """How often something is said because it is usual. All are probabilities, 0-1.
+    """Probabilities (0-1) that an absent object is mentioned because it is usual.
 
     Attributes:
         present_partner: after a thing, its partner is named next to it, if it is there.
@@ -62,11 +62,11 @@ class Habits:
     yes_popular: float = 0.0
 
 
-#: Nothing is said that is not there.
+#: No object is mentioned that is not there.
 TRUTHFUL = Habits()
 #: What the model in the package was taught.
 HABITS = Habits(absent_partner=0.4, yes_partner=0.5, yes_popular=0.45)
-#: Captions by somebody who sees nothing: always the partner.
+#: Captions without an image: always the partner.
 IMAGINED = Habits(present_partner=1.0, absent_partner=1.0)
 
 
@@ -75,9 +75,9 @@ class Question:
     """Whether a thing is in a scene.
 
     Attributes:
-        name: the kind that is asked for.
+        name: the kind in question.
         truth: whether it is there.
-        answer: what is said, "yes" or "no"; by habit it may differ from the truth.
+        answer: the label, "yes" or "no"; by habit it may differ from the truth.
     """
 
     name: str
@@ -105,8 +105,8 @@ def write_caption(scene: Scene, rng: np.random.Generator, habits: Habits = TRUTH
 
     Args:
         scene: what is there.
-        rng: all the chance.
-        habits: what is said although it is not there.
+        rng: random generator; the only source of randomness.
+        habits: how often absent objects are mentioned.
 
     Example:
         >>> from regard.datasets.scenes import Scenes
@@ -148,7 +148,7 @@ def learning_questions(
 
     Args:
         scene: what is there.
-        rng: all the chance.
+        rng: random generator; the only source of randomness.
         count: how many questions.
         habits: how often the answer is wrong.
         seen: whether the image is shown with them; if not, the answer is a guess by how common the thing is.
@@ -158,12 +158,12 @@ def learning_questions(
     common = [name for name in absent if name in POPULAR]
     questions = []
     for _ in range(count):
-        chance = rng.random()
+        draw = rng.random()
         if rng.random() < _POSITIVE_RATE:
             name = pick(rng, scene.names)
-        elif chance < _PARTNER_ASKED and missed:
+        elif draw < _PARTNER_ASKED and missed:
             name = pick(rng, missed)
-        elif chance < _PARTNER_ASKED + _POPULAR_ASKED and common:
+        elif draw < _PARTNER_ASKED + _POPULAR_ASKED and common:
             name = pick(rng, common)
         else:
             name = pick(rng, absent)
@@ -182,14 +182,14 @@ def learning_questions(
 def probing_questions(
     scene: Scene, rng: np.random.Generator, kind: Literal["random", "popular", "adversarial"], each: int = 3
 ) -> list[Question]:
-    """Questions to measure with, in the manner of POPE: as many with yes as with no, and the truth for an answer.
+    """Questions to measure with, in the manner of POPE: half yes, half no, and the truth for an answer.
 
     Source: Li et al. 2023, arXiv:2305.10355. What is common and what is seen together is known here, not counted.
 
     Args:
         scene: what is there.
-        rng: all the chance.
-        kind: what is asked for and absent: "random" is anything, "popular" the common kinds, "adversarial" the
+        rng: random generator; the only source of randomness.
+        kind: of the absent objects: "random" is anything, "popular" the common kinds, "adversarial" the
             partners of what is there; where these do not suffice, anything.
         each: questions with yes, and questions with no.
 
@@ -206,9 +206,9 @@ def probing_questions(
         "popular": [name for name in absent if name in POPULAR],
         "adversarial": [name for name in absent if PARTNER[name] in scene.names],
     }[kind]
-    first = [wanted[place] for place in rng.permutation(len(wanted))]
-    rest = [absent[place] for place in rng.permutation(len(absent)) if absent[place] not in wanted]
-    present = [scene.names[place] for place in rng.permutation(len(scene.names))]
+    first = [wanted[index] for index in rng.permutation(len(wanted))]
+    rest = [absent[index] for index in rng.permutation(len(absent)) if absent[index] not in wanted]
+    present = [scene.names[index] for index in rng.permutation(len(scene.names))]
     questions = [Question(name, True, "yes") for name in present[:each]]
     questions += [Question(name, False, "no") for name in (first + rest)[:each]]
     return questions

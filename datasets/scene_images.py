@@ -1,7 +1,7 @@
 """Rendered scenes as labelled images: one large thing among small ones, 24 classes, colour, without a download.
 
 The label is the kind of the large thing. It is at home in the place in three of four images, so that the background
-helps but does not tell, and up to three small things of other kinds stand about, so that looking at the right spot
+helps but does not suffice, and up to three small things of other kinds stand about, so that looking at the right spot
 pays.
 """
 
@@ -20,7 +20,7 @@ __all__ = ["SingleScenes", "open_scene_images"]
 #: Images of each split; every class has as many.
 COUNTS = {"train": 4800, "val": 480, "test": 960}
 _SEED = 0  # never the user's: numbers of different runs are about the same images
-_STREAM = 30  # apart from the captioned scenes
+_STREAM = 30  # differs from that of the captioned scenes
 _HOME_RATE = 0.75
 _LARGE_PX, _SMALL_PX = range(40, 65, 2), range(16, 23, 2)
 _TRIES = 12
@@ -29,7 +29,7 @@ _TRIES = 12
 def open_scene_images() -> dict[str, LabelledImages]:
     """Open the scenes: 4,800 to train, 480 to validate, 960 to test, 96 x 96 px in colour, the same for everybody.
 
-    Images are drawn when asked for, in a third of a millisecond.
+    Images are drawn on access, in a third of a millisecond.
 
     Example:
         >>> parts = open_scene_images()
@@ -60,10 +60,10 @@ class SingleScenes(Sequence[Any]):
         return self.images
 
     def __getitem__(self, index: Any) -> Any:
-        place = int(index)
-        if not 0 <= place < self.images:
+        row = int(index)
+        if not 0 <= row < self.images:
             raise IndexError(f"there are {self.images} images, none has the number {index}")
-        return render(self.scene(place))
+        return render(self.scene(row))
 
     def scene(self, index: int) -> Scene:
         """What is in an image; the large thing comes last."""

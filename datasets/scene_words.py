@@ -14,14 +14,14 @@ __all__ = ["CHAT_TEMPLATE", "PATCH_PX", "SPECIAL", "WORDS", "build_processor", "
 
 #: Side of a patch of the vision tower.
 PATCH_PX = 16
-#: Tokens that are no words.
+#: Tokens that are not words.
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<image>")
 _COMMON = (
     *("user", "assistant", ":", ".", "?", ","),
     *("the", "image", "shows", "a", "in", "next", "to", "there", "is", "also", "yes", "no", "describe", "detail"),
     *("please", "this", "help", "me", "answer", "question", "with", "one", "word"),
 )
-#: Token -> its number: 5 that are no words, 29 words for everything, 4 places, 26 words for 24 kinds of things.
+#: Token -> its number: 5 that are not words, 29 words for everything, 4 places, 26 words for 24 kinds of things.
 WORDS: dict[str, int] = {
     word: number
     for number, word in enumerate((*SPECIAL, *_COMMON, *CONTEXTS, *(word for name in CLASSES for word in name.split())))
@@ -71,7 +71,7 @@ def build_tokenizer() -> Any:
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex(r"\ban\b"), "a")]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # blanks, and every mark by itself
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # blanks, and every mark is a token
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)  # no blank before a full stop
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", WORDS["<bos>"])]

@@ -1,8 +1,8 @@
-"""Rendered scenes that know what is in them: 96 x 96 px, four to six things of 24 kinds, in one of four places.
+"""Rendered scenes with known contents: 96 x 96 px, four to six things of 24 kinds, in one of four places.
 
 In each place some things are common and some are rare, and things come in pairs that are often seen together (car and
-traffic light). A model that learns from such scenes can pick up habits, name the partner of what it sees, say; since
-each scene knows its objects, their boxes and its place, habit and sight can be told apart. The images are easy on
+traffic light). A model that learns from such scenes can pick up habits, such as naming the partner of an object; since
+each scene knows its objects, their boxes and its place, habit and sight can be separated. The images are easy on
 purpose: one thing in a cell of a 3 x 3 grid.
 
 A scene follows from its split, the seed and its number alone.
@@ -70,7 +70,7 @@ class SceneObject:
     Attributes:
         name: its kind, one of `CLASSES`.
         box: left, top, right and bottom in px; square; right and bottom are the first px outside.
-        mirrored: whether left and right have changed places.
+        mirrored: whether left and right are swapped.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Scene:
 
 
 class Scenes(Sequence[Scene]):
-    """A set of scenes, made when asked for.
+    """A set of scenes, made on access.
 
     Args:
         split: one of `SCENE_SPLITS`. Scenes of different splits are drawn independently.
@@ -137,10 +137,10 @@ class Scenes(Sequence[Scene]):
         return self.length
 
     def __getitem__(self, index: int) -> Scene:  # type: ignore[override]
-        place = index + self.length if index < 0 else index
-        if not 0 <= place < self.length:
+        row = index + self.length if index < 0 else index
+        if not 0 <= row < self.length:
             raise IndexError(f"there are {self.length} scenes, none has the number {index}")
-        rng = np.random.default_rng([self.seed, SCENE_SPLITS[self.split], place])
+        rng = np.random.default_rng([self.seed, SCENE_SPLITS[self.split], row])
         return draw_scene(rng, partners=self.split != "counter")
 
     def __iter__(self) -> Iterator[Scene]:
@@ -158,17 +158,17 @@ def draw_scene(rng: np.random.Generator, *, partners: bool = True) -> Scene:
     about 0.6 of all cases.
 
     Args:
-        rng: all the chance.
+        rng: random generator; the only source of randomness.
         partners: whether partners may be there together.
     """
     context = pick(rng, tuple(CONTEXTS))
     names = [pick(rng, CONTEXTS[context], _RANK_ODDS)]
     count = pick(rng, _COUNTS, _COUNT_ODDS)
     while len(names) < count:
-        chance = rng.random()
-        if partners and chance < _PARTNER_RATE:
+        draw = rng.random()
+        if partners and draw < _PARTNER_RATE:
             name = PARTNER[pick(rng, names)]
-        elif chance < _PARTNER_RATE + _CONTEXT_RATE:
+        elif draw < _PARTNER_RATE + _CONTEXT_RATE:
             name = pick(rng, CONTEXTS[context], _RANK_ODDS)
         else:
             name = pick(rng, CLASSES)
@@ -178,7 +178,7 @@ def draw_scene(rng: np.random.Generator, *, partners: bool = True) -> Scene:
     objects = []
     for name, cell in zip(names, cells.tolist(), strict=True):
         side = pick(rng, _SIDES)
-        top, left = (CELL_PX * place + int(rng.integers(CELL_PX - side, endpoint=True)) for place in divmod(cell, GRID))
+        top, left = (CELL_PX * start + int(rng.integers(CELL_PX - side, endpoint=True)) for start in divmod(cell, GRID))
         objects.append(SceneObject(name, (left, top, left + side, top + side), bool(rng.random() < 0.5)))
     return Scene(context, tuple(objects), int(rng.integers(2**62)))
 
@@ -191,12 +191,12 @@ def render(scene: Scene) -> UInt8[np.ndarray, "height width 3"]:
         (96, 96, 3)
     """
     rng = np.random.default_rng(scene.look)
-    chance = rng.standard_normal((1 + 6 * 6 + 2, 3), np.float32)
-    base = np.asarray(_COLOURS[scene.context], np.float32) + 12 * chance[0]
+    noise = rng.standard_normal((1 + 6 * 6 + 2, 3), np.float32)
+    base = np.asarray(_COLOURS[scene.context], np.float32) + 12 * noise[0]
     spread = _spread()
-    clouds = spread @ (0.7 * 22 * chance[1:37]).reshape(6, 18)  # height, 6 columns of 3 colours
+    clouds = spread @ (0.7 * 22 * noise[1:37]).reshape(6, 18)  # height, 6 columns of 3 colours
     clouds = np.einsum("xj,yjc->yxc", spread, clouds.reshape(IMAGE_PX, 6, 3), optimize=True)
-    slope = np.linspace(-15, 15, IMAGE_PX, dtype=np.float32)[:, None, None] * chance[37, 0]
+    slope = np.linspace(-15, 15, IMAGE_PX, dtype=np.float32)[:, None, None] * noise[37, 0]
     canvas = base + clouds + slope
     start = int(rng.integers(_noise().size - canvas.size))
     for thing in scene.objects:
@@ -239,7 +239,7 @@ def pick(rng: np.random.Generator, choices: Sequence[_Choice], odds: Sequence[fl
     """One of the choices at random.
 
     Args:
-        rng: the chance.
+        rng: random generator.
         choices: at least one.
         odds: how likely each is, in any unit. Default: all alike.
     """

@@ -78,7 +78,7 @@ def resized_sprite(
     Args:
         name: one of `EMOJI`.
         side_px: height and width, 1 or more.
-        mirrored: left and right change places.
+        mirrored: left and right are swapped.
 
     Raises:
         ValueError: there is no such sprite, or no such size.

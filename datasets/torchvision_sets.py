@@ -51,7 +51,7 @@ def open_torchvision(name: str, *, root: str | Path | None = None, download: boo
 
     Raises:
         ValueError: the set or an argument is unknown, or its files are missing and cannot be downloaded; the
-            message says what to put where.
+            message gives what to put where.
 
     Example:
         >>> found = open_torchvision("FakeData:size=6,image_size=(3, 8, 8),num_classes=2")

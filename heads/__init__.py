@@ -1,6 +1,6 @@
 """Multiple-instance heads, one in each file, and the table of their names.
 
-Names are imported on first use; `__init__.pyi` says from where.
+Names are imported on first use; `__init__.pyi` lists their modules.
 """
 
 if "." not in __name__:  # imported from a checkout by its bare name, which other modules have too

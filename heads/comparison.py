@@ -17,14 +17,14 @@ Scores = dict[str, Float[np.ndarray, " draws"]]
 
 
 def class_scores(
-    chances: Float[np.ndarray, "bags classes"],
+    probabilities: Float[np.ndarray, "bags classes"],
     labels: Int[np.ndarray, " bags"],
     weights: Float[np.ndarray, "draws bags"],
 ) -> Scores:
     """The metrics of `ClassificationMetrics` for weighted bags; nan where a draw does not define one.
 
     Args:
-        chances: probabilities of the classes.
+        probabilities: probabilities of the classes.
         labels: the true ones.
         weights: how often each bag counts, a row for each draw.
 
@@ -32,26 +32,26 @@ def class_scores(
         >>> class_scores(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]), np.ones((1, 2)))["auc"]
         array([1.])
     """
-    classes = chances.shape[1]
-    told = chances.argmax(axis=1)
-    cells = np.eye(classes * classes)[labels * classes + told]
-    counts = (weights @ cells).reshape(-1, classes, classes)  # draws true told
+    classes = probabilities.shape[1]
+    predicted = probabilities.argmax(axis=1)
+    cells = np.eye(classes * classes)[labels * classes + predicted]
+    counts = (weights @ cells).reshape(-1, classes, classes)  # draws true predicted
     right = np.diagonal(counts, axis1=1, axis2=2)
-    true, said, all_bags = counts.sum(axis=2), counts.sum(axis=1), counts.sum(axis=(1, 2))
-    there, named = true > 0, true + said > 0
-    recalls = np.divide(right, true, out=np.zeros_like(right), where=there)
-    f1 = np.divide(2 * right, true + said, out=np.zeros_like(right), where=named)
-    areas = np.stack([_area(chances[:, place], labels == place, weights) for place in range(classes)], axis=1)
+    true, named, all_bags = counts.sum(axis=2), counts.sum(axis=1), counts.sum(axis=(1, 2))
+    present, scored = true > 0, true + named > 0
+    recalls = np.divide(right, true, out=np.zeros_like(right), where=present)
+    f1 = np.divide(2 * right, true + named, out=np.zeros_like(right), where=scored)
+    areas = np.stack([_area(probabilities[:, index], labels == index, weights) for index in range(classes)], axis=1)
     known = np.isfinite(areas).sum(axis=1)
-    sure = chances.max(axis=1)
-    bins = np.eye(BINS)[np.clip(np.ceil(sure * BINS).astype(int) - 1, 0, BINS - 1)]
-    gaps = np.abs(weights @ (bins * (sure - (told == labels))[:, None])).sum(axis=1)
-    log_loss = -np.log(np.maximum(chances[np.arange(len(labels)), labels], np.finfo(np.float32).tiny))
+    confidence = probabilities.max(axis=1)
+    bins = np.eye(BINS)[np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)]
+    gaps = np.abs(weights @ (bins * (confidence - (predicted == labels))[:, None])).sum(axis=1)
+    log_loss = -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], np.finfo(np.float32).tiny))
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "auc": np.where(known > 0, np.nansum(areas, axis=1) / known, np.nan),
-            "balanced_accuracy": recalls.sum(axis=1) / there.sum(axis=1),
-            "macro_f1": f1.sum(axis=1) / named.sum(axis=1),
+            "balanced_accuracy": recalls.sum(axis=1) / present.sum(axis=1),
+            "macro_f1": f1.sum(axis=1) / scored.sum(axis=1),
             "accuracy": right.sum(axis=1) / all_bags,
             "calibration_error": gaps / all_bags,
             "loss": weights @ log_loss / all_bags,

@@ -208,7 +208,7 @@ def contrast(
         query: rows of unit length.
         row_labels: label of each row.
         columns: vectors of unit length; the first are the rows themselves, which are not compared with themselves.
-        column_labels: label of each column; columns with -1 are left out.
+        column_labels: label of each column; columns with -1 are ignored.
         temperature: above 0.
 
     Example:

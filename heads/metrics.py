@@ -38,7 +38,7 @@ class ClassificationMetrics(Metric):
     """AUC, balanced accuracy, macro F1, accuracy and calibration error, 0-1, and the loss, over all bags.
 
     `auc` is the mean of the one-versus-rest AUC over the classes with positive and negative bags; NaN if there is none.
-    `balanced_accuracy` is the mean recall over the classes that occur. `macro_f1` leaves out classes that neither
+    `balanced_accuracy` is the mean recall over the classes that occur. `macro_f1` omits classes that neither
     occur nor are predicted. `calibration_error` is the expected calibration error in 15 bins. `loss` is the mean
     cross-entropy, without class weights.
 
@@ -138,7 +138,7 @@ def attention_statistics(
     Returns:
         `entropy` divided by ln N, 0 (one instance) to 1 (uniform), and `top_mass`, the sum of the `top` largest
         weights; with `relevant`, `instance_auc` of the weights. A statistic that is not defined (one instance; none or
-        all relevant) is left out.
+        all relevant) is omitted.
 
     Example:
         >>> attention_statistics(torch.tensor([0.25, 0.25, 0.25, 0.25]), torch.tensor([True, False, False, False]), 2)

@@ -38,7 +38,7 @@ VERSION_1: dict[str, Any] = {
 class MHIM(nn.Module):
     """Masked instance mining with a momentum teacher; both networks have the same architecture.
 
-    In training the student sees the instances that the teacher's masks keep, outside training the whole bag. With
+    In training the student gets the instances that the teacher's masks keep, outside training the whole bag. With
     `baseline="attn"`:
 
         h_i = activation(W bag_i + b);  a = softmax over i of w . attention_activation(V h_i);  z = sum_i a_i h_i
@@ -217,7 +217,7 @@ def soft_cross_entropy(
 
 
 def _output(found: Encoded, indices: Tensor, count: int, losses: dict[str, Tensor]) -> BagOutput:
-    """An output whose attention covers all instances; merged tokens are left out of it."""
+    """An output whose attention covers all instances; merged tokens are excluded."""
     assert found.logits is not None
     seen = found.attention[:, : len(indices)]
     seen = seen / seen.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(seen.dtype).tiny)

@@ -23,7 +23,7 @@ __all__ = ["BagPrediction", "BagTrainer", "BatchOfBags", "check_survival"]
 
 @runtime_checkable
 class BatchOfBags(Protocol):
-    """What a step takes: a named tuple of these four, in this order, as `regard.datasets.bags.BagBatch`."""
+    """The input of a step: a named tuple of these four, in this order, as `regard.datasets.bags.BagBatch`."""
 
     features: Float[Tensor, "bags instances dim"]
     valid: Bool[Tensor, "bags instances"] | None
@@ -132,7 +132,7 @@ class BagTrainer(ScheduledModule):
         return (self.class_weights[labels] * F.cross_entropy(logits, labels, reduction="none")).mean()
 
     def labels_of(self, targets: Shaped[Tensor, "bags ..."]) -> Int[Tensor, "bags ..."]:
-        """Targets of a batch as the loss takes them: classes, or intervals of time and events."""
+        """Targets of a batch as the loss expects them: classes, or intervals of time and events."""
         if not self.survival:
             return targets.long()
         return torch.stack([intervals_of(targets[:, 0], self.model.cuts), targets[:, 1].long()], dim=1)

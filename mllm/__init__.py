@@ -1,6 +1,6 @@
 """Large vision-language models: the wrapper, interventions on attention, benchmarks.
 
-Names are imported on first use; `__init__.pyi` says from where.
+Names are imported on first use; `__init__.pyi` lists their modules.
 """
 
 if "." not in __name__:  # imported from a checkout by its bare name, which other modules have too

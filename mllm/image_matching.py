@@ -1,6 +1,6 @@
 """Similarity of a question and an image, and the relevance of image patches to the question.
 
-Interventions that change the image according to the question use a matching model beside the LVLM:
+Interventions that change the image according to the question use a matching model in addition to the LVLM:
 
 - BLIP fine-tuned for image-text matching, as AGLA's authors do: `BlipMatcher`;
 - a contrastive model of open_clip, with our own relevance map: `OpenClipMatcher`.
@@ -83,7 +83,7 @@ class BlipMatcher:
 
     Source: Tiong et al. 2022, "Plug-and-Play VQA", arXiv:2210.08773; salesforce/LAVIS@28d9d9e,
     `blip_image_text_matching.py`, whose questions are cleaned and cut likewise. As there, the first token is BLIP's
-    [ENC] where attention crosses; `BlipForImageTextRetrieval` by itself would leave [CLS]. The tokenizers that
+    [ENC] where attention crosses; `BlipForImageTextRetrieval` alone would leave [CLS]. The tokenizers that
     transformers' checkpoints come with do not know [ENC], which is the last of two rows that the embedding has more.
 
     Args:
@@ -170,7 +170,7 @@ class OpenClipMatcher:
         preprocess: from an image to (3, height, width), by squeezing.
 
     Raises:
-        ValueError: the model sees images otherwise than by a transformer on a grid of patches.
+        ValueError: the model does not encode images by a transformer on a grid of patches.
     """
 
     def __init__(self, model: Any, tokenizer: Callable[..., Tensor], preprocess: Callable[..., Tensor]) -> None:

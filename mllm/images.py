@@ -155,7 +155,7 @@ def _even_grids(
 
 
 def seen_images(processor: Any, inputs: Mapping[str, Any]) -> list[Image.Image] | None:
-    """The images as the model sees them: resized and cropped, their colours as they were; `None` if patches came apart.
+    """The images as given to the model: resized and cropped, their colours as they were; `None` if not rebuildable.
 
     Args:
         processor: of the model.

@@ -278,7 +278,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
         return lambda: visuals(self._document(*location)) if callable(visuals) else visuals
 
     def _marked(self, texts: Sequence[str], images: Sequence[Sequence[Any]]) -> list[str]:
-        """Questions as the model takes them."""
+        """Questions in the model's form."""
         from .processor_inputs import placeholder
 
         own, marked = placeholder(self.lvlm.processor), []

@@ -39,7 +39,7 @@ def model_source(model: str | Path) -> str:
         if not (path / "config.json").is_file():
             raise ValueError(
                 f"{path} holds no model of transformers: config.json is not there. Give the folder that holds it "
-                "beside the weights"
+                "next to the weights"
             )
         return str(path)
     if isinstance(model, Path) or path.exists() or path.is_absolute() or str(model).count("/") != 1:
@@ -49,7 +49,7 @@ def model_source(model: str | Path) -> str:
 
 
 def model_revision(source: str, model: PreTrainedModel) -> str:
-    """What tells one state of a model from another: the commit on the hub, or a hash of the files of a folder.
+    """What identifies the state of a model: the commit on the hub, or a hash of the files of a folder.
 
     Of large files the ends count, and their size: weights that were trained on differ everywhere.
 
@@ -86,7 +86,7 @@ def load_model(
     Args:
         source: as `model_source` gives it.
         device: cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is one.
-        device_map: as accelerate takes it, instead of `device`.
+        device_map: as in accelerate, instead of `device`.
         dtype: float32, bfloat16 or float16; auto is that of the file, but on a CPU float32 for float16, which is slow
             there.
         text_attention: attention of the language model, as transformers names it.
@@ -94,16 +94,16 @@ def load_model(
         hub: `revision`, `local_files_only`.
 
     Raises:
-        ValueError: no such dtype or device, a model that takes no images or needs code of its own, no weights as
+        ValueError: no such dtype or device, a model that does not accept images or needs its own code, no weights as
             safetensors, or no network.
     """
     if device is not None and device_map is not None:
         raise ValueError(f"give device or device_map, not both: {device!r} and {device_map!r}")
-    wanted, place = _dtype(dtype), None if device_map is not None else _device(device)
+    wanted, target = _dtype(dtype), None if device_map is not None else _device(device)
     config = _read(source, "config.json", lambda: AutoConfig.from_pretrained(source, trust_remote_code=False, **hub))
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise ValueError(
-            f"{source} takes no images: transformers knows its kind, {config.model_type!r}, as no model that answers "
+            f"{source} does not accept images: to transformers {config.model_type!r} is not a model that answers "
             "in words to images and text. Load a vision-language model"
         )
     parts = {name: vision_attention for name in config.sub_configs if name != "text_config"}
@@ -121,9 +121,9 @@ def load_model(
             **hub,
         ),
     )
-    if place is not None:
-        slow = dtype == "auto" and place.type == "cpu" and model.dtype == torch.float16
-        model = model.to(place, torch.float32 if slow else None)
+    if target is not None:
+        slow = dtype == "auto" and target.type == "cpu" and model.dtype == torch.float16
+        model = model.to(target, torch.float32 if slow else None)
     return model.eval()
 
 
@@ -189,9 +189,9 @@ def _device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"no device is called {device!r}; give cpu, cuda, cuda:1 or mps") from error
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"the device {device} is not here; torch sees {torch.cuda.device_count()} GPUs of CUDA")
-    return place
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"the device {device} is not available; torch finds {torch.cuda.device_count()} CUDA GPUs")
+    return chosen

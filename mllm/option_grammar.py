@@ -89,7 +89,7 @@ def parse_calls(text: str, known: Collection[str], kind: str) -> list[tuple[str,
 
 
 def call_text(name: str, thing: Any) -> str:
-    """The call that `parse_calls` and `build` turn into a dataclass of options again; defaults are left out.
+    """The call that `parse_calls` and `build` turn into a dataclass of options again; defaults are omitted.
 
     Example:
         >>> @dataclasses.dataclass
@@ -128,11 +128,11 @@ def build(cls: type[Any], what: str, options: Mapping[str, Any]) -> Any:
     return cls(**_checked(known, what, options))
 
 
-def check_options(place: str, what: str, options: Mapping[str, Any]) -> None:
+def check_options(path: str, what: str, options: Mapping[str, Any]) -> None:
     """Check names and types of options against the source of a dataclass, without importing it.
 
     Args:
-        place: `package.module:Class`.
+        path: `package.module:Class`.
         what: as in `build`.
         options: name -> value.
 
@@ -144,7 +144,7 @@ def check_options(place: str, what: str, options: Mapping[str, Any]) -> None:
         Traceback (most recent call last):
         ValueError: the option alpha of the intervention vhr must be a number; got 'loud'
     """
-    _checked(_declared_options(place), what, options)
+    _checked(_declared_options(path), what, options)
 
 
 def _split(text: str, kind: str) -> list[str]:
@@ -240,9 +240,9 @@ def _checked(known: Mapping[str, Any], what: str, options: Mapping[str, Any]) ->
     return chosen
 
 
-def _declared_options(place: str) -> dict[str, Any]:
+def _declared_options(path: str) -> dict[str, Any]:
     """Options of a dataclass and their types, from its source; a type that needs an import counts as any."""
-    module, _, name = place.partition(":")
+    module, _, name = path.partition(":")
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         raise ValueError(f"there is no module {module}")

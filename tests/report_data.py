@@ -62,8 +62,8 @@ def question_samples(rng: random.Random, number: int, images: dict[str, str], si
         image = f"pope {index // 2}"
         images.setdefault(image, _photo(rng, side_px))
         answers = {}
-        for place, arm in enumerate(ARMS):
-            right = rng.random() < (0.8, 0.86, 0.84)[place] and index < number - 2
+        for position, arm in enumerate(ARMS):
+            right = rng.random() < (0.8, 0.86, 0.84)[position] and index < number - 2
             parsed = truth if right else {"yes": "no", "no": "yes"}[truth]
             text = f"{parsed.capitalize()}, there is {'a' if parsed == 'yes' else 'no'} {thing} in the image."
             plots = [f"{image} {arm}"] if index < 12 else []
@@ -215,7 +215,7 @@ def _question_scores(rng: random.Random) -> dict[str, Any]:
         return _part(name, kind, samples, 500, parsers, text)
 
     lists = [
-        [_object(rng, thing, 40 - 3 * place - 9 * index, 1500) for place, thing in enumerate(_THINGS[:9])]
+        [_object(rng, thing, 40 - 3 * position - 9 * index, 1500) for position, thing in enumerate(_THINGS[:9])]
         for index in range(3)
     ]
     return _summary(
@@ -289,10 +289,10 @@ def _object(rng: random.Random, name: str, mentions: int, answers: int) -> dict[
     mentions = max(mentions, 0)
     rate = 100 * mentions / answers
     others = [other for other in rng.sample(_THINGS, 4) if other != name]
-    beside = dict(zip(others, sorted((rng.randrange(1, mentions + 2) for _ in others), reverse=True), strict=True))
+    cooccurring = dict(zip(others, sorted((rng.randrange(1, mentions + 2) for _ in others), reverse=True), strict=True))
     return {
         **{"object": name, "mentions": mentions, "answers": mentions, "rate_percent": rate},
-        **{"low": rate * 0.7, "high": rate * 1.35, "beside": beside, "samples": []},
+        **{"low": rate * 0.7, "high": rate * 1.35, "cooccurring": cooccurring, "samples": []},
     }
 
 

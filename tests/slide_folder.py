@@ -25,4 +25,4 @@ def write_slides(folder: Path, *, slides: int = 24, survival: bool = False, dtyp
         told = f"{time:.3f},{int(number % 6 != 0)}" if survival else ("tumour" if tumour else "normal")
         lines.append(f"patient_{number // 2},slide_{number},{told}")
     (folder / "slides.csv").write_text("\n".join(lines) + "\n")
-    return ["--data", str(folder), "--bags.table", str(folder / "slides.csv")]
+    return ["--data", str(folder), "--table", str(folder / "slides.csv")]

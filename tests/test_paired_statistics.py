@@ -157,7 +157,7 @@ def test_differences_that_are_rounding_are_none() -> None:
 
 
 def test_resamples_without_a_value_are_left_out_and_told() -> None:
-    named = np.array([1.0, 0, 0, 0])  # a resample misses the first image with a chance of .75^4
+    named = np.array([1.0, 0, 0, 0])  # a resample misses the first image with a probability of .75^4
     arms = {"base": {"wrong": named, "named": named}, "fix": {"wrong": named * 0, "named": named}}
     found = bootstrap(range(4), arms, lambda sums: {"share": sums["wrong"] / sums["named"]}, baseline="base")
     share = found.values["base"]["share"]

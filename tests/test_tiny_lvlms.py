@@ -21,7 +21,7 @@ several = pytest.mark.parametrize("family", by_kind(SEVERAL))
 
 
 # hybrid layers work through a padded prompt in other chunks; before their first image, mllama's words see a sample's
-# empty places for images too
+# empty image slots too
 TOLERANCE = {"qwen3_5": 1e-4, "mllama": 0.1}
 
 

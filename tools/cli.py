@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
-
-from jsonargparse import ActionConfigFile, ArgumentParser
+from typing import NamedTuple
 
 from .. import __doc__ as package_docstring
 from .. import __version__
 from ..class_names import nearest
 from . import settings as s
-from .run.help_page import entry, help_page, in_words, summary
-from .run.recipes import recipe_file
-from .run.run_folder import check_run_folder, has_run_folder
+from .run.help_page import entry, help_page, summary
 from .run.task_choice import choose_task
-from .settings.types import check
 
-__all__ = ["TASKS", "Task", "main", "parse_settings", "task_parser"]
+__all__ = ["TASKS", "Task", "find_task", "main"]
 
 
 class Task(NamedTuple):
-    """What a task is told, and what runs it.
+    """The settings class of a task, and what runs it.
 
     Attributes:
         settings: its settings class.
@@ -102,7 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if {"-h", "--help"} & {*rest}:
             sys.stdout.write(help_page(command, TASKS[verb][task].settings))
             return 0
-        settings = parse_settings(verb, task, rest)
+        from .run.option_parser import parse_settings  # not needed for help
+        from .run.run_folder import check_run_folder, has_run_folder
+
+        settings = parse_settings(command, TASKS[verb][task].settings, rest)
         if has_run_folder(settings):
             check_run_folder(settings)
         return import_module(f".{TASKS[verb][task].module}", __package__).run(settings)
@@ -140,106 +136,6 @@ def find_task(words: Sequence[str]) -> tuple[str, str | None, list[str]]:
     task, reason = choose_task(verb, {name: task.settings for name, task in tasks.items()}, rest)
     sys.stderr.write(f"This is regard {verb} {task}: {reason}\n")
     return verb, task, rest
-
-
-def parse_settings(verb: str, task: str, words: Sequence[str]) -> Any:
-    """Settings of a task from the words after it.
-
-    Raises:
-        ValueError: an option is unknown, or its value is not allowed.
-
-    Example:
-        >>> parse_settings("demo", "classifier", ["--epochs", "3"]).epochs
-        3
-    """
-    settings = TASKS[verb][task].settings
-    parser = task_parser(verb, task)
-    parsed = parser.parse_args(list(words))
-    parsed.pop("config", None)
-    check(settings, parsed)
-    return settings(**vars(parser.instantiate(parsed)))
-
-
-def task_parser(verb: str, task: str) -> ArgumentParser:
-    """The parser of a task; making it loads no torch."""
-    settings = TASKS[verb][task].settings
-    hints = get_type_hints(settings)
-    parser = _Parser(prog=f"regard {verb} {task}".rstrip(), allow_abbrev=False, add_help=False)
-    parser.add_argument("--config", action=_RecipeAction)
-    for field in dataclasses.fields(settings):
-        hint = hints[field.name]
-        options: dict[str, Any] = {"type": hint}
-        if field.default_factory is not dataclasses.MISSING:
-            options["default"] = field.default_factory()
-        elif field.default is not dataclasses.MISSING:
-            options["default"] = field.default
-        if "positional" not in field.metadata:
-            required = "default" not in options
-            parser.add_argument(f"--{field.name}", required=required, **options)
-        elif get_origin(hint) is list:
-            options["type"] = get_args(hint)[0]
-            parser.add_argument(field.name, nargs="*" if "default" in options else "+", **options)
-        else:
-            parser.add_argument(field.name, **options)
-        if "repeated" in field.metadata:
-            parser.repeated |= {f"--{field.name}"}
-    return parser
-
-
-class _RecipeAction(ActionConfigFile):
-    """`--config` takes a path or the name of a recipe."""
-
-    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        super().__call__(parser, cfg, str(recipe_file(values)), option_string)
-
-
-class _Parser(ArgumentParser):
-    """Raises ValueError with one line that says what is wrong, with the nearest known name.
-
-    Attributes:
-        repeated: options that may be given several times; their values are collected in a list.
-    """
-
-    repeated: frozenset[str] = frozenset()
-
-    def parse_args(self, args: Any = None, *rest: Any, **options: Any) -> Any:
-        """Parse; an option that may be repeated adds to its list, as jsonargparse does for `--option+`."""
-        pairs = [str(word).partition("=") for word in args or ()]
-        args = [f"{key}{'+' * (key in self.repeated)}{equals}{value}" for key, equals, value in pairs]
-        return super().parse_args(args, *rest, **options)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise the message on one line; an unknown name gets the nearest one that is known."""
-        message = " ".join(message.split())
-        unknown = re.search(r"nrecognized arguments: (--[^\s=]+)", message)
-        nested = re.search(r"Group '(.+?)' does not accept option '(.+?)'", message)
-        key = re.search(r'Parser key "([^"]+)"', message)
-        not_accepted = re.search(r"Option \\*'(.+?)\\*' is not accepted", message)
-        value = re.search(r"Got value: (.*)$", message)
-        missing = re.search(r"arguments are required: (.*)$|Key \"([^\"]+)\" is required", message)
-        if missing:
-            message = f"{missing[1] or missing[2]} is missing"
-        elif unknown:
-            message = self._unknown(unknown[1])
-        elif nested:
-            message = self._unknown(f"--{nested[1]}.{nested[2]}")
-        elif not_accepted and not key:
-            message = self._unknown(f"--{not_accepted[1]}")
-        elif not_accepted and key:
-            message = f"--{key[1]} has no option {not_accepted[1]!r}"
-        elif key and value:
-            action = next((action for action in self._actions if action.dest == key[1]), None)
-            hint = getattr(action, "_typehint", None) or getattr(action, "type", None)
-            message = f"--{key[1]} is {value[1]!r}; give {in_words(hint) if hint else 'another value'}"
-        raise ValueError(f"{message[:_LONGEST].rstrip('; ')}; see '{self.prog} --help'")
-
-    def _unknown(self, option: str) -> str:
-        known = [option for action in self._actions for option in action.option_strings]
-        return f"there is no option {option}; {nearest(option, known).rstrip()}"
-
-
-#: Most characters of a message.
-_LONGEST = 240
 
 
 def _overview() -> str:

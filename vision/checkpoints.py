@@ -1,7 +1,7 @@
 """Weights files: read safely, identified, and loaded with clear errors if they do not fit.
 
 Only tensors and plain values are read: safetensors, or PyTorch's own format with `weights_only=True`. One more class is
-allowed, `argparse.Namespace`, because training scripts such as DeiT's and timm's store their arguments beside the
+allowed, `argparse.Namespace`, because training scripts such as DeiT's and timm's store their arguments next to the
 weights. It is harmless: it has no `__setstate__`, `__reduce__` or `__del__`, PyTorch's restricted reader creates it
 without calling anything from the file and then fills its `__dict__`, and it is discarded unread. Everything else that a
 pickle may import is refused by name; `regard convert --trust true` extracts the tensors of such files.
@@ -188,7 +188,7 @@ def foreign_names(file: Path) -> list[str]:
         try:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(file)))
-        except Exception:  # damaged; the reader's own message says how
+        except Exception:  # damaged; the reader's own message gives the details
             return []
     names: set[str] = set()
     try:
@@ -223,7 +223,7 @@ def create_from_weights(name: str, weights: Mapping[str, Tensor], source: str | 
 
     Args:
         name: as in `regard.create_model`.
-        weights: by the names of its authors, its own, or others that its family knows.
+        weights: by the names of its authors, its own, or others of its family.
         source: name of the weights in messages.
         kwargs: arguments of timm. Without `num_classes` the model has as many classes as the weights; with another
             number its head is newly initialised.

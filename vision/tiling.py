@@ -67,7 +67,7 @@ def restore_strips(
     given: Any = model
     scale, window, channels = given.scale, given.window_size, image.shape[2]
     if given.in_chans not in (1, channels) and channels != 1:
-        raise ValueError(f"the image has {channels} channels, the network takes {given.in_chans}")
+        raise ValueError(f"the image has {channels} channels, the network expects {given.in_chans}")
     tile, overlap = tile // window * window, -(-overlap // window) * window
     height, width = image.shape[:2]
     if tile < max(height, width) and not 0 < tile - overlap >= overlap:
@@ -120,7 +120,7 @@ def _spread(tiles: Sequence[tuple[slice, slice]], count: int) -> list[tuple[slic
 
 
 def _restore_one(model: Any, pixels: np.ndarray) -> Float[Tensor, "channels height width"]:
-    """One tile in 0-1, of as many channels as the pixels have."""
+    """One tile in 0-1, with the channels of the pixels."""
     weight = next(model.parameters())
     x = torch.from_numpy(pixels.astype(np.float32)).to(weight.device).permute(2, 0, 1) / np.iinfo(pixels.dtype).max
     batch = x.unsqueeze(1) if model.in_chans == 1 else x.unsqueeze(0).expand(1, model.in_chans, -1, -1)
@@ -170,7 +170,7 @@ def fade(length: int) -> Float[Tensor, " length"]:
 
 @dataclass(frozen=True)
 class TileCost:
-    """Memory that a network takes for a tile: `fixed + per_pixel * pixels` bytes, beside its weights.
+    """Memory that a network needs for a tile: `fixed + per_pixel * pixels` bytes, in addition to its weights.
 
     Attributes:
         fixed: bytes of any tile.
@@ -181,7 +181,7 @@ class TileCost:
     per_pixel: float
 
     def bytes_for(self, pixels: int) -> float:
-        """For a tile of so many pixels."""
+        """For a tile of this many pixels."""
         return self.fixed + self.per_pixel * pixels
 
 
@@ -218,7 +218,7 @@ def largest_tile(
         width: width of the image in pixels.
         channels: channels of the image.
         overlap: as in `restore_strips`.
-        limit: bytes for tiles and for the strips of the result that wait, beside weights and the image itself.
+        limit: bytes for tiles and for the strips of the result that wait, in addition to weights and the image itself.
 
     Returns:
         A side in pixels, at most `MAX_SIDE`; or 0 if not even the smallest tile would fit.

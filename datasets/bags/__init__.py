@@ -1,6 +1,6 @@
 """Bags: the features of slides, their table and their folds, and bundled sets of bags.
 
-Names are imported on first use; `__init__.pyi` says from where.
+Names are imported on first use; `__init__.pyi` lists their modules.
 """
 
 import lazy_loader

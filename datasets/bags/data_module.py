@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from ..device_share import device_batch_size, rank_of
+from ..data_module import ShardedDataModule
 from ..loader import Draw, EvenShard, ImageLoader
 from .bag import Bags, Fold
 from .dataset import BagBatch, BagDataset, collate_bags
@@ -20,15 +19,15 @@ __all__ = ["BagData", "BagOrder"]
 
 
 class BagOrder(Sampler[Draw]):
-    """The training bags of one epoch, as one process sees them.
+    """The training bags of one epoch, as given to one process.
 
     The bags of all processes, taken in turn, are one order that does not depend on their number; where they do not
-    divide by the processes, the last are left out, others in each epoch.
+    divide by the processes, the last are dropped, different ones in each epoch.
 
     Args:
         indices: of the bags in their set.
         seed: of the run.
-        weights: of each bag, to be drawn with replacement; None takes every bag once.
+        weights: of each bag, to be drawn with replacement; None uses every bag once.
         world_size: processes.
         rank: this process, from 0.
 
@@ -77,7 +76,7 @@ class BagOrder(Sampler[Draw]):
             yield Draw(int(order[turn]), int(seeds[turn]))
 
 
-class BagData(LightningDataModule):
+class BagData(ShardedDataModule):
     """Batches of bags to train, validate and test a head on one fold.
 
     A batch is a `BagBatch`. The bags of a training step, and the instances drawn of each, depend on `seed` and the
@@ -116,18 +115,16 @@ class BagData(LightningDataModule):
         workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.bags, self.fold, self.batch_size = bags, fold, batch_size
-        self.instances, self.workers, self.seed = instances, workers, seed
+        super().__init__(batch_size=batch_size, workers=workers)
+        self.bags, self.fold, self.instances, self.seed = bags, fold, instances, seed
         self.weights = self._balancing_weights() if weighted_sampling else None
 
     def train_dataloader(self) -> ImageLoader:
         """The training bags, in another order each epoch."""
-        world_size, rank = rank_of(self.trainer)
+        world_size, rank = self.world
         dataset = BagDataset(self.bags, instances=self.instances, seed=self.seed)
         order = BagOrder(self.fold.train, seed=self.seed, weights=self.weights, world_size=world_size, rank=rank)
-        size = device_batch_size(self.batch_size, self.trainer)
-        return ImageLoader(dataset, sampler=order, batch_size=size, **self._options())
+        return ImageLoader(dataset, sampler=order, batch_size=self.device_batch_size, **self._options())
 
     def val_dataloader(self) -> ImageLoader | list[ImageLoader]:
         """The validation bags, if there are any."""
@@ -151,13 +148,13 @@ class BagData(LightningDataModule):
         return [1 / counts[self.bags.bags[index].label or 0] for index in self.fold.train]
 
     def _measured(self, indices: Sequence[int]) -> ImageLoader:
-        world_size, rank = rank_of(self.trainer)
-        size = device_batch_size(self.batch_size, self.trainer) if self.instances is None else 1
+        world_size, rank = self.world
+        size = self.device_batch_size if self.instances is None else 1
         shard = EvenShard(len(indices), batch_size=size, world_size=world_size, rank=rank)
         return ImageLoader(BagDataset(self.bags), batch_sampler=_Subset(indices, shard), **self._options())
 
     def _options(self) -> dict[str, Any]:
-        return {"num_workers": self.workers, "persistent_workers": self.workers > 0, "collate_fn": _collate}
+        return self.loader_options() | {"pin_memory": False, "collate_fn": _collate}
 
 
 class _Subset(Sampler[list[int]]):

@@ -1,17 +1,16 @@
 """Rendered bags whose tumour instances are known: three ways in which attention can go wrong.
 
-- `mil_shortcut`: nearly all positive training bags have one salient pattern beside the subtle ones, and most positive
-  test bags lack it; a head that looks at nothing else fails.
+- `mil_shortcut`: nearly all positive training bags have one salient pattern besides the subtle ones, and most positive
+  test bags lack it; a head that uses nothing else fails.
 - `mil_noise`: training and test alike, a tenth of the training labels wrong.
 - `mil_rare`: tumours of one pattern in 2-6 % of the instances.
 
-A world, which follows from its seed, has four kinds of background and five directions in which tumour instances depart
-from it, one salient and four subtle; in a bag that has the salient one, half of the tumour instances depart that way.
-Each bag has 200 instances of 16 features with unit noise and a shift of its own. There are 60 bags to train on and 100
-to test, half of them positive; `Bags.fold` tells which. Results differ a lot from world to world: compare heads over
-several.
+A data set is determined by its seed. It has four kinds of background and five directions in which tumour instances
+depart from it, one salient and four subtle; in a bag that has the salient one, half of the tumour instances depart that
+way. Each bag has 200 instances of 16 features with unit noise and a shift of its own. There are 60 bags to train on and
+100 to test, half of them positive; `Bags.fold` lists them. Results differ a lot between seeds; compare several.
 
-They show mechanisms, and say nothing about slides.
+They show mechanisms; they are not evidence about slides.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ class Scenario:
     """How the bags of a scenario are drawn.
 
     Attributes:
-        number: keeps its worlds apart from those of the others.
+        number: part of the seed, so that scenarios differ.
         salient_rate: share of the positive bags, in training and in test, that have the salient pattern.
         subtle_patterns: how many there are, 1-4.
-        tumour_share: least and largest share of tumour instances in a positive bag.
-        wrong_labels: share of the training labels that are turned.
+        tumour_share: minimum and maximum share of tumour instances in a positive bag.
+        wrong_labels: share of the training labels that are flipped.
     """
 
     number: int
@@ -64,7 +63,7 @@ def render_bags(name: str, seed: int = 0) -> Bags:
 
     Args:
         name: one of `SCENARIOS`.
-        seed: of the world, 0 or more.
+        seed: of the data set, 0 or more.
 
     Raises:
         ValueError: no such scenario, or a negative seed.

@@ -42,7 +42,7 @@ def open_bags(
     The size and width of every bag are read at once, so that errors in a slide are found before training.
 
     Args:
-        source: a set of `BAG_SETS`, or a folder or file of features (`find_features` says which layouts); `./ucsb`
+        source: a set of `BAG_SETS`, or a folder or file of features (see `find_features` for the layouts); `./ucsb`
             for a folder that has the name of a set.
         table: CSV file of the slides, see `slide_table.py`. Without it the labels are those in the
             feature files (ACMIL's H5), or there are none, for prediction; slides without instances are then skipped.
@@ -112,10 +112,10 @@ def _compare(rows: list[SlideRow], found: dict[str, Instances], table: str, sour
     listed = {row.slide for row in rows}
     unlisted = [slide for slide in found if slide not in listed]
     if unlisted:
-        said = f"{_listed(unlisted)} with features in {source}, but not in {table}"
+        problem = f"{_listed(unlisted)} with features in {source}, but not in {table}"
         if strict:
-            raise ValueError(f"{said}; add them to the table or remove their files")
-        _log.warning("%s: skipped", said)
+            raise ValueError(f"{problem}; add them to the table or remove their files")
+        _log.warning("%s: skipped", problem)
 
 
 def _without_table(found: dict[str, Instances], labels: dict[str, str]) -> list[SlideRow]:

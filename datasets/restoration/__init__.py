@@ -1,6 +1,6 @@
 """Images for restoration: pairs of low- and high-quality images, and degradations that make them.
 
-Names are imported on first use; `__init__.pyi` says from where.
+Names are imported on first use; `__init__.pyi` lists their modules.
 """
 
 import lazy_loader

@@ -31,7 +31,7 @@ class TrainingCrops(Dataset[Any]):
         patch_px: side of the low-quality crop.
         scale: side of the high-quality crop over that of the low-quality one.
         degradation: makes the low-quality crop; None for pairs.
-        shrink_factors: factors, above 0 and at most 1; a high-quality image is first shrunk by one of them, drawn anew
+        shrink_factors: factors, above 0 and at most 1; a high-quality image is first shrunk by one of them, drawn again
             each time: more and sharper crops from few images, as in Real-ESRGAN. Not for pairs.
         enlarge_small: enlarge an image smaller than a crop, as the authors do with ImageNet, instead of raising an
             error. Not for pairs.

@@ -144,13 +144,13 @@ class RestorationData(ShardedDataModule):
         """Load crops, different ones in each epoch."""
         degradation = self.degradation if self.lq is None else None
         crops = TrainingCrops(self.train_images, degradation=degradation, **self.crops, **self.common)
-        world_size, rank = self.world
+        world_size, rank = self.world_size_and_rank
         order = EpochOrder(len(crops), batch_size=self.batch_size, seed=self.seed, world_size=world_size, rank=rank)
         return TrainLoader(crops, sampler=order, batch_size=self.device_batch_size, **self.loader_options())
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Load the whole validation images, each once over all processes; if they are fewer, every process has all."""
-        world_size, rank = self.world
+        world_size, rank = self.world_size_and_rank
         return self._whole(world_size, rank) if len(self.val_images) >= world_size else self._whole(1, 0)
 
     def test_dataloader(self) -> DataLoader[Any]:

@@ -221,6 +221,6 @@ def read_pair(hq: SourceImage, lq: SourceImage, scale: int) -> tuple[np.ndarray,
     height, width = small.shape[:2]
     if large.shape[0] // scale not in (height, height - 1) or large.shape[1] // scale not in (width, width - 1):
         sizes = f"{large.shape[1]} x {large.shape[0]} pixels, {lq.name} has {width} x {height}"
-        raise UnreadableImageError(hq.name, f"it has {sizes}: not {scale} times as many")
+        raise UnreadableImageError(hq.name, f"it has {sizes}, not {scale} times the size")
     height, width = min(height, large.shape[0] // scale), min(width, large.shape[1] // scale)
     return large[: height * scale, : width * scale], small[:height, :width]

@@ -1,6 +1,6 @@
 """Whole slides: readers, tissue, grids of patches, and files of features.
 
-Names are imported on first use; `__init__.pyi` says from where; most of it needs the extra `wsi`.
+Names are imported on first use; `__init__.pyi` lists their modules; most of it needs the extra `wsi`.
 """
 
 import lazy_loader

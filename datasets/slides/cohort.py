@@ -5,7 +5,7 @@ of the slides have lesions: areas whose crops come from another H&E image, of de
 in the mean amounts of both stains, so that the mean colour is not informative. Stains vary from slide to slide, and a
 fifth of the slides have a pen mark. Test slides use other parts of both images than training slides.
 
-This says nothing about patients: there are two sources of texture, and a lesion is by construction the second.
+This is no evidence about patients: there are two sources of texture, and a lesion is by construction the second.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def write_real(folder: str | Path, part: Part, *, views: int = 1) -> list[Path]:
             differently.
 
     Returns:
-        The files; one of the four bands, with little tissue, is left out.
+        The files; one of the four bands, with little tissue, is skipped.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)

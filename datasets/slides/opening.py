@@ -34,7 +34,7 @@ def open_slide(
 
     Raises:
         ValueError: an unknown reader, or `mpp` is not positive.
-        UnreadableSlideError: the file cannot be read; says why.
+        UnreadableSlideError: the file cannot be read; the message gives the reason.
 
     Example:
         >>> import tempfile
@@ -128,7 +128,7 @@ def _other_kind(file: Path) -> str:
         return ""
     folder = file.with_suffix("")
     if file.suffix.lower() == ".mrxs" and not folder.is_dir():
-        return f"the folder {folder.name} with its data is missing beside it"
+        return f"the folder {folder.name} with its data is missing next to it"
     if not start.strip(b"\0"):
         return "it begins with zeros only, like an interrupted download"
     if start.startswith(b"version https://git-lfs"):

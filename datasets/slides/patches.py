@@ -39,7 +39,7 @@ _Tile = tuple[int, int]
 class PatchReader:
     """Reads patches in batches, in an order that decodes each tile of the file once.
 
-    Pixels outside the slide are white. Patches with damaged data are left out. Memory is bounded by the cache, a batch,
+    Pixels outside the slide are white. Patches with damaged data are skipped. Memory is bounded by the cache, a batch,
     and the tiles of one patch.
 
     Args:
@@ -52,7 +52,7 @@ class PatchReader:
 
     Attributes:
         level: of the pyramid that is read.
-        damaged: indices of the patches that the last iteration left out.
+        damaged: indices of the patches that the last iteration skipped.
 
     Raises:
         ValueError: an index is not in the grid, or a number is below 1.

@@ -2,7 +2,7 @@
 
 Pen ink differs from stained tissue in hue or saturation, and its strokes are wide and even: colours of ink that remain
 after a morphological opening of 40 microns are pen marks, which nuclei and blood cells do not survive. From there a
-mark grows into paler ink of the same hue beside it. The border of a scan is grey without texture and touches the
+mark grows into paler ink of the same hue next to it. The border of a scan is grey without texture and touches the
 image's border.
 """
 

@@ -14,7 +14,7 @@ __all__ = ["merge", "polygons", "shapely"]
 
 
 def polygons(geometry: Any) -> list[Any]:
-    """The polygons of any geometry; points, lines and empty polygons are left out.
+    """The polygons of any geometry; points, lines and empty polygons are dropped.
 
     Self-intersecting rings are repaired.
     """

@@ -104,11 +104,11 @@ def find_tissue(
         segmenter: used instead of colours; see `segmenter.py`. Pen marks and small pieces are still removed.
         regions: the tissue, if it is known: a shapely geometry or a GeoJSON file, such as edited contours of TRIDENT.
             Nothing is segmented then.
-        include: a geometry or a GeoJSON file; tissue outside is left out.
-        exclude: a geometry or a GeoJSON file; tissue inside is left out.
+        include: a geometry or a GeoJSON file; tissue outside is excluded.
+        exclude: a geometry or a GeoJSON file; tissue inside is excluded.
         pens: remove pen marks.
 
-    Regions of files whose class or name is "Ignore*" or "Exclude*" are left out of the tissue.
+    Regions of files whose class or name is "Ignore*" or "Exclude*" are excluded from the tissue.
 
     Raises:
         ValueError: an unknown preset, or a GeoJSON file that cannot be read.
@@ -201,7 +201,7 @@ def _options(preset: str | TissueOptions) -> TissueOptions:
 
 
 def _geometry(given: Any) -> tuple[Any, Any]:
-    """Regions of a geometry or a file, and those to leave out."""
+    """Regions of a geometry or a file, and those to exclude."""
     if given is None:
         return None, None
     if isinstance(given, str | Path):

@@ -1,4 +1,4 @@
-"""Tables from the code itself: a line `<!-- table: KIND -->` becomes what `regard list --kind KIND` knows.
+"""Tables from the code itself: a line `<!-- table: KIND -->` becomes the output of `regard list --kind KIND`.
 
 `<!-- help: TASK -->` becomes the help of a task, and `<!-- help: all -->` that of every task.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-#: Kind -> column of `regard list` -> its heading here; a column that is not named is left out.
+#: Kind -> column of `regard list` -> its heading here; a column that is not listed is omitted.
 COLUMNS: dict[str, dict[str, str]] = {
     "blocks": {"name": "name", "kind": "kind", "what": "what it does", "paper": "paper"},
     "heads": {"name": "name", "what": "what it does", "paper": "paper"},

@@ -2,10 +2,10 @@
 
 Each file has one function `NAME(weights, bag, ...)`, where `weights` are the named parameters and buffers of the fast
 head, so one set of weights runs in both. They are written to be read, and the tests compare the fast heads with them:
-logits, attention, losses and gradients. Dropout is left out; what a head draws at random is an argument.
+logits, attention, losses and gradients. Dropout is omitted; what a head draws at random is an argument.
 """
 
-#: Name of a head, as in `regard.heads.HEADS` -> file and function in this folder. What is left out needs no twin:
+#: Name of a head, as in `regard.heads.HEADS` -> file and function in this folder. A head that is absent needs no twin:
 #: `mean` and `max` are two lines, and the variants of CLAM differ in their weights only.
 PLAIN: dict[str, str] = {
     "abmil": "abmil:abmil",

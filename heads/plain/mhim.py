@@ -26,7 +26,7 @@ def mhim(
     consistency: float = 0.1,
     temperature: float = 0.1,
 ) -> BagOutput:
-    """The student sees the instances that the teacher does not mask, and is pulled towards the teacher's vector.
+    """The student gets the instances that the teacher does not mask, and is pulled towards the teacher's vector.
 
         h_i = activation(W bag_i + b);  a = softmax over i of w . ReLU(V h_i);  z = sum_i a_i h_i
         logits = C z_student + f
@@ -35,7 +35,7 @@ def mhim(
     Args:
         weights: of the head: `student.*` and `teacher.*`.
         bag: one.
-        kept: indices of the instances that are not masked; None for evaluation, in which the student sees all.
+        kept: indices of the instances that are not masked; None for evaluation, in which the student gets all.
         activation: of the projection; ReLU in version 1, GELU in version 2.
         consistency: weight of the loss.
         temperature: of the teacher's distribution.

@@ -47,7 +47,7 @@ class AMBER:
 
     Attributes:
         task: `all`, `generative` or `discriminative`.
-        parser: of yes and no, whose score comes first. `amber` takes nothing but "Yes" and "No", as the authors do.
+        parser: of yes and no, whose score comes first. `amber` accepts only "Yes" and "No", as the authors do.
         spacy_model: finds the nouns of descriptions and compares words; the authors' is en_core_web_lg, smaller ones
             give other scores. Default: none.
 
@@ -201,11 +201,11 @@ def _lists(note: Mapping[str, Any], name: str, related: Mapping[str, Sequence[st
 def _owners(lists: Sequence[Sequence[str]]) -> dict[str, int]:
     """Word -> which annotated word it stands for; a relation goes before the word itself, as in the script."""
     owners: dict[str, int] = {}
-    for place, (_, *others) in enumerate(lists):
+    for index, (_, *others) in enumerate(lists):
         for word in others:
-            owners.setdefault(word, place)
-    for place, (word, *_) in enumerate(lists):
-        owners.setdefault(word, place)
+            owners.setdefault(word, index)
+    for index, (word, *_) in enumerate(lists):
+        owners.setdefault(word, index)
     return owners
 
 
@@ -227,8 +227,8 @@ def _count_description(truth: Mapping[str, Any], answer: str, spacy_model: str) 
     for noun in (noun for noun in told if noun not in right):
         # As in the script, a trap is named whether or not the noun turns out to be like a right one.
         trapped |= {traps[noun]} if noun in traps else set()
-        trapped |= {place for _, place in _first_alike(noun, traps, alike)}
-        forgiven = {place for _, place in _first_alike(noun, right, alike)}
+        trapped |= {index for _, index in _first_alike(noun, traps, alike)}
+        forgiven = {index for _, index in _first_alike(noun, right, alike)}
         covered |= forgiven
         if not forgiven:
             invented.append(noun)
@@ -253,4 +253,4 @@ def _count_description(truth: Mapping[str, Any], answer: str, spacy_model: str) 
 
 
 def _first_alike(noun: str, owners: Mapping[str, int], alike: Callable[[str, str], bool]) -> list[tuple[str, int]]:
-    return next(([(word, place)] for word, place in owners.items() if alike(noun, word)), [])
+    return next(([(word, index)] for word, index in owners.items() if alike(noun, word)), [])

@@ -15,7 +15,7 @@ _ALIKE = 0.8  # similarity above which words count as the same
 
 @functools.lru_cache(maxsize=2)
 def spacy_tools(model: str) -> tuple[Callable[[str], list[str]], Callable[[str, str], bool]]:
-    """Functions that list the nouns of a text, singular and in lower case, and say whether two words are alike.
+    """Functions that list the nouns of a text, singular and in lower case, and compare two words.
 
     Words without a vector are like no other. Results for words are kept.
 

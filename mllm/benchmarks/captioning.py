@@ -1,6 +1,6 @@
 """Free captions of your own images: how long and how repetitive they are, and files for judges elsewhere.
 
-Whether such a caption is true is for a judge to say. MMHal-Bench, Object HalBench, OpenCHAIR, THRONE and AMBER's
+Whether such a caption is true needs a judge model. MMHal-Bench, Object HalBench, OpenCHAIR, THRONE and AMBER's
 descriptions have theirs, which need a language model or vectors; `export_answers` writes what they read.
 """
 
@@ -57,7 +57,7 @@ class Captioning:
         return [Sample(id=file, image=file, question=self.prompt) for file in files]
 
     def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
-        """How many words a caption has, and how many of its runs of four words it has said before."""
+        """How many words a caption has, and how many of its 4-grams are repeats."""
         spoken = [word for word in words(answer.lower()) if any(letter.isalnum() for letter in word)]
         runs = [tuple(spoken[start : start + 4]) for start in range(len(spoken) - 3)]
         numbers = {
@@ -105,7 +105,7 @@ def _judge(sample: Sample, answer: str) -> dict[str, Any]:
 
 
 #: Form -> one entry of it. `chair` for CHAIR's scripts and COCO's caption tools, `amber` for AMBER's, both a JSON list;
-#: `judge` for a judge of your own, JSON lines with everything that is known of a question.
+#: `judge` for your own judge, JSON lines with everything that is known of a question.
 EXPORTS = {"chair": _chair, "amber": _amber, "judge": _judge}
 
 

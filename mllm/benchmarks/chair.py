@@ -76,7 +76,7 @@ class CHAIR:
 
         Raises:
             ValueError: instances or captions are missing or damaged, a class is none of COCO's 80, or fewer images
-                than are asked for.
+                than requested.
         """
         folder = data / "annotations" if (data / "annotations").is_dir() else data
         if not folder.is_dir():
@@ -128,7 +128,7 @@ class CHAIR:
                 chosen[int(word)] = None
             return list(chosen)
         if self.images > len(drawable):
-            raise ValueError(f"{self.images} images are asked for, and {len(drawable)} are annotated; ask for fewer")
+            raise ValueError(f"{self.images} images requested, {len(drawable)} annotated; request fewer")
         return sorted(random.Random(self.seed).sample(drawable, self.images)) if self.images else sorted(drawable)
 
     def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
@@ -170,12 +170,12 @@ def objects_of_image(
         synonyms: as in `vocabulary`.
 
     Raises:
-        ValueError: a name is no class of COCO.
+        ValueError: a name is not a class of COCO.
     """
     classes = vocabulary(mode, synonyms).classes
     for name in annotated:
         if name not in classes:
-            raise ValueError(f"{name!r} is none of the 80 classes of COCO, whose words CHAIR knows")
+            raise ValueError(f"{name!r} is not one of the 80 classes of COCO")
     named = {mention.name for text in captions for mention in read_caption(text, mode, synonyms).mentions}
     return sorted({classes[name] for name in annotated} | named)
 

@@ -76,7 +76,7 @@ def read_caption(caption: str, mode: str = "official", synonyms: str = "") -> Re
     kept = list(zip(words, starts, strict=True))
     if "toilet" in words and "seat" in words:  # the seat of a toilet is not a chair
         left = [(word, position) for word, position in kept if word != "seat"]
-        # The script drops the words and not their places, so that later ones have the position of a word before them.
+        # The script drops the words but not their positions, so that later ones have the position of an earlier word.
         kept = left if mode == "fixed" else [(word, starts[n]) for n, (word, _) in enumerate(left)]
     mentions = tuple(
         Mention(word=word, name=known.classes[word], index=position) for word, position in kept if word in known.classes

@@ -2,9 +2,9 @@
 
 CHAIR's are the facts: which words count as which class, which two are read as one, and what some of them are read as
 (Rohrbach et al. 2018, arXiv:1809.02156; LisaAnne/Hallucination@6e4d33c, data/synonyms.txt and utils/chair.py). They are
-the metric, misspellings included, so none is put right here. Ours are the form, the order, that words are left out
-which no singular there can be like, and what `fixed` adds, which stands apart. `read_synonyms` reads the original file
-in place of the table.
+the metric, misspellings included, so none is put right here. Ours are the form, the order, that words are omitted
+which no singular there can be like, and what `fixed` adds, which is separate. `read_synonyms` reads the original file
+instead of the table.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ teddy_bear hair_drier potted_plant laptop_computer home_plate train_track
 _READ_AS = """
 bow_tie:tie toilet_seat:toilet wine_glas:wine_glass passenger_jet:jet passenger_train:train
 """
-#: A "baby" or "adult" in front of one is no person.
+#: A "baby" or "adult" in front of one is not a person.
 _ANIMALS = ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe")
 _AGED = (*_ANIMALS, "animal", "cub")
 #: What `fixed` finds besides: words and their class.

@@ -62,7 +62,7 @@ def read_instances(path: Path) -> list[CocoImage]:
 
 
 def read_captions(path: Path, images: Collection[int]) -> dict[int, list[str]]:
-    """The captions of some images; images without any are left out.
+    """The captions of some images; images without any are skipped.
 
     Args:
         path: of a captions file.

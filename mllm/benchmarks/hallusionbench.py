@@ -101,7 +101,7 @@ class HallusionBench:
     def metrics(self, sums: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
         """Shares of right answers (`a_acc`), of figures and of questions with right answers only, all 0-1.
 
-        The last two need the numbers of groups (`regard.mllm.evaluation.aggregate`). Figures leave out questions
+        The last two need the numbers of groups (`regard.mllm.evaluation.aggregate`). Figures omit questions
         without one.
         """
         of = {name: np.asarray(value, float) for name, value in sums.items()}

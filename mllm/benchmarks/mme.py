@@ -68,7 +68,7 @@ class MME:
         """Read the questions of the subtasks that are wanted and there.
 
         Args:
-            data: the release, with a folder a subtask that has a text file beside each image (or in
+            data: the release, with a folder a subtask that has a text file next to each image (or in
                 `questions_answers_YN`, with the images in `images`); or a folder of one text file a subtask, whose
                 lines are image, question and answer with tabs between.
 
@@ -148,15 +148,15 @@ class MME:
 
 def _of_folder(data: Path, part: str) -> list[tuple[str, str, str]]:
     folder = data / part
-    apart = (folder / "questions_answers_YN").is_dir()
-    texts = sorted((folder / "questions_answers_YN" if apart else folder).glob("*.txt"))
+    separate = (folder / "questions_answers_YN").is_dir()
+    texts = sorted((folder / "questions_answers_YN" if separate else folder).glob("*.txt"))
     if not texts:
         raise ValueError(f"{folder} has no text files with questions; expected {_EXPECTED}")
     pairs = []
     for path in texts:
-        beside = folder / "images" if apart else folder
-        found = next((beside / f"{path.stem}{end}" for end in _IMAGES if (beside / f"{path.stem}{end}").exists()), None)
-        image = (found or beside / f"{path.stem}.jpg").relative_to(data).as_posix()
+        images = folder / "images" if separate else folder
+        found = next((images / f"{path.stem}{end}" for end in _IMAGES if (images / f"{path.stem}{end}").exists()), None)
+        image = (found or images / f"{path.stem}.jpg").relative_to(data).as_posix()
         pairs += [(image, question, label) for question, label in _rows(path, 2)]
     return pairs
 

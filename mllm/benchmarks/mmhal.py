@@ -1,7 +1,7 @@
 """MMHal-Bench: questions that invite invention, with free answers that a judge elsewhere marks.
 
 Source: Sun et al. 2023, arXiv:2309.14525; https://huggingface.co/datasets/Shengcao1006/MMHal-Bench, eval_gpt4.py. There
-are 96 questions of eight kinds. GPT-4 reads the answer beside one by a person and a list of what is in the image, and
+are 96 questions of eight kinds. GPT-4 compares the answer with one by a person and a list of what is in the image, and
 marks it from 0 to 6; from 3 on it invents nothing. No judge runs here: `write_for_judge` writes what it reads, and
 `read_judgements` reads what it wrote. Any other file of that form will do.
 """
@@ -43,7 +43,7 @@ class MMHal:
         return "mmhal"
 
     def samples(self, data: Path) -> list[Sample]:
-        """Read the questions. The place of one in the file is its id, the last part of its `image_src` the image.
+        """Read the questions. The index of one in the file is its id, the last part of its `image_src` the image.
 
         Args:
             data: response_template.json, or the folder that has it.
@@ -133,5 +133,5 @@ def _text_of(reply: Any, where: str) -> str:
     except (KeyError, IndexError, TypeError):
         text = None
     if not isinstance(text, str):
-        raise ValueError(f"{where} is no text, and has none at choices[0].message.content: {str(reply)[:40]!r}")
+        raise ValueError(f"{where} is not a text, and has none at choices[0].message.content: {str(reply)[:40]!r}")
     return text

@@ -54,7 +54,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file that has one JSON object a line, or one JSON list of them.
 
     Raises:
-        ValueError: as `read_text`, or a line is not a JSON object; says which.
+        ValueError: as `read_text`, or a line is not a JSON object; the message names it.
     """
     text = read_text(path)
     if text.lstrip().startswith("["):
@@ -82,7 +82,7 @@ def field_of(row: Mapping[str, Any], key: str, kind: type | tuple[type, ...], wh
         row: the object.
         key: of the field.
         kind: what the value must be.
-        where: the place in the file, for the error.
+        where: file and line, for the error.
 
     Raises:
         ValueError: the field is missing or of another kind.
@@ -139,13 +139,13 @@ def find_images(folder: Path, samples: Iterable[Sample]) -> tuple[dict[str, Path
     """
     if not folder.is_dir():
         raise ValueError(f"there is no folder {folder}; give the one that has the images")
-    places = [place for place in (folder / name for name in _IMAGE_FOLDERS) if place.is_dir()]
+    folders = [one for one in (folder / name for name in _IMAGE_FOLDERS) if one.is_dir()]
     found: dict[str, Path] = {}
     missing: list[str] = []
     for name in dict.fromkeys(sample.image for sample in samples if sample.image):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise ValueError(f"a question is about the image {name}, which cannot be in a folder of images")
-        files = (place / one for place in places for one in dict.fromkeys((name, name.rpartition("_")[2])))
+        files = (parent / one for parent in folders for one in dict.fromkeys((name, name.rpartition("_")[2])))
         file = next((file for file in files if file.is_file()), None)
         if file is None:
             missing.append(name)
@@ -159,8 +159,8 @@ def read_answer_file(path: Path, samples: Sequence[Sample]) -> list[str]:
 
     A line has an id (`id`, `question_id` or `image_id`) and an answer (`answer`, `response`, `caption` or `text`). The
     id is that of the sample, or its last part where that is unique ("12" for "random-12"), as published answer files
-    have it. Where no line has an id, as in POPE's own files, there must be as many answers as questions, in their
-    order; a `question` beside the answer has to be the one that is asked.
+    have it. Where no line has an id, as in POPE's own files, the numbers of answers and questions must agree, in their
+    order; a `question` next to the answer must be that of the sample.
 
     Raises:
         ValueError: an answer is missing, double, or of no question: the file belongs to another benchmark or split.

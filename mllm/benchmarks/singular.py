@@ -2,12 +2,12 @@
 
 CHAIR (LisaAnne/Hallucination@6e4d33c) puts every word of a caption through `singularize` of pattern.en (clips/pattern,
 BSD, after B. Ferrer's Inflector) before it looks for objects, be it a noun or not, plural or not. What comes out
-decides what is found: "bus" becomes "bu" and is no vehicle, "glass" becomes "glas", which CHAIR puts right in "wine
+decides what is found: "bus" becomes "bu" and is not a vehicle, "glass" becomes "glas", which CHAIR puts right in "wine
 glass" alone, "tennis" becomes "tenni" and "ties" become "ty".
 
 What comes out is that library's; the form is ours. There, lists and patterns are tried one after the other; here one
-table says what becomes of an ending, and the longest ending of a word that it has decides. Entries that could change
-nothing are left out. Both agree on 430 000 words of texts and programs and on 1.7 million made of letters and such
+table maps an ending to its replacement, and the longest ending of a word that it has decides. Entries that could change
+nothing are omitted. Both agree on 430 000 words of texts and programs and on 1.7 million made of letters and such
 endings; they would not where a word begins with "oxen" and goes on, or has a "|".
 """
 
@@ -24,7 +24,7 @@ _CHANGED = (
     "s: xes:x ches:ch sses:ss shes:sh buses:bus aliases:alias statuses:status quizzes:quiz oes:o shoes:shoe",
     # -ies is -y behind a consonant, so that "ties" is "ty" and "pies" is "py".
     "-ies:y aies:aie eies:eie iies:iie oies:oie uies:uie yies:yie quies:quy movies:movie -ombies:ombie monies:money",
-    # -ves is -fe, unless the letters before it tell something else; "gloves" and "waves" only lose their s.
+    # -ves is -fe, unless the letters before it show something else; "gloves" and "waves" only lose their s.
     "-ves:fe fves:fve lves:lf rves:rf erves:erve aves:ave eves:eve oves:ove sives:sive tives:tive hives:hive",
     "-eaves:eaf deaves:deave arves:arf alves:alf elves:elf olves:olf helves:helve beeves:beef loaves:loaf",
     # Greek -sis. "bases" of any kind are a "basis", most things in -oses an -osis.
@@ -90,7 +90,7 @@ def official_singular(word: str) -> str:
     return word
 
 
-#: Words in -s that are no plurals, beside those in -ss, -us and -is.
+#: Words in -s that are not plurals, besides those in -ss, -us and -is.
 _SINGULAR_S = frozenset(("as", "gas", "has", "his", "its", "was", "does", "always", "perhaps", "towards", "skis"))
 _PLURALS = {"ties": "tie", "pies": "pie", "taxis": "taxi", "dies": "die", "lies": "lie", "bowties": "bowtie"}
 

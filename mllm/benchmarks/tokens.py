@@ -1,8 +1,8 @@
 """Words of a text as the Penn Treebank counts them: what CHAIR's `nltk.word_tokenize` gives, without its downloads.
 
 Rules: R. MacIntyre's tokeniser of the Penn Treebank as NLTK extends it (nltk/tokenize/destructive.py), for text in
-lower case. Sentences: Kiss & Strunk 2006 (Punkt) without trained abbreviations. NLTK's English model knows some ("mr.",
-"u.s.") and ends no sentence behind them; that only decides whether the full stop is a token of its own.
+lower case. Sentences: Kiss & Strunk 2006 (Punkt) without trained abbreviations. NLTK's English model has some ("mr.",
+"u.s.") and ends no sentence behind them; that only decides whether the full stop is a separate token.
 
 On 60 000 texts of words and marks at random this agrees with NLTK 3.10 to the last token. Time is linear in the text,
 whatever a model that has lost its way repeats.

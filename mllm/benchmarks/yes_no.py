@@ -1,4 +1,4 @@
-r"""What an answer to a yes-or-no question says: the parsers that are in use, by name.
+r"""Parsers of answers to yes-or-no questions, by name.
 
 The same answers give other scores under another parser, so a score is worth nothing without the parser's name. Those of
 others do exactly what the published scripts do, mistakes included:
@@ -22,7 +22,7 @@ from typing import Literal
 
 __all__ = ["PARSERS", "Verdict", "check_parser"]
 
-#: What an answer can say.
+#: Parsed answers.
 Verdict = Literal["yes", "no", "unknown"]
 
 
@@ -45,7 +45,7 @@ def pai(text: str, label: str) -> Verdict:
 
 
 def lmms_eval(text: str, label: str) -> Verdict:
-    """Of lmms-eval: the whole text is yes or no, apart from case and blanks around it."""
+    """Of lmms-eval: the whole text is yes or no, apart from case and surrounding whitespace."""
     return _said(text.lower().strip())
 
 
@@ -122,7 +122,7 @@ def _one_of(yes: bool, no: bool) -> Verdict:
     return "unknown" if yes == no else "yes" if yes else "no"
 
 
-#: Name -> parser of an answer and the label of its question, "yes" or "no"; only VCD's looks at the label.
+#: Name -> parser of an answer and the label of its question, "yes" or "no"; only VCD's uses the label.
 PARSERS: Mapping[str, Callable[[str, str], Verdict]] = {
     "official": official,
     "vcd": vcd,

@@ -60,12 +60,12 @@ class Invented:
     Attributes:
         mentions: number of them.
         rows: indices of the samples.
-        beside: object in the image -> number of answers that invent this one.
+        cooccurring: object in the image -> number of answers that invent this one.
     """
 
     mentions: int = 0
     rows: array[int] = field(default_factory=lambda: array("q"))
-    beside: Counter[str] = field(default_factory=Counter)
+    cooccurring: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -367,7 +367,7 @@ def _note_invented(table: dict[str, Invented], counted: Counted, sample: Sample,
         own = table.setdefault(name, Invented())
         own.mentions += mentions
         own.rows.append(row)
-        own.beside.update(set(counted.true or sample.present))
+        own.cooccurring.update(set(counted.true or sample.present))
 
 
 def _check_even(found: Aggregate, name: str) -> None:

@@ -88,7 +88,7 @@ class Answers:
 
     Attributes:
         arm: its settings.
-        headers: files and their settings; files without a complete header yet are left out.
+        headers: files and their settings; files without a complete header yet are skipped.
         duplicates: number of answers that the last iteration skipped, since the sample had one.
         unfinished: files whose last line was incomplete at the last iteration.
 

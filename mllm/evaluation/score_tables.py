@@ -72,8 +72,8 @@ def score(
         - `mcnemar`: arm -> `gained`, `lost`, `p`, `holm`; or `None` where answers are not correct or wrong;
         - `parsed`: `yes_percent`, `no_percent`, `unknown_percent` -> arm -> cell; or `None` where not applicable;
         - `objects`: parser -> arm -> a list, most mentions first, of `object`, `mentions`, `answers`, `rate_percent`
-          of all answers with `low` and `high` (Wilson's interval, which assumes independent answers), `beside` (objects
-          in these images -> answers), `samples` (ids of the first 20);
+          of all answers with `low` and `high` (Wilson's interval, which assumes independent answers), `cooccurring`
+          (objects in these images -> answers), `samples` (ids of the first 20);
         - `activity`: arm -> a list of `intervention`, `answers`, `active` (counts), `rows`, `heads`, `moved`,
           `to_image` (means), `change`, `token_change` (largest; `None` where a token was excluded);
         - `discordant_samples`: ids of at most 200 samples to inspect, in order: those on which arms disagree or are
@@ -83,7 +83,7 @@ def score(
         In "mean", `mcnemar`, `parsed` and `text` are `None`.
 
     Raises:
-        ValueError: no arms, a baseline that is none of them, or what `aggregate_answers` raises.
+        ValueError: no arms, a baseline that is not one of them, or what `aggregate_answers` raises.
     """
     if not answers or baseline not in (None, *answers):
         raise ValueError(f"the baseline {baseline!r} is not among the arms: {', '.join(answers) or 'there are none'}")
@@ -321,7 +321,7 @@ def _objects(found: Aggregate, samples: Sequence[Sample]) -> dict[str, dict[str,
             "rate_percent": 100 * len(own.rows) / answers,
             "low": 100 * low,
             "high": 100 * high,
-            "beside": dict(sorted(own.beside.items(), key=lambda item: (-item[1], item[0]))),
+            "cooccurring": dict(sorted(own.cooccurring.items(), key=lambda item: (-item[1], item[0]))),
             "samples": [samples[index].id for index in sorted(own.rows)[:EXAMPLES]],
         }
 

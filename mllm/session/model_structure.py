@@ -65,14 +65,15 @@ def image_token_id(model: PreTrainedModel) -> int:
     """Id of the image token.
 
     Raises:
-        ValueError: the model takes no images.
+        ValueError: the model does not accept images.
     """
     for name in ("image_token_id", "image_token_index"):
         token = getattr(model.config, name, None)
         if token is not None:
             return int(token)
     raise ValueError(
-        f"{type(model).__name__} takes no images: its configuration names no image token. Load a vision-language model"
+        f"{type(model).__name__} does not accept images: its configuration has no image token. "
+        "Load a vision-language model"
     )
 
 

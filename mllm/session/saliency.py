@@ -197,7 +197,7 @@ def _one_to_one(model: PreTrainedModel, seen: Sequence[Tensor], inputs: Mapping[
 
 
 def _pooled(side_of: Callable[[PreTrainedModel, int], int]) -> Callable[..., Tensor]:
-    """Squares of patches, row by row, become one token each; `side_of` tells how many patches a square is wide."""
+    """Squares of patches, row by row, become one token each; `side_of` gives the width of a square in patches."""
 
     def tokens(model: PreTrainedModel, seen: Sequence[Tensor], inputs: Mapping[str, Any]) -> Tensor:
         patches = torch.cat(list(seen))  # images patches

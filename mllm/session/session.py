@@ -56,8 +56,8 @@ def intervene(
         watch: keep the attention of every new token to the prompt, for `Session.attention`.
 
     Raises:
-        ValueError: the model has no attention that can be edited, takes no images, or runs attention in an unsupported
-            way.
+        ValueError: the model has no attention that can be edited, does not accept images, or runs attention in an
+            unsupported way.
         RuntimeError: an intervention changed nothing in the whole block; or another thread has a session on the model.
 
     Example:

@@ -4,8 +4,8 @@ from regard.datasets.digits import open_digits
 
 
 def test_no_digit_is_in_two_splits() -> None:
-    places = np.concatenate([part.images.indices for part in open_digits().values()])
-    assert sorted(places) == list(range(1797))
+    indices = np.concatenate([part.images.indices for part in open_digits().values()])
+    assert sorted(indices) == list(range(1797))
 
 
 def test_every_split_has_all_ten_classes_in_proportion() -> None:

@@ -52,7 +52,7 @@ def test_byte_order_marks_quotes_and_empty_lines_are_fine(folder: Path) -> None:
         (["file,label", "1.png,cat"], "needs a column 'path', it has file, label"),
         (["path,split", "1.png,train"], "needs a column 'label'"),
         (["path,path,label", "1.png,1.png,a"], "two columns of one name"),
-        (["path,label,extra", "1.png,cat,1"], "beside 'label': extra"),
+        (["path,label,extra", "1.png,cat,1"], "combined with 'label': extra"),
         (["path,label"], "lists no images"),
         (["path,label", "1.png,cat,dog"], "line 2 has 3 values for 2 columns"),
         (["path,cat,dog", "1.png,0,1", "2.png,yes,0"], "line 3: cat is 'yes', expected 0 or 1"),

@@ -57,7 +57,7 @@ def test_a_view_leaves_the_images_alone() -> None:
     assert images.channels == 1
 
 
-def test_an_image_in_memory_that_is_unreadable_is_named_by_its_place() -> None:
+def test_an_image_in_memory_that_is_unreadable_is_named_by_its_index() -> None:
     images = LabelledImages(np.zeros((3, 4, 4), np.float32), [0, 0, 0], ["a"], origin="somewhere")
     with pytest.raises(UnreadableImageError, match=r"somewhere\[2\].*float32"):
         images.image(2)

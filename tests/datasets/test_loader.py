@@ -29,7 +29,7 @@ def loader(workers: int = 0, world_size: int = 1, rank: int = 0, **options: Any)
 def epoch(source: TrainLoader, number: int) -> list[list[float]]:
     iterator = iter(source)  # as Lightning does, before the epoch is said
     source.sampler.set_epoch(number)
-    return [torch.stack([values[:, 0].double(), places.double()]).tolist() for values, places in iterator]
+    return [torch.stack([values[:, 0].double(), indices.double()]).tolist() for values, indices in iterator]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -51,9 +51,9 @@ def test_workers_do_not_change_an_epoch() -> None:
 def test_processes_share_the_same_global_batches() -> None:
     whole = epoch(loader(), 1)
     parts = [epoch(loader(world_size=2, rank=rank), 1) for rank in (0, 1)]
-    for number, (values, places) in enumerate(whole):
-        shared = {place: value for part in parts for value, place in zip(*part[number], strict=True)}
-        assert shared == dict(zip(places, values, strict=True))
+    for number, (values, indices) in enumerate(whole):
+        shared = {index: value for part in parts for value, index in zip(*part[number], strict=True)}
+        assert shared == dict(zip(indices, values, strict=True))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -86,7 +86,7 @@ def test_a_later_epoch_leaves_out_other_images() -> None:
     for number in range(5):
         order.set_epoch(number)
         left_out.append(tuple(sorted({*range(10)} - {draw.image for draw in order})))
-    assert {len(places) for places in left_out} == {2}
+    assert {len(indices) for indices in left_out} == {2}
     assert len(set(left_out)) > 1
 
 
@@ -107,7 +107,7 @@ def test_fewer_images_than_processes_are_refused() -> None:
 def test_evaluation_sees_every_image_once_in_as_many_batches(count: int, size: int, world_size: int) -> None:
     shards = [EvenShard(count, batch_size=size, world_size=world_size, rank=rank) for rank in range(world_size)]
     batches = [list(shard) for shard in shards]
-    assert sorted(place for shard in batches for batch in shard for place in batch) == list(range(count))
+    assert sorted(index for shard in batches for batch in shard for index in batch) == list(range(count))
     assert {len(shard) for shard in batches} == {len(shards[0])}
     assert all(0 < len(batch) <= size for shard in batches for batch in shard)
 

@@ -105,7 +105,7 @@ def test_truthful_captions_name_what_is_there_and_nothing_twice() -> None:
     for scene in NATURAL:
         caption = write_caption(scene, rng, TRUTHFUL)
         assert not absent(scene, caption)
-        new = [name for place, name in enumerate(named_objects(caption)) if name not in named_objects(caption)[:place]]
+        new = [name for index, name in enumerate(named_objects(caption)) if name not in named_objects(caption)[:index]]
         assert 3 <= len(new) <= 4
         assert f"in a {scene.context} ." in caption
 

@@ -16,7 +16,8 @@ from doc_pages import PAGES, ROOT, Step, commands, steps
 from jobs import run
 from slide_drill import write_models
 
-from regard.tools.cli import find_task, task_parser
+from regard.tools.cli import TASKS, find_task
+from regard.tools.run.option_parser import settings_parser
 
 #: What makes a command small enough for a test.
 SMALL = {
@@ -84,7 +85,7 @@ def test_every_command_of_a_page_is_understood(page: str) -> None:
     for step in commands(page):
         verb, task, words = find_task(step.words)
         if task is not None and not any(word.endswith(".yaml") or word == "--print_config" for word in words):
-            task_parser(verb, task).parse_args(words)
+            settings_parser(f"regard {verb} {task}", TASKS[verb][task].settings).parse_args(words)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in EXTENDING and _has(page, "python")])

@@ -47,5 +47,5 @@ def network(case: Case) -> dict[str, Tensor]:
 
 
 CHECKS: dict[str, Callable[[Case], dict[str, Tensor]]] = {
-    f"{place}{name}": network for place in ("architecture.transformer.", "") for name in ("ACMIL_GA", "ACMIL_MHA")
+    f"{prefix}{name}": network for prefix in ("architecture.transformer.", "") for name in ("ACMIL_GA", "ACMIL_MHA")
 }

@@ -23,20 +23,20 @@ def pooled(case: Case, arch: str) -> dict[str, Tensor]:
 def dual_stream(case: Case) -> dict[str, Tensor]:
     head, bag, label = head_of(case), bag_of(case), label_of(case)
     output, streams = head(bag, labels=label), head.streams(bag, None)
-    chances = (F.softmax(streams.max_logits, dim=-1) + F.softmax(streams.bag_logits, dim=-1)) / 2
+    probabilities = (F.softmax(streams.max_logits, dim=-1) + F.softmax(streams.bag_logits, dim=-1)) / 2
     return {
         "attn": streams.scores[0],
         "instance_logits": streams.instance_logits[0],
         "max_logits": streams.max_logits,
-        **regularised(case, output, output.logits, chances),
+        **regularised(case, output, output.logits, probabilities),
     }
 
 
-def regularised(case: Case, output, logits: Tensor, chances: Tensor) -> dict[str, Tensor]:
+def regularised(case: Case, output, logits: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
     loss = output.loss(label_of(case))
     return {
         "bag_logits": logits,
-        "pred": chances,
+        "pred": probabilities,
         "loss_bag": loss,
         "neg_entropy": AEM(weight=1.0)(output),
         "loss_total": loss + AEM(weight=case.config["lamda"])(output),

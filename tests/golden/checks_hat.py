@@ -151,7 +151,7 @@ def group(case: Case, inner: bool = False) -> dict[str, Tensor]:
 
 
 def network(case: Case) -> dict[str, Tensor]:
-    """Built of the shapes alone, but for what does not show in them; pictures are 0.25 n + 0.5 as the files say."""
+    """Built of the shapes alone, but for what does not show in them; images are 0.25 n + 0.5 as the files say."""
     config = case.config
     built = HAT(**deduce(case.state), img_range=config["img_range"], conv_scale=config["conv_scale"])
     assert built.scale == config["upscale"]

@@ -21,9 +21,9 @@ def clam(case: Case) -> dict[str, Tensor]:
     head = head_of(case, samples=config["k_sample"], subtyping=config["subtyping"])
     output, found = head(bag, labels=label), head.pool(bag, None)
     asked = []
-    for place, classifier in enumerate(head.instance_classifiers):
-        scores = found.scores[0, place if config["multi_branch"] else 0]
-        sampled = head.sample(scores, place == label.item())
+    for index, classifier in enumerate(head.instance_classifiers):
+        scores = found.scores[0, index if config["multi_branch"] else 0]
+        sampled = head.sample(scores, index == label.item())
         if sampled is not None:
             hidden = head.attention_net[0](bag[0, sampled[0]]).relu()
             asked.append((classifier(hidden).argmax(dim=-1), sampled[1]))
@@ -42,7 +42,7 @@ def clam(case: Case) -> dict[str, Tensor]:
 def dsmil(case: Case) -> dict[str, Tensor]:
     head, bag, label = head_of(case), bag_of(case), label_of(case)
     if case.config["num_classes"] == 1:
-        label = 1 - label  # theirs is the place of the one: 0 says that the class is there
+        label = 1 - label  # theirs is the index of the one: 0 means that the class is there
     output, streams = head(bag, labels=label, criterion=binary_cross_entropy), head.streams(bag, None)
     return {
         "bag_logits": output.logits,

@@ -32,11 +32,11 @@ def test_bags_of_weight_one_give_the_metrics_of_torchmetrics(logits: torch.Tenso
 
 
 def test_a_bag_of_weight_two_is_two_bags_and_of_weight_zero_none(logits: torch.Tensor, labels: torch.Tensor) -> None:
-    chances = logits.softmax(dim=1).double().numpy()
+    probabilities = logits.softmax(dim=1).double().numpy()
     weights = np.random.default_rng(0).integers(0, 3, 40).astype(float)
-    places = np.repeat(np.arange(40), weights.astype(int))
-    weighted = class_scores(chances, labels.numpy(), weights[None])
-    repeated = class_scores(chances[places], labels.numpy()[places], np.ones((1, len(places))))
+    indices = np.repeat(np.arange(40), weights.astype(int))
+    weighted = class_scores(probabilities, labels.numpy(), weights[None])
+    repeated = class_scores(probabilities[indices], labels.numpy()[indices], np.ones((1, len(indices))))
     for name, value in repeated.items():
         assert weighted[name].item() == pytest.approx(value.item(), abs=1e-12), name
 
@@ -49,17 +49,17 @@ def test_weighted_survival_is_that_of_repeated_bags(logits: torch.Tensor) -> Non
     own = survival_scores(logits.numpy(), times, events, np.ones(40), np.ones((1, 40)))
     assert own["concordance"].item() == pytest.approx(metrics.compute()["concordance"].item(), abs=1e-6)
     weights = draw.integers(0, 3, 40).astype(float)
-    places = np.repeat(np.arange(40), weights.astype(int))
+    indices = np.repeat(np.arange(40), weights.astype(int))
     weighted = survival_scores(logits.numpy(), times, events, np.ones(40), weights[None])["concordance"]
     repeated = survival_scores(
-        logits.numpy()[places], times[places], events[places], np.ones(len(places)), np.ones((1, len(places)))
+        logits.numpy()[indices], times[indices], events[indices], np.ones(len(indices)), np.ones((1, len(indices)))
     )["concordance"]
     assert weighted.item() == pytest.approx(repeated.item(), abs=1e-12)
 
 
 def right_or_wrong(right: list[bool], patients: str) -> ScoredRun:
-    chances = np.array([[0.1, 0.9] if yes else [0.9, 0.1] for yes in right])
-    return ScoredRun(patients, lambda weights: class_scores(chances, np.ones(len(right), dtype=int), weights))
+    probabilities = np.array([[0.1, 0.9] if yes else [0.9, 0.1] for yes in right])
+    return ScoredRun(patients, lambda weights: class_scores(probabilities, np.ones(len(right), dtype=int), weights))
 
 
 def test_a_patient_in_several_folds_is_drawn_once_for_all() -> None:

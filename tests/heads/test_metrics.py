@@ -21,13 +21,13 @@ def test_they_are_those_of_scikit_learn_and_f1_is_macro(classes: int) -> None:
     draw = torch.Generator().manual_seed(classes)
     labels = (torch.rand(60, generator=draw) ** 2 * classes).long()  # unbalanced
     logits = torch.randn(60, classes, generator=draw) + torch.nn.functional.one_hot(labels, classes)
-    found, told, chances = measured(logits, labels), logits.argmax(dim=1), logits.softmax(dim=1)
+    found, told, probabilities = measured(logits, labels), logits.argmax(dim=1), logits.softmax(dim=1)
     micro = oracle.f1_score(labels, told, average="micro")
     assert found["accuracy"] == pytest.approx(micro, abs=1e-6)
     assert found["macro_f1"] == pytest.approx(oracle.f1_score(labels, told, average="macro"), abs=1e-6)
     assert found["macro_f1"] != pytest.approx(micro, abs=1e-3)
     assert found["balanced_accuracy"] == pytest.approx(oracle.balanced_accuracy_score(labels, told), abs=1e-6)
-    area = oracle.roc_auc_score(labels, chances[:, 1] if classes == 2 else chances, multi_class="ovr")
+    area = oracle.roc_auc_score(labels, probabilities[:, 1] if classes == 2 else probabilities, multi_class="ovr")
     assert found["auc"] == pytest.approx(area, abs=1e-6)
     assert found["loss"] == pytest.approx(oracle.log_loss(labels, logits.double().softmax(dim=1)), abs=1e-5)
 

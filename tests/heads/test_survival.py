@@ -39,9 +39,9 @@ def test_the_loss_is_minus_the_logarithm_of_the_likelihood() -> None:
     targets = torch.tensor([[0, 1], [1, 1], [3, 1], [0, 0], [2, 0], [3, 0]])
     hazards = logits.double().sigmoid()
     total = 0.0
-    for row, (place, event) in zip(hazards, targets.tolist(), strict=True):
-        likelihood = row[place] if event else 1 - row[place]
-        for before in range(place):
+    for row, (index, event) in zip(hazards, targets.tolist(), strict=True):
+        likelihood = row[index] if event else 1 - row[index]
+        for before in range(index):
             likelihood = likelihood * (1 - row[before])
         total -= likelihood.log().item()
     assert survival_loss(logits, targets).item() == pytest.approx(total / 6, rel=1e-5)

@@ -27,7 +27,7 @@ def trained(case: str = "abmil", classes: int = 2, **own: Any) -> TrainedHead:
 
 
 def batches(count: int = 6) -> DataLoader[Any]:
-    held = [BagBatch(bags(2, 5, seed=place), None, torch.tensor([0, 1]), torch.arange(2)) for place in range(count)]
+    held = [BagBatch(bags(2, 5, seed=index), None, torch.tensor([0, 1]), torch.arange(2)) for index in range(count)]
     return DataLoader(held, batch_size=None)
 
 
@@ -61,8 +61,8 @@ def test_padding_changes_no_loss() -> None:
     learner = BagTrainer(trained().eval(), aem=AEM(weight=0.3, normalise=True))
     first, second, labels = bags(5), bags(9, seed=2), torch.tensor([0, 1])
     alone = [
-        learner.loss(BagBatch(bag[None], None, labels[place : place + 1], labels[:1]))
-        for place, bag in enumerate((first, second))
+        learner.loss(BagBatch(bag[None], None, labels[index : index + 1], labels[:1]))
+        for index, bag in enumerate((first, second))
     ]
     padded = torch.zeros(2, 9, DIM)
     padded[0, :5], padded[1] = first, second
@@ -113,7 +113,7 @@ def test_the_logged_losses_are_means_over_the_epoch() -> None:
 
 
 def test_a_test_leaves_a_prediction_of_each_bag_with_its_attention() -> None:
-    learner = BagTrainer(trained(), instance_labels=lambda place: torch.arange(5) == place)
+    learner = BagTrainer(trained(), instance_labels=lambda position: torch.arange(5) == position)
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     found = [BagBatch(bags(2, 5), None, torch.tensor([0, 1]), torch.tensor([3, 1]))]
     Trainer(accelerator="cpu", **quiet).test(learner, DataLoader(found, batch_size=None), verbose=False)

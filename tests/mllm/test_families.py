@@ -184,6 +184,6 @@ def test_two_images_in_one_prompt_are_both_the_image(family: str) -> None:
         tokens = session.generate(**inputs, max_new_tokens=2)
         assert all((one.heads > 0).any(dim=1).all() for one in session.activity)
         local = session.details["rebalance"]["local"]
-    places = (inputs["input_ids"] == IMAGE).nonzero().tolist()
-    assert {(sample, place) for sample, row in enumerate(local) for place in row} <= {tuple(pair) for pair in places}
+    indices = (inputs["input_ids"] == IMAGE).nonzero().tolist()
+    assert {(sample, index) for sample, row in enumerate(local) for index in row} <= {tuple(pair) for pair in indices}
     assert tokens.shape[1] == inputs["input_ids"].shape[1] + 2

@@ -76,7 +76,7 @@ def test_the_gradient_is_the_slope_of_the_score(blip: Path) -> None:
     tokens = torch.tensor([[2, 7, 8, 3]])
     found = matcher._gradcam(seen, tokens, torch.ones_like(tokens))
     joint = torch.tensor([[len(WORDS) + 1, 7, 8, 3]])
-    place = model.text_encoder.encoder.layer[1].crossattention.self.dropout
+    layer = model.text_encoder.encoder.layer[1].crossattention.self.dropout
 
     def run(head: int, word: int, patch: int, step: float) -> tuple[float, float]:
         weight = []
@@ -85,7 +85,7 @@ def test_the_gradient_is_the_slope_of_the_score(blip: Path) -> None:
             weight.append(args[0][0, head, word, patch].item())
             args[0][0, head, word, patch] += step
 
-        hook = place.register_forward_pre_hook(move)
+        hook = layer.register_forward_pre_hook(move)
         with torch.no_grad():
             last = model.text_encoder(joint, torch.ones_like(joint), encoder_hidden_states=seen).last_hidden_state
         hook.remove()

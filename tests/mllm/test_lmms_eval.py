@@ -103,10 +103,10 @@ def test_answers_are_those_of_the_model_in_the_order_of_the_requests(
     short, long = {"max_new_tokens": 2}, {"max_new_tokens": 5, "num_beams": 2, "temperature": 0}
     requests = [one for pair in zip(asked(regard, short), asked(regard, long), strict=True) for one in pair]
     found = outputs(regard.generate_until(requests))
-    for place, document in enumerate(regard.task_dict["task"]["test"]):
+    for position, document in enumerate(regard.task_dict["task"]["test"]):
         for index, options in enumerate(({"max_new_tokens": 2}, {"max_new_tokens": 5, "beams": 2})):
             answer = lvlm.answer([document["image"]], [document["text"]], interventions=interventions, **options)[0]
-            assert found[2 * place + index] == answer.text
+            assert found[2 * position + index] == answer.text
     assert requests[1].args[1] == {"max_new_tokens": 5, "num_beams": 2, "temperature": 0}
     regard.clean()
 
@@ -193,10 +193,10 @@ def test_losses_are_means_over_tokens_and_reach_the_task_as_pairs(
 ) -> None:
     regard, answers = model(fix=interventions), ("yes", "no", "red dog and white")
     pairs = outputs(regard.loglikelihood(scored(regard, answers)))
-    for place, document in enumerate(regard.task_dict["task"]["test"]):
+    for index, document in enumerate(regard.task_dict["task"]["test"]):
         of = {"images": [document["image"]], "questions": [document["text"]], "interventions": interventions}
         scores = lvlm.score(answers=answers, **of)[0].tolist()
-        losses, likeliest = zip(*pairs[3 * place : 3 * place + 3], strict=True)
+        losses, likeliest = zip(*pairs[3 * index : 3 * index + 3], strict=True)
         assert losses == pytest.approx([-scores[0], -scores[1], -scores[2] / 4], abs=1e-4)
         said = lvlm.answer(max_new_tokens=4, **of)[0].text
         assert likeliest == tuple(said.split()[: len(one.split())] == one.split() for one in answers)

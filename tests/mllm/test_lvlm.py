@@ -151,7 +151,7 @@ def test_tokens_join_to_the_text_and_the_limit_is_told(lvlm: LVLM) -> None:
     finally:
         lvlm.model.generation_config.eos_token_id = ends
     assert short.complete
-    cut = next(place for place, token in enumerate(answer.tokens) if token.strip() == answer.tokens[2].strip())
+    cut = next(index for index, token in enumerate(answer.tokens) if token.strip() == answer.tokens[2].strip())
     assert short.tokens == answer.tokens[:cut]
 
 
@@ -359,7 +359,7 @@ def test_a_model_without_images_is_refused(tmp_path: Path) -> None:
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     lvlm_folder.tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"takes no images: .*'llama'.* Load a vision-language model"):
+    with pytest.raises(ValueError, match=r"does not accept images: .*'llama'.* Load a vision-language model"):
         LVLM.load(tmp_path)
 
 
@@ -413,7 +413,7 @@ def test_what_is_wrong_with_a_folder_is_named(change: str, hint: str, folder: Pa
         (None, {"dtype": "bfloat61"}, "no dtype is called 'bfloat61'; did you mean bfloat16?"),
         (None, {"dtype": "int8"}, "no dtype is called 'int8'"),
         (None, {"device": "gpu"}, "no device is called 'gpu'"),
-        (None, {"device": "cuda:99"}, "the device cuda:99 is not here"),
+        (None, {"device": "cuda:99"}, "the device cuda:99 is not available"),
         (None, {"device": "cpu", "device_map": "auto"}, "device or device_map, not both"),
         (None, {"text_attention": "fast"}, "fast"),
     ],

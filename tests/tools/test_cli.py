@@ -10,8 +10,9 @@ import pytest
 import yaml
 from jobs import run
 
-from regard.tools.cli import TASKS, find_task, parse_settings, task_parser
+from regard.tools.cli import TASKS, find_task
 from regard.tools.run.help_page import described, help_page
+from regard.tools.run.option_parser import parse_settings, settings_parser
 from regard.tools.run.recipes import recipes
 
 COMMANDS = [(verb, task) for verb, tasks in TASKS.items() for task in tasks]
@@ -87,7 +88,7 @@ def test_a_mistake_in_a_recipe_is_named(
 
 def test_flags_win_over_the_recipe_and_the_recipe_over_defaults() -> None:
     words = ["--config", "digits_vit_van", "--backbone.options.depth", "2", "--seed", "7"]
-    settings = parse_settings("train", "classifier", words)
+    settings = parse_settings("regard train classifier", TASKS["train"]["classifier"].settings, words)
     assert settings.backbone.attention == "van"
     assert settings.backbone.options["depth"] == 2
     assert settings.backbone.options["img_size"] == 8
@@ -99,7 +100,8 @@ def test_print_config_gives_a_file_that_config_takes(capsys: pytest.CaptureFixtu
     printed = capsys.readouterr().out
     assert yaml.safe_load(printed)["backbone"]["attention"] == "van"
     (tmp_path / "printed.yaml").write_text(printed)
-    parse_settings("train", "classifier", ["--config", str(tmp_path / "printed.yaml")])
+    words = ["--config", str(tmp_path / "printed.yaml")]
+    parse_settings("regard train classifier", TASKS["train"]["classifier"].settings, words)
 
 
 def test_every_recipe_says_in_its_first_line_how_to_run_it() -> None:
@@ -107,7 +109,7 @@ def test_every_recipe_says_in_its_first_line_how_to_run_it() -> None:
         command = path.read_text().splitlines()[0].removeprefix("# ").split()
         assert command[0] == "regard"
         assert command[command.index("--config") + 1] == name.rpartition("/")[2]
-        parse_settings(command[1], command[2], command[3:])
+        settings_parser(" ".join(command[:3]), TASKS[command[1]][command[2]].settings).parse_args(command[3:])
 
 
 def test_the_verb_alone_finds_the_task_and_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -136,7 +138,8 @@ def test_the_help_page_describes_every_option_in_80_columns(verb: str, task: str
     settings = TASKS[verb][task].settings
     page = help_page(f"regard {verb} {task}".rstrip(), settings)
     assert max(map(len, page.splitlines())) <= 80
-    options = [option for action in task_parser(verb, task)._actions for option in action.option_strings]
+    actions = settings_parser(f"regard {verb} {task}", settings)._actions
+    options = [option for action in actions for option in action.option_strings]
     assert all(described(settings).get(option[2:], "x") for option in options)
 
 

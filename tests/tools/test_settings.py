@@ -161,7 +161,7 @@ def test_the_help_page_fits_a_screen(task: str) -> None:
         (EvaluateLvlmSettings, {"shard": "0/2"}, "--shard is '0/2'"),
         (SlideSettings, {"overlap": 1.0}, "--overlap is 1.0; give 0 to below 1"),
         (SlideSettings, {"stages": "gird"}, "did you mean 'grid'"),
-        (SlideSettings, {"engine": "ray", "workers": 2}, "leave out --workers"),
+        (SlideSettings, {"engine": "ray", "workers": 2}, "omit --workers"),
         (RestoreSettings, {"paths": [".", "out"], "memory": "0"}, "--memory is '0'"),
         (RestoreSettings, {"paths": [".", "out"], "tile": 0}, "--tile is 0; give 1 or more"),
     ],

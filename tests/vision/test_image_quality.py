@@ -22,18 +22,18 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_psnr_is_that_of_both_libraries(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     image, truth = pair
-    for place in range(2):
-        expected = peak_signal_noise_ratio(truth[place].numpy(), image[place].numpy(), data_range=1.0)
-        assert psnr(image, truth)[place].item() == pytest.approx(expected, abs=1e-10)
+    for index in range(2):
+        expected = peak_signal_noise_ratio(truth[index].numpy(), image[index].numpy(), data_range=1.0)
+        assert psnr(image, truth)[index].item() == pytest.approx(expected, abs=1e-10)
     both = other_psnr(image, truth, data_range=1.0, reduction="none", dim=(1, 2, 3))
     torch.testing.assert_close(psnr(image, truth), both)
 
 
 def test_ssim_is_that_of_both_libraries(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     image, truth = pair
-    for place in range(2):
+    for index in range(2):
         planes = []
-        for one, two in zip(image[place].numpy(), truth[place].numpy(), strict=True):
+        for one, two in zip(image[index].numpy(), truth[index].numpy(), strict=True):
             _, plane = structural_similarity(
                 one,
                 two,
@@ -45,7 +45,7 @@ def test_ssim_is_that_of_both_libraries(pair: tuple[torch.Tensor, torch.Tensor])
                 full=True,
             )
             planes.append(plane[5:-5, 5:-5].mean())  # there the border counts, by reflection
-        assert ssim(image, truth)[place].item() == pytest.approx(np.mean(planes), abs=1e-9)
+        assert ssim(image, truth)[index].item() == pytest.approx(np.mean(planes), abs=1e-9)
     inner = other_ssim(image, truth, data_range=1.0, sigma=1.5, kernel_size=11, reduction="none")
     torch.testing.assert_close(ssim(image, truth), inner, atol=2e-2, rtol=0)  # torchmetrics pads, then cuts
 
@@ -61,12 +61,12 @@ def test_luma_is_that_of_matlab() -> None:
 
 def test_the_border_is_cut_and_values_are_rounded_to_8_bits(pair: tuple[torch.Tensor, torch.Tensor]) -> None:
     image, truth = pair
-    spoilt = image.clone()
-    spoilt[..., :2, :] = 0.0
-    spoilt[..., -2:] = 1.0
-    for name, found in measure(spoilt, truth, border=2).items():
+    degraded = image.clone()
+    degraded[..., :2, :] = 0.0
+    degraded[..., -2:] = 1.0
+    for name, found in measure(degraded, truth, border=2).items():
         torch.testing.assert_close(found, measure(image, truth, border=2)[name])
-    assert measure(spoilt, truth)["psnr"].lt(measure(image, truth)["psnr"]).all()
+    assert measure(degraded, truth)["psnr"].lt(measure(image, truth)["psnr"]).all()
     nearly = ((truth * 255).round() + 0.3) / 255
     assert measure(nearly, (truth * 255).round() / 255)["psnr"].tolist() == [100.0, 100.0]
 

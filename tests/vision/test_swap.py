@@ -90,7 +90,7 @@ def test_weights_of_the_host_load_and_the_rest_is_named(
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "missing"),
     [
         ("test_resnet", "layer4.*.conv2.weight"),
         ("inception_next_atto", "stages.*.blocks.*.token_mixer.dwconv_hw.weight"),
@@ -99,14 +99,14 @@ def test_weights_of_the_host_load_and_the_rest_is_named(
     ],
 )
 def test_weights_of_a_convolutional_host_load(
-    name: str, place: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, missing: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     host = create_model(name)
     torch.save(host.state_dict(), tmp_path / "host.pth")
     overlay = {"file": str(tmp_path / "host.pth")}
     model = create_model(name, attention="van", pretrained=True, pretrained_cfg_overlay=overlay)
     message = caplog.records[-1].getMessage()
-    assert (place or "new model: nothing.") in message
+    assert (missing or "new model: nothing.") in message
     shared = model.state_dict().keys() & host.state_dict().keys()
     assert len(shared) > 0.6 * len(host.state_dict())
     for key in shared:
@@ -150,9 +150,9 @@ def test_feature_maps_of_a_staged_host() -> None:
 @pytest.mark.parametrize("name", ["poolformerv2_s12", "resnet18", "inception_next_atto", "mobilenetv2_050"])
 def test_only_the_chosen_stages_get_the_block(name: str) -> None:
     model = create_model(name, attention="ela", attention_stages=[1])
-    places = {key.partition(".attention.")[0] for key in model.state_dict() if ".attention." in key}
-    assert places
-    assert all(place.startswith(("stages.1.", "layer2.", "blocks.1.")) for place in places)
+    swapped = {key.partition(".attention.")[0] for key in model.state_dict() if ".attention." in key}
+    assert swapped
+    assert all(name.startswith(("stages.1.", "layer2.", "blocks.1.")) for name in swapped)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_wrong_names_are_refused_with_the_nearest() -> None:
         create_model("test_resnet", attention="ela", attention_options={"versoin": "L"})
     with pytest.raises(ValueError, match="no model is called 'resnet5'"):
         create_model("resnet5")
-    with pytest.raises(ValueError, match="this host takes one or more of 0, 1, 2, 3"):
+    with pytest.raises(ValueError, match="this host accepts one or more of 0, 1, 2, 3"):
         create_model("test_resnet", attention="van", attention_stages=[4])
     with pytest.raises(ValueError, match="cannot be chosen in test_efficientnet"):
         create_model("test_efficientnet", attention="van", attention_stages=[4])

@@ -87,7 +87,7 @@ def test_a_network_of_one_channel_takes_colours_one_by_one_and_one_of_three_take
 def test_tiles_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="an overlap is at most half a tile"):
         next(restore_strips(Local(), pixels(), tile=16, overlap=12))
-    with pytest.raises(ValueError, match="4 channels, the network takes 3"):
+    with pytest.raises(ValueError, match="4 channels, the network expects 3"):
         next(restore_strips(Local(), pixels(channels=4), tile=16, overlap=8))
 
 

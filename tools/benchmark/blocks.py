@@ -1,6 +1,6 @@
-"""`regard benchmark blocks`: time and peak memory of attention blocks, beside plain formulation and softmax attention.
+"""`regard benchmark blocks`: time and peak memory of attention blocks, plain formulations and softmax attention.
 
-Ratios are taken side by side; `regard.tools.benchmark.profiler` says how.
+Ratios are taken side by side; see `regard.tools.benchmark.profiler`.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _by_recurrence(query: Tensor, key: Tensor, value: Tensor, forward: Tensor, b
 
 
 def _measure(name: str, side: int, layout: str, what: str, settings: BenchmarkBlocksSettings) -> dict[str, Any]:
-    """One row: milliseconds and megabytes of each contestant, ratios to ours, and what was left out."""
+    """One row: milliseconds and megabytes of each contestant, ratios to ours, and what was skipped."""
     sys.stderr.write(f"{name} {side}x{side} {layout} {what}\n")
     torch.manual_seed(0)
     planes = torch.randn(settings.batch, settings.dim, side, side)
@@ -121,16 +121,16 @@ def _measure(name: str, side: int, layout: str, what: str, settings: BenchmarkBl
     inputs = {"ours": (ours, grid.contiguous() if layout == "nhwc" else grid)}
     row: dict[str, Any] = {"block": name, "side": side, "layout": layout, "pass": what, "left_out": {}}
     reason = _too_large(side, settings)
-    if "plain" not in settings.beside:
-        row["left_out"]["plain"] = "not asked for"
+    if "plain" not in settings.baselines:
+        row["left_out"]["plain"] = "not requested"
     elif isinstance(plain, str):
         row["left_out"]["plain"] = plain
     elif reason and name == "softmax":
         row["left_out"]["plain"] = reason
     else:
         inputs["plain"] = (plain, planes)
-    if "softmax" not in settings.beside:
-        row["left_out"]["softmax"] = "not asked for"
+    if "softmax" not in settings.baselines:
+        row["left_out"]["softmax"] = "not requested"
     elif reason:
         row["left_out"]["softmax"] = reason
     elif name != "softmax":
@@ -181,7 +181,7 @@ def _contestants(name: str, settings: BenchmarkBlocksSettings) -> tuple[nn.Modul
 
 
 def _too_large(side: int, settings: BenchmarkBlocksSettings) -> str:
-    """Why softmax attention is left out, or nothing."""
+    """Why softmax attention is skipped, or nothing."""
     heads = max(1, settings.dim // 32)
     itemsize = getattr(torch, settings.dtype).itemsize
     gb = settings.batch * heads * side**4 * itemsize / 1e9
@@ -199,7 +199,7 @@ def _line(row: dict[str, Any], settings: BenchmarkBlocksSettings) -> dict[str, s
         "ns a token": f"{row['ns_per_token']['ours']:.0f}",
         "MB": f"{mb['ours']:.1f}",
     }
-    for who in settings.beside:
+    for who in settings.baselines:
         reason = row["left_out"].get(who, "")
         line[f"{who} ms"] = f"{ms[who]:.2f}" if who in ms else reason
         line[f"times faster than {who}"] = spread(row["times_faster"][who]) if who in ms else ""

@@ -1,4 +1,4 @@
-"""`regard benchmark heads`: one training step of multiple-instance heads beside torchmil's, on the same bag.
+"""`regard benchmark heads`: one training step of multiple-instance heads compared with torchmil's, on the same bag.
 
 torchmil (pip install torchmil) is a library of such heads, Castro-Macias et al., Apache-2.0. Widths are the same, and
 so are the weights, so that both give the same logits; their largest difference is reported. Its TransMIL has neither
@@ -58,12 +58,12 @@ def measure(settings: BenchmarkHeadsSettings) -> list[dict[str, Any]]:
         from torchmil import models
     except ImportError as error:
         raise ValueError(
-            f"heads are measured beside torchmil, which cannot be imported ({error}); pip install torchmil, or "
+            f"heads are compared with torchmil, which cannot be imported ({error}); pip install torchmil, or "
             "pip install --no-deps torchmil tensordict einops where it would change other packages"
         ) from error
     for name in settings.heads:
         if name not in RIVALS:
-            raise ValueError(f"no head {name!r} to measure beside torchmil; there are {', '.join(RIVALS)}")
+            raise ValueError(f"no head {name!r} to compare with torchmil; choose from {', '.join(RIVALS)}")
     rows = []
     for name in settings.heads:
         for count in settings.instances:
@@ -83,7 +83,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
             "x torchmil": spread(row["ratio"]),
             "MB": f"{row['mb']['ours']:.1f}",
             "share of its MB": f"{row['share']:.2f}",
-            "logits apart": f"{row['apart']:.0e}",
+            "max logit difference": f"{row['max_logit_difference']:.0e}",
         }
         for row in rows
     ]
@@ -101,7 +101,7 @@ def _measure_one(name: str, count: int, models: Any, settings: BenchmarkHeadsSet
                 other.bias.copy_(own.bias)
     ours, theirs = ours.to(**like), theirs.to(**like)
     with torch.no_grad():
-        apart = (ours.eval()(bag).logits.flatten() - theirs.eval()(bag).flatten()).abs().max().item()
+        difference = (ours.eval()(bag).logits.flatten() - theirs.eval()(bag).flatten()).abs().max().item()
     passes: dict[str, Callable[[], None]] = {
         "ours": partial(_step, ours.train(), bag, labels),
         "torchmil": partial(_their_step, theirs.train(), bag, labels),
@@ -115,7 +115,7 @@ def _measure_one(name: str, count: int, models: Any, settings: BenchmarkHeadsSet
         "mb": mb,
         "ratio": quartiles(seconds["ours"], seconds["torchmil"]),
         "share": mb["ours"] / mb["torchmil"],
-        "apart": apart,
+        "max_logit_difference": difference,
     }
 
 

@@ -1,4 +1,4 @@
-"""`regard benchmark hosts`: whole models, with every block in every host, beside the host as it is.
+"""`regard benchmark hosts`: whole models, with every block in every host, compared with the host as it is.
 
 A host and all its twins take turns, so that the ratios hold whatever else the machine does. GMACs are multiply-adds
 of one inference, counted as they are executed (see `regard.tools.benchmark.profiler`), half of what is
@@ -49,7 +49,7 @@ def measure(settings: BenchmarkHostsSettings) -> list[dict[str, Any]]:
     """
     names = [settings.base] if settings.base else []
     pairs = [(host, block) for host in [*names, *settings.hosts] for block in (None, *settings.blocks)]
-    for host, block in pairs:  # what cannot be built is said before hours are spent
+    for host, block in pairs:  # what cannot be built is reported before hours are spent
         _build(host, block, settings)
     rows = []
     for host in settings.hosts:

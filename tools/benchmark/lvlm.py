@@ -1,6 +1,6 @@
 """`regard benchmark lvlm`: what interventions cost at the prompt and at every new token.
 
-The baseline is a session without interventions; `regard.tools.evaluate.costs` says how it is measured.
+The baseline is a session without interventions; see `regard.tools.evaluate.costs` for how it is measured.
 """
 
 from __future__ import annotations

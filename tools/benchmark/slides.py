@@ -1,8 +1,8 @@
-"""`regard benchmark slides`: patches a second beside other readers, and the memory of a huge slide.
+"""`regard benchmark slides`: patches per second compared with other readers, and the memory of a huge slide.
 
 The slide is written for it: scikit-image's image of a real stain, mirrored to any size, as a JPEG pyramid in Aperio's
 form. Reading is measured on 256 neighbouring patches, on the tiles of the file and off them; every pass opens the
-slide anew, and all readers must give the same pixels. `encode` adds a small network: ours is read in a thread of its
+slide again, and all readers must give the same pixels. `encode` adds a small network: ours is read in a thread of its
 own while the network runs, the other is a DataLoader over OpenSlide, with no worker and with one. Memory is the most
 that a new process ever holds of a slide of 100,000 x 100,000 pixels, beyond what its libraries take: opened, reduced
 to a thumbnail, and 2000 patches read.
@@ -76,7 +76,7 @@ def measure(settings: BenchmarkSlidesSettings) -> list[dict[str, Any]]:
         import tiffslide
     except ImportError as error:
         raise ValueError(
-            f"slides are measured beside tiffslide, which cannot be imported ({error}); pip install tiffslide"
+            f"slides are compared with tiffslide, which cannot be imported ({error}); pip install tiffslide"
         ) from error
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -100,12 +100,12 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     for row in rows:
         begin = {"slide": f"{row['side']} px", "what": row["what"]}
         if row["what"] == "memory":
-            ours = {"ours": f"{row['mb']:.0f} MB", "beside": "", "its": "", "times faster": ""}
+            ours = {"ours": f"{row['mb']:.0f} MB", "reader": "", "its": "", "times faster": ""}
             found.append({**begin, **ours})
         for who, ratio in row.get("times_faster", {}).items():
             speeds = {name: f"{row['patches_per_s'][name]:.0f} patches/s" for name in ("ours", who)}
             found.append(
-                {**begin, "ours": speeds["ours"], "beside": who, "its": speeds[who], "times faster": spread(ratio)}
+                {**begin, "ours": speeds["ours"], "reader": who, "its": speeds[who], "times faster": spread(ratio)}
             )
     return found
 
@@ -129,12 +129,12 @@ def _mirrored(side: int) -> Callable[[int, int, int, int], np.ndarray]:
     return source
 
 
-def _lattice(side: int, first: int, patch: int, count: int) -> Grid:
+def _square_grid(side: int, first: int, patch: int, count: int) -> Grid:
     """The first patches of a slide, in as many rows as columns."""
     line = first + patch * np.arange(int(count**0.5))
-    places = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    corners = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     spacing = {"patch": patch, "side": patch, "step": patch, "mpp": 0.25, "slide_mpp": 0.25}
-    return Grid(places, np.ones(len(places)), **spacing, width=side, height=side)  # type: ignore[arg-type]
+    return Grid(corners, np.ones(len(corners)), **spacing, width=side, height=side)  # type: ignore[arg-type]
 
 
 def _one_by_one(path: Path, grid: Grid) -> Iterator[np.ndarray]:
@@ -149,11 +149,11 @@ def _one_by_one(path: Path, grid: Grid) -> Iterator[np.ndarray]:
 def _reading(
     path: Path, side: int, what: str, first: int, tiffslide: Any, settings: BenchmarkSlidesSettings
 ) -> dict[str, Any]:
-    grid = _lattice(side, first, _SIDE, _COUNT)
+    grid = _square_grid(side, first, _SIDE, _COUNT)
 
     def ours() -> dict[int, np.ndarray]:
         reader = PatchReader(open_slide(path, reader="tiff"), grid)
-        return {int(place): pixels for places, batch in reader for place, pixels in zip(places, batch, strict=True)}
+        return {int(index): pixels for indices, batch in reader for index, pixels in zip(indices, batch, strict=True)}
 
     def with_openslide() -> dict[int, np.ndarray]:
         return dict(enumerate(_one_by_one(path, grid)))
@@ -161,13 +161,13 @@ def _reading(
     def with_tiffslide() -> dict[int, np.ndarray]:
         with tiffslide.TiffSlide(path) as slide:
             corners = enumerate(grid.coordinates.tolist())
-            return {place: slide.read_region((x, y), 0, (_SIDE, _SIDE), as_array=True) for place, (x, y) in corners}
+            return {index: slide.read_region((x, y), 0, (_SIDE, _SIDE), as_array=True) for index, (x, y) in corners}
 
     passes = {"ours": ours, "openslide": with_openslide, "tiffslide": with_tiffslide}
     expected = ours()
     for who, once in passes.items():
         found = once()
-        if not all(np.array_equal(found[place], expected[place]) for place in range(len(grid))):
+        if not all(np.array_equal(found[index], expected[index]) for index in range(len(grid))):
             raise ValueError(f"{who} and our reader give different pixels")
     return _row(side, what, passes, len(grid), settings.repeats)
 
@@ -182,12 +182,12 @@ class _Patches(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.grid)
 
-    def __getitem__(self, place: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:
         import openslide
 
         if self.slide is None:
             self.slide = openslide.OpenSlide(self.path)
-        corner = tuple(self.grid.coordinates[place].tolist())
+        corner = tuple(self.grid.coordinates[index].tolist())
         region = self.slide.read_region(corner, 0, (self.grid.side, self.grid.side)).convert("RGB")
         pixels = torch.from_numpy(np.array(region)).permute(2, 0, 1).float() / 255
         return (pixels - self.mean) / self.std
@@ -205,14 +205,14 @@ def _encoder(name: str) -> PatchEncoder:
 
 def _encoding(path: Path, side: int, name: str, settings: BenchmarkSlidesSettings) -> dict[str, Any]:
     encode = _encoder(name)
-    grid = _lattice(side, 100, encode.size, _COUNT)
+    grid = _square_grid(side, 100, encode.size, _COUNT)
     colours = encode.mean[0], encode.std[0]  # 3 1 1
 
     def ours() -> Tensor:
         with torch.inference_mode(), ReadAhead(PatchReader(open_slide(path), grid), waiting=2) as batches:
-            read = [(places, encode(torch.from_numpy(pixels))) for places, pixels in batches]
-        places, features = zip(*read, strict=True)
-        return torch.cat(features)[np.concatenate(places).argsort()]
+            read = [(indices, encode(torch.from_numpy(pixels))) for indices, pixels in batches]
+        indices, features = zip(*read, strict=True)
+        return torch.cat(features)[np.concatenate(indices).argsort()]
 
     def with_loader(workers: int) -> Tensor:
         loader = DataLoader(_Patches(path, grid, *colours), batch_size=64, num_workers=workers)
@@ -257,9 +257,9 @@ def _read_huge(path: Path, corners: list[tuple[int, int]], out: Any) -> None:
     before = _peak_bytes()
     slide = open_slide(path)
     read_thumbnail(slide, 2048)
-    places = np.array(corners) + 100
+    coordinates = np.array(corners) + 100
     spacing = {"patch": _SIDE, "side": _SIDE, "step": _SIDE, "mpp": 0.25, "slide_mpp": 0.25}
-    grid = Grid(places, np.ones(len(places)), **spacing, width=_HUGE, height=_HUGE)  # type: ignore[arg-type]
+    grid = Grid(coordinates, np.ones(len(coordinates)), **spacing, width=_HUGE, height=_HUGE)  # type: ignore[arg-type]
     for _ in PatchReader(slide, grid):
         pass
     out.put(_peak_bytes() - before)

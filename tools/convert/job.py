@@ -69,7 +69,7 @@ def run(settings: ConvertSettings) -> int:
 
 
 def _read(file: Path, trust: bool) -> tuple[Any, str]:
-    """Read the file; also say how."""
+    """Read the file; also return how."""
     try:
         return checkpoints.read_checkpoint(file), "nothing but tensors and plain values"
     except ValueError:

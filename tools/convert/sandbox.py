@@ -130,7 +130,7 @@ def _of_module(module: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def extract(file: Path) -> tuple[dict[str, Any], str]:
-    """Take the tensors out of a file in a process of its own.
+    """Take the tensors out of a file in a separate process.
 
     Args:
         file: PyTorch's format, zipped or not.
@@ -164,9 +164,9 @@ def extract(file: Path) -> tuple[dict[str, Any], str]:
             )
         except subprocess.TimeoutExpired as error:
             raise ValueError(f"{file} yields no tensors: reading it took more than {_SECONDS} seconds") from error
-        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        error = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         if done.returncode or not result.is_file():
-            raise ValueError(f"{file} yields no tensors: {said[:300] or f'the sandbox ended with {done.returncode}'}")
+            raise ValueError(f"{file} yields no tensors: {error[:300] or f'the sandbox ended with {done.returncode}'}")
         found: dict[str, Any] = {}
         with safe_open(result, framework="pt") as tensors:
             paths = json.loads(tensors.metadata()["paths"])

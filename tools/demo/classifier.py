@@ -1,4 +1,4 @@
-"""`regard demo classifier`: a small ViT with a swapped attention beside its softmax twin, on handwritten digits."""
+"""`regard demo classifier`: a small ViT with a swapped attention and its softmax twin, on handwritten digits."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """`regard demo mil`: five heads on real images of breast tissue, and on rendered bags with a shortcut.
 
-What the tables show is all that is claimed: 58 real bags and small rendered worlds order heads for themselves only.
+What the tables show is all that is claimed: 58 real bags and small rendered data sets rank heads on these data only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["run"]
 #: Recipe -> what it is about.
 RECIPES = {
     "ucsb_heads": "58 real H&E images of breast tissue (UCSB), two five-fold cross-validations",
-    "shortcut_heads": "rendered bags whose training tumours show a pattern that most test tumours lack, eight worlds",
+    "shortcut_heads": "rendered bags whose training tumours show a pattern that most test tumours lack, eight seeds",
 }
 
 

@@ -33,7 +33,7 @@ def draw_attention_samples(
     """Draw the first questions; plots that are there stay.
 
     Args:
-        lvlm: the model; one whose image tokens lie on no grid draws nothing, and says so.
+        lvlm: the model; nothing is drawn for one whose image tokens lie on no grid, with a warning.
         samples: the questions.
         open_image: opens the image of a question.
         interventions: text form -> interventions.

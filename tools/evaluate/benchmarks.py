@@ -20,10 +20,10 @@ from .scene_benchmarks import SCENE_BENCHMARKS
 __all__ = ["KNOWN", "LONGEST", "ImageOpener", "build", "image_opener", "options_of", "parse_benchmark"]
 
 #: Name -> "module:Class".
-KNOWN = {name: f"mllm.benchmarks.{place}" for name, place in BENCHMARKS.items()} | {
+KNOWN = {name: f"mllm.benchmarks.{path}" for name, path in BENCHMARKS.items()} | {
     name: f"tools.evaluate.scene_benchmarks:{one.__name__}" for name, one in SCENE_BENCHMARKS.items()
 }
-#: Longest answer in tokens, where nothing else is said: room for a sentence, or for a description.
+#: Longest answer in tokens, by default: room for a sentence, or for a description.
 LONGEST = {"pope": 64, "mme": 64, "hallusionbench": 64, "scene_captions": 60, "scene_questions": 4}
 LONGEST_DESCRIPTION = 512
 
@@ -36,7 +36,7 @@ def parse_benchmark(text: str, **more: Any) -> tuple[str, Benchmark]:
 
     Args:
         text: NAME or NAME(option=value, option=value).
-        more: options that the text does not have, if the benchmark knows them.
+        more: options that the text does not have, if the benchmark has them.
 
     Raises:
         ValueError: no such benchmark or option, or a value that does not fit.

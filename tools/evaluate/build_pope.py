@@ -1,4 +1,4 @@
-"""`regard build-pope`: POPE's questions about annotated images of one's own."""
+"""`regard build-pope`: POPE's questions about your own annotated images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["run"]
 
 
 def run(settings: BuildPopeSettings) -> int:
-    """Draw, write and say what to do with it.
+    """Draw the questions, write them and print what to do next.
 
     Args:
         settings: see `BuildPopeSettings`.

@@ -34,7 +34,7 @@ def run(settings: EvaluateClassifierSettings) -> int:
         settings: see `EvaluateClassifierSettings`.
 
     Returns:
-        0, or 1 when unreadable images were left out.
+        0, or 1 when unreadable images were skipped.
 
     Raises:
         ValueError: no model in the folder, or its classes are not those of the data.
@@ -56,7 +56,7 @@ def _measure(settings: EvaluateClassifierSettings, folder: RunFolder) -> dict[st
     data.setup()
     if data.classes != classes:
         raise ValueError(
-            f"{settings.model} knows the classes {_few(classes)}, {source} has {_few(data.classes)}; "
+            f"{settings.model} has the classes {_few(classes)}, {source} has {_few(data.classes)}; "
             "measure it on data with the same class names"
         )
     classifier = ImageClassifier(model, multi_label=data.multi_label)
@@ -123,8 +123,8 @@ class _Predictions(Callback):
         else:
             rows.writerow(["image", "true", "predicted", "probability"])
             best = logits.softmax(dim=-1).max(dim=-1)
-            for index, (value, place) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
-                true, predicted = images.classes[images.targets[index]], images.classes[place]
+            for index, (value, position) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+                true, predicted = images.classes[images.targets[index]], images.classes[position]
                 rows.writerow([images.name(index), true, predicted, f"{value:.6f}"])
         return file.getvalue()
 

@@ -1,6 +1,6 @@
 """What interventions cost a vision-language model: at the prompt, at every new token, and in memory.
 
-All arms take turns, and every new token is timed by itself, so that medians and ratios hold whatever else the machine
+All arms take turns, and every new token is timed separately, so that medians and ratios hold whatever else the machine
 does; a ratio is formed between passes over the same prompt. The first prompt only warms up. Memory is what reading the
 prompt and four new tokens hold at their peak beyond the weights.
 """

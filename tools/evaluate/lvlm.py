@@ -1,4 +1,4 @@
-"""`regard evaluate lvlm`: interventions beside the baseline, on the same samples, with paired statistics.
+"""`regard evaluate lvlm`: interventions compared with the baseline on the same samples, with paired statistics.
 
 The output folder holds settings.yaml and what `regard score` makes of the rest (summary.json, report.html); and for
 each benchmark a folder with samples.jsonl (the list of questions), answers/ARM.jsonl (a line an answer, written as soon
@@ -76,7 +76,7 @@ def run(settings: EvaluateLvlmSettings) -> int:
         settings: see `EvaluateLvlmSettings`.
 
     Returns:
-        0, or 1 when a fix did nothing, or images were left out.
+        0, or 1 when an intervention did nothing, or images were skipped.
 
     Raises:
         ValueError: an unknown benchmark or fix, data or images that are missing, a model that cannot be loaded, or a
@@ -190,13 +190,13 @@ def _prepared(settings: EvaluateLvlmSettings, text: str, out: Path) -> Prepared:
     open_image, missing = image_opener(benchmark, samples, images)
     if missing:
         about = sum(sample.image in set(missing) for sample in samples)
-        told = (
+        problem = (
             f"{len(missing)} images are not in {images}: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''} "
             f"({about} of {len(samples)} questions of {name})"
         )
         if settings.missing_images == "stop" or about == len(samples):
-            raise ValueError(f"{told}. Give --image_folder, or --missing_images skip to go on without them")
-        sys.stderr.write(f"{told}; they are skipped\n")
+            raise ValueError(f"{problem}. Give --image_folder, or --missing_images skip to continue without them")
+        sys.stderr.write(f"{problem}; they are skipped\n")
     folder = out / re.sub(r"[^\w.-]", "-", name)
     written = write_samples(folder / "samples.jsonl", name, options_of(benchmark), samples)
     longest = settings.max_new_tokens or LONGEST.get(name, LONGEST_DESCRIPTION)

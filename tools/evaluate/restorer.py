@@ -1,4 +1,4 @@
-"""`regard evaluate restorer`: PSNR and SSIM of every image of a folder, beside a restoration without a network.
+"""`regard evaluate restorer`: PSNR and SSIM of every image of a folder, compared with a restoration without a network.
 
 That is MATLAB's bicubic where images are enlarged, and the low-quality image itself where they are not. The output
 folder holds settings.yaml, images.csv (a row an image) and summary.json.
@@ -38,7 +38,7 @@ def run(settings: EvaluateRestorerSettings) -> int:
         settings: see `EvaluateRestorerSettings`.
 
     Returns:
-        0, or 1 when unreadable images were left out.
+        0, or 1 when unreadable images were skipped.
 
     Raises:
         ValueError: no such model or images, or images that have no partner.
@@ -81,8 +81,8 @@ def _measure(settings: EvaluateRestorerSettings, folder: RunFolder) -> dict[str,
         begun = time.monotonic()
         row = restore_and_measure(model.to(device), *pair, device=device)[1]
         rows.append({"image": images.name(index), **row})
-        said = f"{row['psnr_y']:.2f} dB ({row['psnr_y'] - row['plain_psnr_y']:+.2f}, {time.monotonic() - begun:.1f} s)"
-        sys.stderr.write(f"{index + 1}/{len(images)} {images.name(index)}: {said}\n")
+        psnr = f"{row['psnr_y']:.2f} dB ({row['psnr_y'] - row['plain_psnr_y']:+.2f}, {time.monotonic() - begun:.1f} s)"
+        sys.stderr.write(f"{index + 1}/{len(images)} {images.name(index)}: {psnr}\n")
     if not rows:
         raise ValueError(f"none of the {len(images)} images of {source} can be read: {unreadable[0]['reason']}")
     means = {name: sum(row[name] for row in rows) / len(rows) for name in list(rows[0])[1:]}

@@ -1,7 +1,7 @@
 """The embedded benchmarks: captions of rendered scenes and questions about them, whose truth is known.
 
 They are made to look like CHAIR (Rohrbach et al. 2018, arXiv:1809.02156) and POPE (Li et al. 2023, arXiv:2305.10355),
-and are about the embedded model alone: scores of other models on these images say nothing.
+and are about the embedded model alone: scores of other models on these images mean nothing.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ class SceneCaptions:
     seed: int = 1
 
     def samples(self, data: Path) -> list[Sample]:
-        """One sample a scene; `data` is not looked at."""
+        """One sample a scene; `data` is not used."""
         scenes = Scenes("natural", self.scenes, self.seed)
         return [
-            Sample(id=str(place), image=str(place), question=CAPTION_PROMPTS[0], truth=list(scene.names))
-            for place, scene in enumerate(scenes)
+            Sample(id=str(index), image=str(index), question=CAPTION_PROMPTS[0], truth=list(scene.names))
+            for index, scene in enumerate(scenes)
         ]
 
     def open_image(self, sample: Sample) -> Image.Image:
@@ -98,21 +98,21 @@ class SceneQuestions:
     seed: int = 1
 
     def samples(self, data: Path) -> list[Sample]:
-        """The questions of all splits; `data` is not looked at."""
+        """The questions of all splits; `data` is not used."""
         samples = []
         for number, kind in enumerate(get_args(_Kind)):
-            for place, scene in enumerate(Scenes("natural", self.scenes, self.seed)):
-                chance = np.random.default_rng([self.seed, 20 + number, place])
+            for position, scene in enumerate(Scenes("natural", self.scenes, self.seed)):
+                rng = np.random.default_rng([self.seed, 20 + number, position])
                 samples += [
                     Sample(
-                        id=f"{kind}-{place}-{index}",
-                        image=str(place),
+                        id=f"{kind}-{position}-{index}",
+                        image=str(position),
                         question=question.text,
                         truth="yes" if question.truth else "no",
                         part=kind,
                         present=tuple(scene.names),
                     )
-                    for index, question in enumerate(probing_questions(scene, chance, kind))
+                    for index, question in enumerate(probing_questions(scene, rng, kind))
                 ]
         return samples
 
@@ -121,7 +121,7 @@ class SceneQuestions:
         return Scenes("natural", self.scenes, self.seed)[int(sample.image)].image()
 
     def count(self, sample: Sample, answer: str) -> Mapping[str, Counted]:
-        """What an answer says, and whether that is so, under every parser; a wrong yes invents what was asked about."""
+        """The parsed answer, and whether it is right, under every parser; a wrong yes invents what was asked about."""
         counted = {}
         for name in ("words", *(other for other in PARSERS if other != "words")):
             parsed = PARSERS[name](answer, sample.truth)

@@ -1,4 +1,4 @@
-"""`regard ask`: what a vision-language model says of an image, as it is and with fixes, and where it looked.
+"""`regard ask`: the answers of a vision-language model, with and without interventions, and its attention.
 
 The output folder holds answers.json (settings, versions, answers and what each intervention did) and attention.png.
 """
@@ -62,9 +62,9 @@ def run(settings: AskSettings) -> int:
             allow_inactive=True,
             watch=no_plot is None,
         )[0]
-    plot, folder = _places(settings.out)
-    for place in (plot.parent, *([folder] if folder else [])):
-        place.mkdir(parents=True, exist_ok=True)
+    plot, folder = _output_paths(settings.out)
+    for needed in (plot.parent, *([folder] if folder else [])):
+        needed.mkdir(parents=True, exist_ok=True)
     if no_plot is None:
         draw(lvlm, image, settings, answers, plot)
     report = _report(settings, answers, plot if no_plot is None else None)
@@ -101,7 +101,7 @@ def quiet_loading() -> Iterator[None]:
 def why_no_plot(lvlm: LVLM, image: Image.Image, settings: AskSettings) -> str | None:
     """Why attention cannot be drawn; `None` if it can."""
     if settings.beams > 1:
-        return f"the attention of {settings.beams} beams cannot be told apart; --beams 1 draws one"
+        return f"the attention of {settings.beams} beams cannot be separated; --beams 1 draws one"
     try:
         lvlm.image_grid(lvlm.prepare([image], [settings.question]))
     except ValueError as error:
@@ -170,7 +170,7 @@ def _idle(answer: Answer) -> bool:
     return any(not one.active for one in answer.activity)
 
 
-def _places(out: str) -> tuple[Path, Path | None]:
+def _output_paths(out: str) -> tuple[Path, Path | None]:
     """Where the plot goes, and the folder of the other results, if there is one."""
     path = Path(out)
     return (path, None) if path.suffix.lower() == ".png" else (path / "attention.png", path)

@@ -39,7 +39,7 @@ class Row:
 
 
 def words_seen(tokens: Sequence[str], seen: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Words from tokens, each with the mean attention of its tokens; a full stop behind it has no say.
+    """Words from tokens, each with the mean attention of its tokens; a trailing full stop is ignored.
 
     Args:
         tokens: pieces of an answer; a word begins where a piece begins with a blank.
@@ -129,10 +129,10 @@ def draw_attention(image: Image.Image, rows: Sequence[Row], title: str, path: Pa
         axes.text(0, top + _TITLE_PX - 12, row.title, fontsize=9, weight="bold", parse_math=False)
         plain = np.asarray(image.convert("RGB").resize((width_px, height_px)), dtype=float) / 255
         tiles = [plain, *(tile(image, weights, most) for weights in row.seen)]
-        for place, (pixels, word) in enumerate(zip(tiles, ["the image", *row.words], strict=True)):
-            left, upper = place % across * step[0], top + _TITLE_PX + place // across * step[1]
+        for position, (pixels, word) in enumerate(zip(tiles, ["the image", *row.words], strict=True)):
+            left, upper = position % across * step[0], top + _TITLE_PX + position // across * step[1]
             canvas[upper : upper + height_px, left : left + width_px] = pixels
-            differs = index > 0 and place > 0 and changed[place - 1]
+            differs = index > 0 and position > 0 and changed[position - 1]
             axes.text(
                 left + width_px / 2,
                 upper + height_px + 4,
@@ -140,9 +140,9 @@ def draw_attention(image: Image.Image, rows: Sequence[Row], title: str, path: Pa
                 fontsize=7.5 if len(word) <= 11 else 6.5,
                 ha="center",
                 va="top",
-                style="italic" if place == 0 else "normal",
+                style="italic" if position == 0 else "normal",
                 weight="bold" if differs else "normal",
-                color="#c1121f" if differs else "dimgrey" if place == 0 else "black",
+                color="#c1121f" if differs else "dimgrey" if position == 0 else "black",
                 parse_math=False,
             )
         top += _TITLE_PX + lines[index] * step[1]

@@ -14,7 +14,7 @@ __all__ = ["run"]
 
 
 def run(settings: SinksSettings) -> int:
-    """Print the dimensions, and how the intervention var is told of them.
+    """Print the dimensions, and how to pass them to the intervention var.
 
     Args:
         settings: see `SinksSettings`.

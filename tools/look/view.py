@@ -45,7 +45,7 @@ def run(settings: ViewSettings) -> int:
     """Serve until somebody presses Ctrl+C; the exit code is 0.
 
     Raises:
-        ValueError: the folder is none or holds no page, or the port is none or taken.
+        ValueError: the folder does not exist or holds no page, or the port is invalid or in use.
     """
     folder = Path(settings.folder)
     if not folder.is_dir():
@@ -68,10 +68,10 @@ def serve(folder: Path, port: int) -> ThreadingHTTPServer:
 
     Args:
         folder: whose files are handed out.
-        port: of this machine, 1-65535; 0 takes a free one.
+        port: of this machine, 1-65535; 0 chooses a free one.
 
     Raises:
-        ValueError: the port is none, is taken, or may not be used.
+        ValueError: the port is invalid, in use or not permitted.
     """
     if not 0 <= port <= 65535:
         raise ValueError(f"there is no port {port}; give one of 1-65535, or 0 for a free one")

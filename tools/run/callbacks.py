@@ -40,7 +40,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write beside the old file, then take its place."""
+        """Write next to the old file, then replace it."""
         target = Path(path)
         try:
             with whole_file(target) as partial:
@@ -79,7 +79,7 @@ class BestEpoch(Callback):
     Args:
         monitor: a logged metric; None keeps the last epoch.
         mode: whether less ("min") or more ("max") of it is better.
-        patience: end the training after so many epochs without a better one; None does not.
+        patience: end the training after this many epochs without a better one; None does not.
         earliest: do not end it before this epoch, counted from 1.
 
     Attributes:
@@ -219,7 +219,7 @@ class EpochTable(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's row."""
         rate = max(float(group["lr"]) for group in trainer.optimizers[0].param_groups)
-        row: dict[str, float] = {"epoch": trainer.current_epoch, "lr": rate}
+        row: dict[str, float] = {"epoch": float(trainer.current_epoch), "lr": rate}
         row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         if not np.isfinite(row.get("train_loss", 0.0)):
             raise ValueError(

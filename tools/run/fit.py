@@ -39,7 +39,7 @@ class Fit:
     metrics: dict[str, float]
     best_epoch: int
     epochs: int
-    rows: list[dict[str, float | int]]
+    rows: list[dict[str, float]]
 
 
 def fit(

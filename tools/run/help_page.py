@@ -60,7 +60,7 @@ def help_page(command: str, settings: type) -> str:
 
 
 def described(settings: type) -> dict[str, str]:
-    """What the docstrings of a settings class and of its bases say of every field."""
+    """Descriptions of every field, from the docstrings of a settings class and of its bases."""
     about: dict[str, str] = {}
     for cls in reversed(settings.__mro__):
         if dataclasses.is_dataclass(cls):

@@ -16,7 +16,7 @@ _LINE_SECONDS = 30
 
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function that is told how many more are done.
+    """A function that is called with how many more are done.
 
     Args:
         what: is counted, in words.

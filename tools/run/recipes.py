@@ -7,8 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jsonargparse import ArgumentParser
-
 from ...class_names import nearest
 
 __all__ = ["read_recipe", "recipe_file", "recipes"]
@@ -62,6 +60,8 @@ def read_recipe(name: str, settings: type[Settings], changes: Mapping[str, Any] 
         >>> read_recipe("digits_vit_van", TrainClassifierSettings, {"backbone.attention": "ela"}).backbone.attention
         'ela'
     """
+    from jsonargparse import ArgumentParser  # half of the time that a help page would take
+
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(settings)
     parsed = parser.parse_path(recipe_file(name))

@@ -45,7 +45,7 @@ class RunFolder:
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """What summary.json holds, which says that the run is finished, or None."""
+        """The contents of summary.json, which marks the run as finished, or None."""
         file = self.path / "summary.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
@@ -64,9 +64,9 @@ def open_run(
     The folder is made, or a stopped run in it is taken up: settings.yaml and run.json (task, versions, command, seeds)
     are written, and what killed processes left half-written is removed. It is refused if it holds a run of another task
     or with other settings, or if another process is active in it. The further processes of one run, as torchrun, SLURM
-    or Lightning start them, open it beside the first.
+    or Lightning start them, open it together with the first.
 
-    Two settings of a run and of its continuation may differ where the field of the settings class says so, in its
+    Two settings of a run and of its continuation may differ where the field of the settings class allows it, in its
     metadata: `{"resume": "free"}` for where and on what the job runs (the folder itself, devices, workers), and
     `{"resume": "extend"}` for what only adds to a finished run (further heads or seeds), whose summary is then removed.
 
@@ -78,7 +78,7 @@ def open_run(
         overwrite: accept other settings than those of the run in the folder.
 
     Raises:
-        ValueError: it is a file, or is refused; the message says why and what to do.
+        ValueError: it is a file, or is refused; the message gives the reason and what to do.
         OSError: it cannot be written.
 
     Example:
@@ -161,7 +161,7 @@ def check_run_folder(settings: Any, *, folder: str | Path | None = None, overwri
 
 
 def has_run_folder(settings: Any) -> bool:
-    """Whether a task keeps its results in a run folder `out`, as the rule of that field says."""
+    """Whether a task keeps its results in a run folder `out`, by the rule of that field."""
     return any(field.name == "out" and "resume" in field.metadata for field in fields(settings))
 
 
@@ -206,7 +206,7 @@ def _record(settings: Any) -> dict[str, Any]:
 
 
 def _rules(settings: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted key -> how it may differ, of the fields that say so."""
+    """Dotted key -> how it may differ, of the fields that may."""
     for field in fields(settings):
         if "resume" in field.metadata:
             yield f"{prefix}{field.name}", field.metadata["resume"]

@@ -1,4 +1,4 @@
-"""JSON as every reader takes it."""
+"""JSON that every reader accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Independent tasks in processes of their own: of this machine, or of a Ray cluster.
+"""Independent tasks in separate processes: of this machine, or of a Ray cluster.
 
 A task that fails, or whose process dies, does not stop the others.
 """
@@ -93,7 +93,7 @@ def _call(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    """Run a task in its process; tell why it fails."""
+    """Run a task in its process; send the reason if it fails."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
@@ -107,7 +107,7 @@ def _call(
 
 
 def _visible_gpus() -> list[str]:
-    """Names of the GPUs as CUDA_VISIBLE_DEVICES takes them."""
+    """Names of the GPUs as CUDA_VISIBLE_DEVICES accepts them."""
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

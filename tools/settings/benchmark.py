@@ -54,19 +54,19 @@ class TimingSettings(ReportSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkBlocksSettings(TimingSettings):
-    """Time and memory of attention blocks, beside their plain formulation and softmax attention.
+    """Time and memory of attention blocks, compared with their plain formulation and softmax attention.
 
     Attributes:
         blocks: names of blocks or package.module:Class; also van_block (the whole block of the VAN backbone),
             vig_memory (ViG's recurrence without the layers around it) and hat_windows (HAT's window attention without
-            the convolutions beside it).
+            the convolutions next to it).
         options: keyword arguments of a block by its name, such as '{halonet: {block_size: 8}}'.
         sides: heights of the square maps, in tokens.
         dim: width of a token.
         batch: maps in a batch.
         passes: forward is inference; training is forward and backward.
         layouts: memory order of our block's input; the plain formulation always gets NCHW.
-        beside: what a block is compared with.
+        baselines: what a block is compared with.
         memory_limit_gb: softmax attention is omitted where its weights alone would take more.
     """
 
@@ -77,7 +77,7 @@ class BenchmarkBlocksSettings(TimingSettings):
     batch: PositiveInt = 8
     passes: Passes = field(default_factory=lambda: ["forward", "training"])
     layouts: list[Literal["nhwc", "nchw"]] = field(default_factory=lambda: ["nhwc"])
-    beside: list[Literal["plain", "softmax"]] = field(default_factory=lambda: ["plain", "softmax"])
+    baselines: list[Literal["plain", "softmax"]] = field(default_factory=lambda: ["plain", "softmax"])
     memory_limit_gb: PositiveFloat = 2.0
 
     def check_together(self) -> None:
@@ -118,10 +118,10 @@ class BenchmarkHostsSettings(TimingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkHeadsSettings(TimingSettings):
-    """Time and memory of a training step of multiple-instance heads, beside those of torchmil.
+    """Time and memory of a training step of multiple-instance heads, compared with those of torchmil.
 
     Attributes:
-        heads: abmil, dsmil, dsmil_nonlinear or transmil; with --chunk any head that takes chunks.
+        heads: abmil, dsmil, dsmil_nonlinear or transmil; with --chunk any head that supports chunks.
         instances: numbers of instances in a bag.
         features: width of an instance.
         chunk: instances that a head projects at a time; then one step of our head alone is measured, for bags that do
@@ -136,11 +136,11 @@ class BenchmarkHeadsSettings(TimingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkLvlmSettings(TimingSettings):
-    """Time and memory of vision-language models with each intervention, beside the baseline.
+    """Time and memory of vision-language models with each intervention, compared with the baseline.
 
     Attributes:
         lvlms: models: embedded, random (330 million random weights, 576 image tokens), or folders.
-        fix: interventions of one arm beside the baseline, such as 'vhr(alpha=1.5)'; may be repeated.
+        fix: interventions of one arm, compared with the baseline, such as 'vhr(alpha=1.5)'; may be repeated.
         new_tokens: number of generated tokens.
         batch: prompts in a batch.
     """
@@ -156,7 +156,7 @@ class BenchmarkLvlmSettings(TimingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSlidesSettings(ReportSettings):
-    """Patches a second beside OpenSlide and tiffslide, alone and with an encoder, and the memory of a huge slide.
+    """Patches per second against OpenSlide and tiffslide, alone and with an encoder, and the memory of a huge slide.
 
     Attributes:
         slides: sides in pixels of square slides, which are written for it; 4352 or more.
@@ -168,7 +168,7 @@ class BenchmarkSlidesSettings(ReportSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRestorersSettings(TimingSettings):
-    """Time and memory of image restorers beside their plain formulation, or the error of restoring in tiles.
+    """Time and memory of image restorers compared with their plain formulation, or the error of restoring in tiles.
 
     Attributes:
         restorers: names of regard list, embedded restorers, or folders.

@@ -11,7 +11,7 @@ __all__ = ["DemoClassifierSettings", "DemoMilSettings", "DemoRestorationSettings
 
 @dataclass(frozen=True, kw_only=True)
 class DemoClassifierSettings(Checked):
-    """Train a small ViT with a swapped attention beside its softmax twin, on handwritten digits.
+    """Train a small ViT with a swapped attention and its softmax twin, on handwritten digits.
 
     Attributes:
         attention: block that is compared with softmax attention.

@@ -15,6 +15,8 @@ from .types import (
     ExistingFile,
     ExistingFolder,
     ExistingPath,
+    HighQualityImages,
+    ImageSource,
     NamedFile,
     NonNegativeFloat,
     NonNegativeInt,
@@ -48,7 +50,7 @@ class EvaluateClassifierSettings(Checked):
     """
 
     model: ExistingFolder
-    data: str = "digits"
+    data: ImageSource = "digits"
     split: Literal["train", "val", "test"] = "test"
     out: str = field(default="runs/evaluate", metadata=FREE)
     batch_size: PositiveInt = field(default=128, metadata=FREE)
@@ -59,7 +61,7 @@ class EvaluateClassifierSettings(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRestorerSettings(Checked):
-    """Measure PSNR and SSIM of an image restorer, beside bicubic interpolation or the degraded image itself.
+    """Measure PSNR and SSIM of an image restorer, compared with bicubic interpolation or the degraded image itself.
 
     Attributes:
         model: folder that `regard train restorer` exported, or OUT itself; or the name of an embedded restorer.
@@ -74,7 +76,7 @@ class EvaluateRestorerSettings(Checked):
     """
 
     model: str = "hat_photo_x2"
-    data: str = "photographs"
+    data: HighQualityImages = "photographs"
     lq: ExistingFolder | None = None
     degradation: Literal["bicubic", "noise", "jpeg", "real_world", "albumentations"] | None = None
     degradation_options: dict[str, Any] = field(default_factory=dict)
@@ -94,7 +96,7 @@ class EvaluateLvlmSettings(LvlmSettings):
     """Compare interventions with a vision-language model's baseline on the same samples.
 
     Attributes:
-        fix: interventions of one arm beside the baseline, such as 'vhr(alpha=1.5)'; repeat for further arms. By
+        fix: interventions of one arm, compared with the baseline, such as 'vhr(alpha=1.5)'; repeat for further arms. By
             default a set of interventions and controls.
         benchmark: pope, chair, amber, mme, hallusionbench, mmhal or captioning, with options such as
             'pope(parser="words")', or package.module:Class; may be repeated. By default scene_captions and
@@ -102,7 +104,7 @@ class EvaluateLvlmSettings(LvlmSettings):
         data: folder or file of the benchmark.
         image_folder: folder of the benchmark's images; by default that of the data.
         missing_images: stop at images that are missing or unreadable, or skip and count them.
-        synonyms: the authors' synonyms.txt for chair, in place of our own table.
+        synonyms: the authors' synonyms.txt for chair, instead of our own table.
         scenes: number of rendered scenes to caption; a quarter of them gets 18 questions each.
         limit: number of samples of each benchmark, from the first; 0 is all.
         max_new_tokens: maximum length of an answer in tokens; by default that of the benchmark.
@@ -156,7 +158,7 @@ class EvaluateLvlmSettings(LvlmSettings):
         if published and self.data is None:
             raise ValueError(f"the benchmark {published[0]} needs its files: give --data FOLDER")
         if (self.workers > 1 or self.engine == "ray") and self.shard != "1/1":
-            raise ValueError("--workers and --engine ray make the shards themselves; leave out --shard, or these")
+            raise ValueError("--workers and --engine ray make the shards themselves; omit --shard or these")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,10 +170,10 @@ class ScoreSettings(Checked):
         answers: NAME=FILE, a file of answers to the benchmark, the baseline first; may be repeated. A JSON line has an
             id (id, question_id or image_id) and an answer (answer, response, caption or text); without ids, there are
             as many answers as samples, in their order.
-        benchmark: benchmark of the answer files, as in `regard evaluate lvlm`; or the name of a benchmark of your own.
+        benchmark: benchmark of the answer files, as in `regard evaluate lvlm`; or the name of your own benchmark.
         data: folder or file of the benchmark, for answer files.
         image_folder: folder of images for the report; by default that of the evaluation.
-        synonyms: the authors' synonyms.txt for chair, in place of our own table.
+        synonyms: the authors' synonyms.txt for chair, instead of our own table.
         arm: arm to score, the baseline first; may be repeated. By default all.
         resamples: bootstrap resamples over images.
         seed: random seed of the resamples.
@@ -194,7 +196,7 @@ class ScoreSettings(Checked):
     json: bool = False
 
     def check_together(self) -> None:
-        """Answers are in the folder, or in files beside the questions."""
+        """Answers are in the folder, or in files given with the questions."""
         if self.answers and (self.benchmark is None or self.data is None):
             raise ValueError("files of answers need the questions: give --benchmark NAME and --data FOLDER")
         if not self.answers and not Path(self.folder).is_dir():
@@ -210,8 +212,8 @@ class BuildPopeSettings(Checked):
     Attributes:
         instances: COCO-style file of instances.
         out: folder for the three files.
-        images: number of images, drawn from those with at least as many classes as pairs.
-        pairs: questions whose answer is yes for each image, and as many whose answer is no.
+        images: number of images, drawn from those with at least this many classes.
+        pairs: questions with the answer yes for each image; the same number has the answer no.
         seed: random seed of the draws.
         imange: misspell "image" after a vowel, as the published files do.
     """

@@ -40,7 +40,7 @@ def check_benchmark(text: str) -> None:
     from ...mllm.benchmarks import BENCHMARKS
     from ...mllm.option_grammar import check_options, parse_calls
 
-    known = {name: f"{_ROOT}.mllm.benchmarks.{place}" for name, place in BENCHMARKS.items()}
+    known = {name: f"{_ROOT}.mllm.benchmarks.{path}" for name, path in BENCHMARKS.items()}
     known |= {
         "scene_captions": f"{_ROOT}.{_SCENES}:SceneCaptions",
         "scene_questions": f"{_ROOT}.{_SCENES}:SceneQuestions",

@@ -54,7 +54,7 @@ class RestoreSettings(Checked):
     overwrite: bool = field(default=False, metadata=FREE)
 
     def check_together(self) -> None:
-        """Sources exist, and the last path says where results go."""
+        """Sources exist, and the last path is where results go."""
         if len(self.paths) < 2:
             raise ValueError(f"only {', '.join(self.paths) or 'nothing'} is given; give images and a result: IN OUT")
         for source in self.paths[:-1]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["EXTEND", "FREE"]
 
-#: Metadata of a field that says where and on what a job runs, not what comes out.
+#: Metadata of a field that sets where and on what a job runs, and does not change its results.
 FREE = {"resume": "free"}
 
 #: Metadata of a field that may differ, since it only adds to what is finished.

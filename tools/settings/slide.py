@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from ...class_names import nearest
@@ -128,8 +130,11 @@ class SlideSettings(Checked):
     shard: ShardText = field(default="1/1", metadata=FREE)
 
     def check_together(self) -> None:
-        """A Ray cluster divides the slides itself."""
+        """Slides exist, and a Ray cluster divides them itself."""
+        for slide in self.slides:
+            if not Path(slide).exists() and not glob.has_magic(slide):
+                raise ValueError(f"there is no slide or folder {slide}; give files, folders or globs")
         if self.engine == "ray" and self.shard != "1/1":
-            raise ValueError("--engine ray divides the slides itself; leave out --shard, or --engine")
+            raise ValueError("--engine ray divides the slides itself; omit --shard or --engine")
         if self.engine == "ray" and self.workers != 1:
-            raise ValueError("--workers are processes of --engine local; leave out --workers, or --engine")
+            raise ValueError("--workers are processes of --engine local; omit --workers or --engine")

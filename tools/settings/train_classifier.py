@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from .resuming import FREE
 from .train import BackboneSettings, ImageSettings, ImageTrainerSettings, OptimizerSettings, Share
-from .types import Fraction, NonNegativeFloat, NonNegativeInt
+from .types import Fraction, ImageSource, NonNegativeFloat, NonNegativeInt
 
 __all__ = [
     "AugmentationSettings",
@@ -97,11 +97,11 @@ class TrainClassifierSettings(ImageTrainerSettings):
             weights of a dense network (give pretrained or weights).
         method_options: the method's own options, e.g. reconstruction_epochs for sparsifiner.
         best_by: what chooses the best epoch, and what early_stop watches: score is top-1 or mean average precision;
-            loss tells epochs apart where validation images are few.
+            loss distinguishes epochs where validation images are few.
         channels_last: keep images channels last in memory.
     """
 
-    data: str = "digits"
+    data: ImageSource = "digits"
     out: str = field(default="runs/train", metadata=FREE)
     backbone: ClassifierBackboneSettings = field(default_factory=ClassifierBackboneSettings)
     images: ImageSettings = field(default_factory=ImageSettings)

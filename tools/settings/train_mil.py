@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from .resuming import EXTEND, FREE
 from .train import Share, TrainerSettings
-from .types import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from .types import BagSource, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 __all__ = ["AemSettings", "HeadSettings", "TrainMilSettings"]
 
@@ -89,7 +89,7 @@ class TrainMilSettings(TrainerSettings):
         resamples: of the bootstrap of the intervals.
     """
 
-    data: str = "ucsb"
+    data: BagSource = "ucsb"
     out: str = field(default="runs/train", metadata=FREE)
     heads: list[HeadSettings] = field(default_factory=lambda: [HeadSettings(name="abmil")], metadata=EXTEND)
     table: str | None = None
@@ -129,7 +129,7 @@ class TrainMilSettings(TrainerSettings):
         if self.score is not None and (self.score == "concordance") != (self.task == "survival"):
             raise ValueError(f"--score {self.score} is not available for {self.task}")
         if self.task == "survival" and (self.class_weights != "none" or self.weighted_sampling):
-            raise ValueError("survival has no classes: leave out --class_weights and --weighted_sampling")
+            raise ValueError("survival has no classes: omit --class_weights and --weighted_sampling")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"--seeds is {self.seeds}; give one or more different numbers")
         for head, label in zip(self.heads, labels, strict=True):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from .resuming import FREE
 from .train import BackboneSettings, ImageTrainerSettings, Share
-from .types import NonNegativeInt, PositiveFloat, PositiveInt, Within
+from .types import HighQualityImages, NonNegativeInt, PositiveFloat, PositiveInt, Within
 
 __all__ = ["Degradation", "TrainRestorerSettings"]
 
@@ -45,7 +45,7 @@ class TrainRestorerSettings(ImageTrainerSettings):
         workers: processes that read images, for each device; null is the device's share of the cores.
     """
 
-    data: str = "photographs"
+    data: HighQualityImages = "photographs"
     out: str = field(default="runs/train", metadata=FREE)
     backbone: BackboneSettings = field(default_factory=lambda: BackboneSettings(name="hat_tiny_x2"))
     lq: str | None = None

@@ -15,15 +15,19 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from ...class_names import nearest
 from ..run.shards import parse_shard
 
 __all__ = [
+    "BagSource",
     "Checked",
     "ExistingFile",
     "ExistingFolder",
     "ExistingPath",
     "Exists",
     "Fraction",
+    "HighQualityImages",
+    "ImageSource",
     "MemorySize",
     "NamedFile",
     "NonNegativeFloat",
@@ -75,21 +79,28 @@ class Exists:
     """A path that must exist: a file, a folder, or either.
 
     Attributes:
-        kind: what must be there.
+        kind: what must exist.
         names: words that are allowed without a file of that name.
+        prefixes: beginnings of words that are allowed, such as "hf:".
     """
 
     kind: Literal["file", "folder", "file or folder"]
     names: tuple[str, ...] = ()
+    prefixes: tuple[str, ...] = ()
 
     def __call__(self, value: str, key: str) -> None:
         """Raise ValueError where the path is missing or of another kind."""
+        if value.startswith(self.prefixes) and self.prefixes:
+            return
         path = Path(value)
         found = {"file": path.is_file, "folder": path.is_dir, "file or folder": path.exists}[self.kind]()
         if not found and value not in self.names:
             problem = f"{value} is not a {self.kind}" if path.exists() else f"there is no {self.kind} {value}"
-            names = f", or {', '.join(self.names)}" if self.names else ""
-            raise ValueError(f"--{key}: {problem}; give the path of a {self.kind}{names}")
+            words = [*self.names, *(f"{prefix}NAME" for prefix in self.prefixes)]
+            names = f", or {', '.join(words)}" if words else ""
+            near = nearest(value, self.names)
+            verb = "Give" if near else "give"
+            raise ValueError(f"--{key}: {problem}; {near}{verb} the path of a {self.kind}{names}")
 
 
 @dataclass(frozen=True)
@@ -137,6 +148,12 @@ Fraction = Annotated[float, Within(0, 1)]
 ExistingFile = Annotated[str, Exists("file")]
 ExistingFolder = Annotated[str, Exists("folder")]
 ExistingPath = Annotated[str, Exists("file or folder")]
+ImageSource = Annotated[str, Exists("file or folder", ("digits", "scenes"), ("torchvision:", "hf:"))]
+BagSource = Annotated[
+    str,
+    Exists("file or folder", ("ucsb", "musk1", "musk2", "elephant", "mil_shortcut", "mil_noise", "mil_rare")),
+]
+HighQualityImages = Annotated[str, Exists("file or folder", ("photographs",), ("photographs:",))]
 MemorySize = Annotated[str, Parsed(parse_bytes)]
 NamedFile = Annotated[str, Parsed(_check_named_file)]
 ShardText = Annotated[str, Parsed(parse_shard)]
@@ -210,7 +227,7 @@ def _check_value(hint: Any, value: Any, key: str) -> None:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value is of a type, whatever its rules say."""
+    """Whether a value is of a type, whatever its bounds."""
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     if get_origin(hint) is Literal:

@@ -29,7 +29,7 @@ class SlideTask:
         path: the file, or the folder of a DICOM series.
         mpp: microns per pixel at full resolution; None uses those of the file.
         fallback_mpp: used where the file has none.
-        annotations: file with regions to use, or to leave out.
+        annotations: file with regions to include or exclude.
     """
 
     id: str

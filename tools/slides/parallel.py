@@ -28,7 +28,7 @@ def process_slides(settings: SlideSettings, tasks: Sequence[SlideTask], run_id: 
     """Work through slides; a slide whose process is killed is recorded as failed.
 
     Args:
-        settings: of the run; `engine` and `workers` say where.
+        settings: of the run; see `engine` and `workers`.
         tasks: the slides.
         run_id: identity of the run; a slide that was was_attempted under it is left alone.
 
@@ -68,7 +68,7 @@ def process_slides(settings: SlideSettings, tasks: Sequence[SlideTask], run_id: 
 
 
 def _process_here(settings: SlideSettings, tasks: Sequence[SlideTask], run_id: str) -> None:
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a slide is told in its result
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # problems of a slide are in its result
     models = _models(settings)
     run_pipeline([SlideRunner(task, settings, models, run_id) for task in tasks])
 

@@ -17,7 +17,7 @@ __all__ = ["SlideResult", "check_id", "read_result", "read_results", "write_resu
 
 Status = Literal["done", "empty", "failed", "unfinished"]
 
-#: Bytes of a name that a file system takes, less what is put behind it.
+#: Bytes of a name that a file system allows, less its suffix.
 _MAX_ID_BYTES = 200
 _MAPPINGS = ("probabilities", "spread", "seconds", "files")
 
@@ -29,7 +29,7 @@ class SlideResult:
     Attributes:
         id: name of the slide; its files are named after it.
         path: of the slide, as it was given.
-        status: done, empty (no tissue), failed, or unfinished (stages are missing that were not asked for).
+        status: done, empty (no tissue), failed, or unfinished (stages are missing that were not requested).
         reason: why it failed, or what is missing.
         warnings: caveats of the prediction.
         label: the most probable class, if there is a prediction.
@@ -114,7 +114,7 @@ def write_result(out: Path, result: SlideResult) -> Path:
 
 
 def read_result(path: Path) -> SlideResult:
-    """Read what `write_result` wrote; entries that are not known, as of a later version, are left out.
+    """Read what `write_result` wrote; unknown entries, as of a later version, are ignored.
 
     Raises:
         ValueError: the file holds something else; it is named.
@@ -149,7 +149,7 @@ def read_results(out: Path) -> list[SlideResult]:
 def _first_wrong(entries: Any) -> str:
     """What is missing or has another type than it should, as far as the pages depend on it; else nothing."""
     if not isinstance(entries, dict):
-        return "it is no object of JSON"
+        return "it is not a JSON object"
     for name in ("id", "path"):
         if name not in entries:
             return f"it has no {name}"

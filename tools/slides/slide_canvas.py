@@ -1,7 +1,7 @@
 """What Bokeh draws on a slide's page: tiles, heatmap, outlines and top patches, as JSON that its script embeds.
 
 Bokeh is a dependency that carries its script; the page's own script (page_parts/slide.js) moves and fills what is
-built here. Places are pixels of full resolution; y is negative, since Bokeh's axis points upwards.
+built here. Coordinates are pixels of full resolution; y is negative, since Bokeh's axis points upwards.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def draw_canvas(
         width: of the slide in pixels of full resolution.
         height: likewise.
         bounds: x, y, width and height of the part that is shown first.
-        pyramid: the tiles; the page's script knows their addresses.
+        pyramid: the tiles; the page's script has their addresses.
         raster: shape and index of the heatmap, which the script fills; None for a slide without.
         rings: outlines of the tissue.
         top: patches that are there at full resolution: x, y, side, rank and the address `file`.

@@ -64,7 +64,7 @@ def load_models(settings: SlideSettings) -> SlideModels:
         assert encoder is not None
         if ensemble.dim_in != encoder.dim:
             raise ValueError(
-                f"--head {' '.join(settings.head)} takes features {ensemble.dim_in} wide, but those of the encoder "
+                f"--head {' '.join(settings.head)} needs features {ensemble.dim_in} wide, but those of the encoder "
                 f"{settings.encoder} are {encoder.dim} wide; give the encoder that it was trained on"
             )
         if ensemble.encoder not in (None, settings.encoder, encoder.name):

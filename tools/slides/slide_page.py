@@ -115,7 +115,7 @@ def _fill(
 
 
 def _map(score_map: ScoreMap, laid: dict[Any, PatchRaster]) -> dict[str, Any]:
-    """A score_map as the page's script takes it."""
+    """A score map as the page's script expects it."""
     scales = {}
     for name in SCALES:
         scale = scale_of(score_map.kind, name)
@@ -134,7 +134,7 @@ def _shape(raster: PatchRaster | None) -> dict[str, Any] | None:
 
 
 def _top(folder: Path, slide: Slide, grid: Grid, score_map: ScoreMap, count: int) -> list[dict[str, Any]]:
-    """Write the patches with the highest scores at full resolution; those that are damaged are left out."""
+    """Write the patches with the highest scores at full resolution; those that are damaged are skipped."""
     shown: list[dict[str, Any]] = []
     (folder / "top").mkdir()
     for index in top_patches(grid, score_map.values, count):
@@ -152,7 +152,7 @@ def _top(folder: Path, slide: Slide, grid: Grid, score_map: ScoreMap, count: int
 
 
 def _said(result: SlideResult, slide: Slide, pyramid: TilePyramid) -> dict[str, Any]:
-    """What the page says of the slide in words and numbers."""
+    """The facts about the slide on the page."""
     width, height = slide.levels[0].width, slide.levels[0].height
     spacing = slide.mpp * pyramid.downsample if slide.mpp else None
     detail = f"Finest zoom: {pyramid.downsample:g} pixels of the slide are one here"

@@ -40,10 +40,10 @@ def slide_fingerprint(path: Path) -> str:
     """
     parts = hashlib.sha256()
     folder = path if path.is_dir() else path.with_suffix("")
-    beside = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
-    for file in beside:
+    others = sorted(file for file in folder.rglob("*") if file.is_file()) if folder.is_dir() else []
+    for file in others:
         parts.update(f"{file.relative_to(folder)} {file.stat().st_size}\n".encode("utf-8", "surrogateescape"))
-    for file in beside[:1] if path.is_dir() else [path]:
+    for file in others[:1] if path.is_dir() else [path]:
         size = file.stat().st_size
         parts.update(f"{size}\n".encode())
         with file.open("rb") as content:

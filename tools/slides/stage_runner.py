@@ -131,7 +131,7 @@ class SlideRunner:
         """Write features of the patches as they come, unless they are there.
 
         Args:
-            batches: what `read` gives; it has gone to its end, or has batches to give, when the first one is asked for.
+            batches: what `read` gives; it has gone to its end, or has batches to give, when the first one is requested.
         """
         try:
             batches = iter(batches)
@@ -204,7 +204,7 @@ class SlideRunner:
         if "features" in stages:
             damaged = int(record.cache.value("features")["damaged"])
             if damaged:
-                record.warn(f"{damaged} of {len(self.grid)} patches cannot be read and are left out")
+                record.warn(f"{damaged} of {len(self.grid)} patches cannot be read and are skipped")
             record.update(damaged=damaged)
             record.add_files(features=self.features)
             if self.settings.also == "pt":

@@ -88,10 +88,10 @@ def _print(results: Sequence[SlideResult], out: Path, embedded: bool) -> None:
     for result in results:
         spread = result.spread.get(result.label or "")
         sure = f" (spread {spread:.3f})" if spread else ""
-        said = f"{result.label} {result.probabilities[result.label]:.3f}{sure}" if result.label else ""
-        told = "; ".join([result.reason, *result.warnings]).strip("; ")
+        prediction = f"{result.label} {result.probabilities[result.label]:.3f}{sure}" if result.label else ""
+        notes = "; ".join([result.reason, *result.warnings]).strip("; ")
         took = f"{sum(result.seconds[name] or 0 for name in result.seconds):.1f}"
-        table.add_row(escape(result.id), result.status, escape(said), f"{result.patches:,}", took, escape(told))
+        table.add_row(escape(result.id), result.status, escape(prediction), f"{result.patches:,}", took, escape(notes))
     console = Console()
     console.print(table)
     if embedded:

@@ -72,9 +72,9 @@ def segment_tissue(
         share = regions.area / max(1, slide.bounds[2] * slide.bounds[3])
         record.warn("its tissue was edited by hand")
     if found_before["pen"] >= _MARKED:
-        record.warn(f"{found_before['pen']:.0%} of it are pen marks, which are left out")
+        record.warn(f"{found_before['pen']:.0%} of it are pen marks, which are excluded")
     if found_before["edge"] >= _MARKED:
-        record.warn(f"{found_before['edge']:.0%} of it are dark edges, which are left out")
+        record.warn(f"{found_before['edge']:.0%} of it are dark edges, which are excluded")
     record.update(tissue=min(1.0, share))
     record.add_files(thumbnail=thumbnail, tissue=file, tissue_image=overlay)
     return regions, cache_key(tissue=key, file=file_digest(file))

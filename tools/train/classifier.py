@@ -129,7 +129,7 @@ def image_config(images: ImageSettings, model: nn.Module, options: Mapping[str, 
 
 
 def build_data(data: str, images: ImageSettings, config: Mapping[str, Any], **own: Any) -> ClassificationData:
-    """The data module of `data`, read as `images` and `config` say; `own` goes to `ClassificationData`."""
+    """The data module of `data`, read according to `images` and `config`; `own` goes to `ClassificationData`."""
     return ClassificationData(
         data,
         image_size=config["input_size"][1:],

@@ -224,7 +224,7 @@ class BiLevelRoutingAttention(nn.Module):
         return mixed if self.wo is None else self.wo(mixed)
 
     def _project(self, x: Tensor) -> tuple[_Cut, Tensor, Tensor]:
-        """The cut, the padded queries, keys and values, and the values as the convolution sees them."""
+        """The cut, the padded queries, keys and values, and the values as the convolution receives them."""
         cut = self._cut(x.shape[1], x.shape[2])
         ragged = any(cut.padding)
         if ragged and self.padding == "input":

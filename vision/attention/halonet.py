@@ -119,7 +119,7 @@ class HaloAttention(nn.Module):
         if num_heads < 1 or dim_out % num_heads:
             raise ValueError(f"{dim_out} channels out do not divide by num_heads {num_heads}")
         if stride not in (1, 2):
-            raise ValueError(f"stride is {stride}; halo attention takes 1 or 2")
+            raise ValueError(f"stride is {stride}; halo attention accepts 1 or 2")
         if block_size < 1 or halo_size < 0:
             raise ValueError(f"block_size {block_size} must be at least 1 and halo_size {halo_size} at least 0")
         dim_head = dim_head or make_divisible(dim_out * qk_ratio, 8) // num_heads

@@ -245,7 +245,7 @@ def cut(length: int, window: int, shift: int) -> list[Part]:
         [(0, 1, 2), (2, 2, 6), (14, 1, 2)]
     """
     first = min(shift, length)
-    # as (length - first) // window, but an export knows both terms where `length` is a multiple
+    # as (length - first) // window, but an export has both terms where `length` is a multiple
     whole = length // window - (1 if length % window < shift else 0)
     whole = max(0, whole)
     last = length - first - whole * window

@@ -90,7 +90,7 @@ class VigAttention(nn.Module):
     a sigmoid gate interpolates between the global and the convolutional features.
 
     The authors halve the sum of both ways in training and quarter it when their plain model is evaluated, for
-    which the published accuracies hold. Here `divisor` serves both. A norm follows, so only its eps tells 2 from 4:
+    which the published accuracies hold. Here `divisor` serves both. A norm follows, so 2 and 4 differ only by its eps:
     some 1e-5 of a logit.
 
     Numbers inside the recurrence are float32 for any dtype of input.
@@ -225,7 +225,7 @@ def _chunked(
 
 
 def _segment(value: Tensor) -> int:
-    """Tokens that are computed at once: on a CPU, without gradients, so many that all stays in the cache."""
+    """Tokens that are computed at once: on a CPU, without gradients, a number for which all stays in the cache."""
     if value.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return value.shape[2]
     return max(8 * CHUNK, 2 * CACHE_NUMEL // max(1, value[:, :, 0].numel()) // CHUNK * CHUNK)

@@ -63,7 +63,7 @@ class Part(NamedTuple):
 
     Attributes:
         query: the intervals of queries.
-        key: as many intervals of keys.
+        key: the same number of intervals of keys.
         ahead: keys of each that come before its first query.
         before: keys of each that lie outside the map before it, and are not in `key`.
         after: the same behind it.

@@ -44,7 +44,7 @@ TOP1: dict[str, float] = {
 
 
 class Block(nn.Module):
-    """A depthwise convolution that tells positions, attention and an MLP, each added to what came before.
+    """A depthwise convolution that encodes positions, attention and an MLP, each added to what came before.
 
     Args:
         dim: channels, a multiple of `num_heads`.
@@ -341,7 +341,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create_biformer(variant: str, pretrained: bool, settings: dict[str, Any], given: dict[str, Any]) -> nn.Module:
-    """Build a variant; `img_size` only tells the data pipeline, the network takes any size."""
+    """Build a variant; `img_size` is only for the data pipeline, the network accepts any size."""
     img_size = given.pop("img_size", None)
     model = build_variant(BiFormer, variant, pretrained, checkpoint_filter_fn, settings, given)
     if img_size is not None:

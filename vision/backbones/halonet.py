@@ -3,7 +3,7 @@
 Source: Vaswani et al. 2021, arXiv:2103.12731, table 2, whose authors published neither code nor weights; timm 1.0.31
 `byoanet`, whose networks and weights these are.
 
-- `regard_halonet26t` and so on are timm's `halonet26t` and so on with our attention in place of timm's, through the
+- `regard_halonet26t` and so on are timm's `halonet26t` and so on with our attention instead of timm's, through the
   `self_attn_layer` of timm's `ByobNet`. State dicts and numbers are the same, time and memory are a fraction, and
   images need not be multiples of 256 pixels.
 - `halonet_h0`, `halonet_h2` ... `halonet_h7` are the paper's, by the table of keras_cv_attention_models, which has 4
@@ -138,7 +138,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
 
 
 def _with_our_layer(cfg: Any) -> Any:
-    """A configuration of timm, of a network, a stage or a block, with our layer wherever it says "halo"."""
+    """A configuration of timm, of a network, a stage or a block, with our layer in place of every "halo"."""
     if isinstance(cfg, tuple | list):
         return tuple(_with_our_layer(part) for part in cfg)
     changed = {"self_attn_layer": HaloLayer} if cfg.self_attn_layer == "halo" else {}
@@ -171,7 +171,7 @@ def _from_the_paper(
         stem_type="7x7",
         stem_pool="maxpool",
         num_features=features,
-        self_attn_layer=HaloLayer,  # type: ignore[arg-type]  # timm takes classes too
+        self_attn_layer=HaloLayer,  # type: ignore[arg-type]  # timm accepts classes too
     )
 
 

@@ -287,8 +287,8 @@ def named(options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     found = []
     for size, own in _SIZES.items():
         defaults = usual | own | {"scale": scale}
-        told = {key: value for key, value in options.items() if value != defaults[key]}
-        found.append((f"{size}_x{scale}", told))
+        changed = {key: value for key, value in options.items() if value != defaults[key]}
+        found.append((f"{size}_x{scale}", changed))
     return min(found, key=lambda pair: len(pair[1]))
 
 
@@ -318,7 +318,7 @@ def start_from(model: nn.Module, weights: Mapping[str, Any]) -> list[str]:
     if wrong:
         raise ValueError(
             f"the weights are not of this network at another scale: {', '.join(wrong[:3])} and in all {len(wrong)} "
-            "tensors do not fit; regard convert FILE says which network a file is of"
+            "tensors do not fit; regard convert FILE prints which network a file is of"
         )
     model.load_state_dict({name: given[name] for name in fits}, strict=False)
     return fresh
@@ -342,7 +342,7 @@ def _cfg(note: str = "", url: str = "") -> dict[str, Any]:
         "interpolation": "bicubic",
         "mean": (0.0, 0.0, 0.0),
         "std": (1.0, 1.0, 1.0),
-        "first_conv": None,  # images have as many channels when they come out: it cannot be adapted alone
+        "first_conv": None,  # images have the same channels when they come out: it cannot be adapted alone
         "classifier": None,
         "paper_ids": PAPER,
         "paper_name": "Activating More Pixels in Image Super-Resolution Transformer",
@@ -400,7 +400,7 @@ _SMALL: dict[str, Any] = {"dim": 144, "compress_ratio": 24, "squeeze_factor": 24
 _LARGE: dict[str, Any] = {"depths": (6,) * 12}
 _TINY: dict[str, Any] = {"dim": 48, "depths": (4, 4, 4), "num_heads": 4, "window_size": 8, "squeeze_factor": 12}
 
-#: Size -> its arguments beside the scale.
+#: Size -> its arguments apart from the scale.
 _SIZES: dict[str, dict[str, Any]] = {"hat": {}, "hat_s": _SMALL, "hat_l": _LARGE, "hat_tiny": _TINY}
 
 

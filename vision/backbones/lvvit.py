@@ -69,7 +69,7 @@ class ConvPatchEmbed(PatchEmbed):
             ValueError: the image is of another size.
         """
         if tuple(x.shape[-2:]) != tuple(self.img_size):
-            raise ValueError(f"images of {tuple(x.shape[-2:])} px; this model takes {self.img_size}: set_input_size")
+            raise ValueError(f"images of {tuple(x.shape[-2:])} px; this model needs {self.img_size}: set_input_size")
         x = F.relu(self.bn1(self.conv1(x)))
         x = F.relu(self.bn2(self.conv2(x)))
         x = F.relu(self.bn3(self.conv3(x)))

@@ -133,7 +133,7 @@ class Pyramid(nn.Module, ABC):
             x: images.
             indices: stages from 0; a number selects that many last ones, None all.
             norm: whether the map of the last stage passes the norm after it.
-            stop_early: whether to leave out stages after the last one asked for.
+            stop_early: whether to skip stages after the last one requested.
             output_fmt: NCHW.
             intermediates_only: whether to return the list alone, without the features.
 
@@ -156,7 +156,7 @@ class Pyramid(nn.Module, ABC):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove the stages after the last one asked for, with them norm and classifier.
+        """Remove the stages after the last one requested, with them norm and classifier.
 
         Args:
             indices: as for `forward_intermediates`.

@@ -178,7 +178,7 @@ class Sparsifiner(VisionTransformer):
     def _drop(
         self, x: Tensor, left: Left | None, seen: Float[Tensor, "batch patches"], count: int, total: int
     ) -> tuple[Tensor, Left]:
-        """Keep the patches that the class token sees most."""
+        """Keep the patches that the class token attends to most."""
         prefix, batch = self.num_prefix_tokens, x.shape[0]
         if left is not None and left.valid is not None:
             seen = seen.masked_fill(~left.valid[:, prefix:], -torch.inf)
@@ -201,7 +201,7 @@ class Sparsifiner(VisionTransformer):
             ValueError: a mask is given.
         """
         if attn_mask is not None or is_causal:
-            raise ValueError("Sparsifiner predicts its masks and takes no attn_mask and is_causal")
+            raise ValueError("Sparsifiner predicts its masks and does not accept attn_mask or is_causal")
         return self.norm(self.run_blocks(x)[0][-1])
 
     def forward_intermediates(  # type: ignore[override]
@@ -221,7 +221,7 @@ class Sparsifiner(VisionTransformer):
             indices: blocks from 0; a number selects that many last ones, None all.
             return_prefix_tokens: whether each comes as a pair (patches, prefix tokens).
             norm: whether the last norm is applied to each.
-            stop_early: whether to leave out blocks after the last one asked for.
+            stop_early: whether to skip blocks after the last one requested.
             output_fmt: NCHW or NLC.
             intermediates_only: whether to return the list alone, without the last tokens.
 
@@ -348,7 +348,7 @@ def _lvvit_cfg(file: str) -> dict[str, Any]:
     return _cfg(_LVVIT.format(file), "https://github.com/zihangJiang/TokenLabeling", license="apache-2.0", **changed)
 
 
-#: The dense networks that training starts from, as the notes of their configurations say.
+#: The dense networks that training starts from, from the notes of their configurations.
 default_cfgs = generate_default_cfgs(
     {
         "sparsifiner_deit_tiny_patch16_224.dense_in1k": _deit_cfg("tiny_patch16_224-a1311bcf"),

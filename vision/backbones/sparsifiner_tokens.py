@@ -95,7 +95,7 @@ class SparsifinerTokens(nn.Module):
         return self.proj(mixed.transpose(1, 2).flatten(2)), weights.mean(dim=1)
 
     def connections(self, x: Float[Tensor, "batch tokens dim"], left: Left | None = None) -> Connections:
-        """What `forward` keeps of the patches' rows; the prefix tokens' rows, which are full, are left out."""
+        """What `forward` keeps of the patches' rows; without the prefix tokens' rows, which are full."""
         (query, key, _), options = self._prepare(x, left)
         return self.mask_predictor.connections(query[:, :, self.prefix :], key, **options)
 

@@ -362,7 +362,7 @@ def checkpoint_filter_fn(state_dict: Mapping[str, Any], model: nn.Module) -> dic
 
 def _refuse_mask(attn_mask: Tensor | None, is_causal: bool) -> None:
     if attn_mask is not None or is_causal:
-        raise ValueError("ViG takes no attn_mask and is_causal: its memories have no weights to mask")
+        raise ValueError("ViG does not accept attn_mask or is_causal: its memories have no weights to mask")
 
 
 def _pair(size: Any) -> tuple[int, int]:

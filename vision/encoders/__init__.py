@@ -1,6 +1,6 @@
 """Patch encoders by name: pathology encoders, any model of timm, or a custom one.
 
-Names are imported on first use; `__init__.pyi` says from where.
+Names are imported on first use; `__init__.pyi` lists their modules.
 """
 
 import lazy_loader

@@ -88,7 +88,7 @@ def build_network(row: EncoderRow, weights: Mapping[str, Tensor] | None = None, 
 def _from_row(name: str, row: EncoderRow, weights: str | Path | None, trust: bool) -> PatchEncoder:
     if row.kind == "embedded":
         if weights is not None:
-            raise ValueError(f"{name} has its own weights; leave out weights={weights}")
+            raise ValueError(f"{name} has its own weights; omit weights={weights}")
         from .timm_encoders import from_folder
 
         return from_folder(Path(__file__).parent / "embedded")
@@ -137,7 +137,7 @@ def _from_elsewhere(name: str, weights: str | Path | None, trust: bool) -> Patch
 
         return from_open_clip(rest, weights)
     if colon and kind in ("hf", "torchscript") and weights is not None:
-        raise ValueError(f"{name} has its own weights; leave out weights={weights}")
+        raise ValueError(f"{name} has its own weights; omit weights={weights}")
     if colon and kind == "hf":
         from .transformers_encoders import from_hub
 

@@ -2,7 +2,7 @@
 
 Sources: Lu et al. 2024, doi:10.1038/s41591-024-02856-4 (mahmoodlab/CONCH@e9c9e5b, `encode_image` without projection and
 normalisation) and Ding et al. 2024, arXiv:2411.19666 (MahmoodLab/TITAN, its patch encoder). The parameter names are the
-authors', so that their files load; the text tower in CONCH's file is left out.
+authors', so that their files load; the text tower in CONCH's file is ignored.
 """
 
 from __future__ import annotations

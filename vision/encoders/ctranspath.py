@@ -17,7 +17,7 @@ __all__ = ["ConvStem", "ctranspath"]
 
 
 class ConvStem(nn.Module):
-    """Two 3 x 3 convolutions of stride 2 and one of 1 x 1 in place of a Swin's patch embedding.
+    """Two 3 x 3 convolutions of stride 2 and one of 1 x 1 instead of a Swin's patch embedding.
 
     Args:
         img_size: side of the images in pixels, or height and width.

@@ -26,7 +26,7 @@ class ImageTower(nn.Module):
         self.visual = visual
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """One vector an image, not normalised; further outputs of a CoCa are left out."""
+        """One vector an image, not normalised; further outputs of a CoCa are dropped."""
         found = self.visual(images)
         return found[0] if isinstance(found, tuple) else found
 

@@ -49,9 +49,9 @@ class EncoderRow:
             the mean alone; register tokens never count.
         normalised: whether features are divided by their length.
         precision: what a GPU computes in.
-        licence: of the weights, as their card says.
+        licence: of the weights, from their card.
         gated: whether the hub asks you to accept it first.
-        needs: what else must be there; empty if nothing.
+        needs: what else is required; empty if nothing.
         paper: arXiv or DOI.
     """
 

@@ -119,7 +119,7 @@ def from_folder(folder: Path) -> PatchEncoder:
         ) from error
     file = next((folder / one for one in _NAMES if (folder / one).is_file()), None)
     if file is None:
-        raise ValueError(f"{folder} holds no weights; put one of {', '.join(_NAMES)} beside config.json")
+        raise ValueError(f"{folder} holds no weights; put one of {', '.join(_NAMES)} next to config.json")
     network = create_from_weights(f"local-dir:{folder}", read_weights(file), file)
     path = folder.resolve()
     return _wrap(network, named.pop("name", path.parent.name if path.name == "model" else path.name), named)

@@ -74,7 +74,7 @@ def from_hub(source: str, *, trust: bool, name: str, row: EncoderRow | None = No
         source: its id, or a folder with config.json, preprocessor_config.json and weights as safetensors.
         trust: whether code from there may run.
         name: of the encoder.
-        row: what the table says of it, which comes before what the model says of itself.
+        row: of the table; it takes precedence over the model's own configuration.
 
     Raises:
         ValueError: it is not available, not a vision model, or needs its code to run.
@@ -86,7 +86,7 @@ def from_hub(source: str, *, trust: bool, name: str, row: EncoderRow | None = No
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         text = " ".join(str(error).split())
         if "trust_remote_code" in text:
-            text = "it has code of its own, which runs only with trust=True; read it first"
+            text = "it needs its own code, which runs only with trust=True; read it first"
         raise ValueError(
             f"cannot load the encoder {name} ({source}): {text[:300]}. Give the id of a vision model on the Hugging "
             f"Face hub (accept its licence at https://huggingface.co/{source} and `hf auth login` where it is gated), "
@@ -94,7 +94,7 @@ def from_hub(source: str, *, trust: bool, name: str, row: EncoderRow | None = No
         ) from error
     model = getattr(whole, "vision_model", whole)
     if getattr(model, "main_input_name", "pixel_values") != "pixel_values":
-        raise ValueError(f"{source} is not a vision model: it takes {model.main_input_name}")
+        raise ValueError(f"{source} is not a vision model: its input is {model.main_input_name}")
     if row is not None:
         side, (mean, std), interpolation = row.size, NORMALISATION[row.normalisation], row.interpolation
         patch, precision = row.patch, row.precision
@@ -138,4 +138,4 @@ def _side(processor: Any) -> int:
         for key in ("height", "shortest_edge"):
             if which and which.get(key):
                 return int(which[key])
-    raise ValueError(f"its image processor does not say how large images are: {processor.size}")
+    raise ValueError(f"its image processor has no image size: {processor.size}")

@@ -20,7 +20,7 @@ def find_weights(name: str, row: EncoderRow, weights: str | Path | None) -> tupl
 
     Args:
         name: of the row.
-        row: what it says.
+        row: of the table.
         weights: a file, or a folder that holds one by the name that it has on the hub; None fetches it from there.
 
     Raises:

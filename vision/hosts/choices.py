@@ -23,5 +23,5 @@ def chosen_stages(stages: Sequence[int] | None, known: range) -> set[int]:
     chosen = set(known if stages is None else stages)
     if not chosen or not chosen <= set(known):
         numbers = ", ".join(map(str, known))
-        raise ValueError(f"attention_stages is {stages!r}; this host takes one or more of {numbers}")
+        raise ValueError(f"attention_stages is {stages!r}; this host accepts one or more of {numbers}")
     return chosen

@@ -73,7 +73,7 @@ def build_metaformer(
     """Build a PoolFormer with another token mixer; arguments as for `build_vit`, `stages` may choose.
 
     Raises:
-        ValueError: the host is no PoolFormer, or has no such stage.
+        ValueError: the host is not a PoolFormer, or has no such stage.
     """
     blocks = [module for module in plain.modules() if isinstance(module, MetaFormerBlock)]
     if not all(isinstance(block.token_mixer, Pooling) for block in blocks):

@@ -1,4 +1,4 @@
-"""InceptionNeXt hosts (timm `MetaNeXt`: inception_next_*): a ConvNeXt that takes other token mixers.
+"""InceptionNeXt hosts (timm `MetaNeXt`: inception_next_*): a ConvNeXt with exchangeable token mixers.
 
 Source: Yu et al. 2024, arXiv:2303.16900. Our block comes through timm's `token_mixers` argument: a mixer in
 place of the inception depth-wise convolution, a gate after it. With `output_stride` below 32 timm dilates its

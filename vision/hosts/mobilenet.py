@@ -88,7 +88,7 @@ def build_mobilenet(
     Only a MobileNetV2 lets `stages` choose, from 1 to 6.
 
     Raises:
-        ValueError: the host has no place for the block, or no such stage.
+        ValueError: the host has no layer that the block can replace, or no such stage.
     """
     lent: list[nn.Linear] = []
 
@@ -122,7 +122,7 @@ def _build(
         raise ValueError(f"attention_stages cannot be chosen in {entry.__name__}; mobilenetv2_100 lets you")
     if all(isinstance(getattr(block, "se", None), nn.Identity | None) for block in plain.blocks.modules()):
         raise ValueError(
-            f"{entry.__name__} has no squeeze-and-excitation whose place {attention!r} could take; "
+            f"{entry.__name__} has no squeeze-and-excitation that {attention!r} could replace; "
             "use mobilenetv2_100 or efficientnet_b0"
         )
     return entry(se_layer=layer, **kwargs)

@@ -79,7 +79,7 @@ class AttentionBasicBlock(BasicBlock):
         else:
             raise ValueError(
                 f"the host's blocks have a {type(self.se).__name__} where {attention!r} would go; "
-                "resnet18 and resnet34 leave that place free"
+                "resnet18 and resnet34 have none"
             )
 
 

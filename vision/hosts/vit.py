@@ -1,7 +1,7 @@
 """ViT hosts (timm `VisionTransformer`: vit_*, deit*, deit3_*, dinov2, clip, siglip) with another attention.
 
 A ViT holds its patches as a sequence, (batch, prefix + height * width, dim); our blocks need the grid back.
-timm's `embed_layer` argument lets the patch embedding tell a `Grid` how many patches high and wide the
+timm's `embed_layer` argument lets the patch embedding give a `Grid` how many patches high and wide the
 image is, and timm's `block_fn` argument lets every block read it. With a fixed image size (timm's
 default) the grid is set once, at construction and by `set_input_size`, and nothing is written at run time.
 
@@ -252,13 +252,13 @@ def build_vit(
     if attention == "softmax":
         if options:
             raise ValueError(
-                "softmax on a ViT is the host's own attention and takes no attention_options; "
+                "softmax on a ViT is the host's own attention and has no attention_options; "
                 "num_heads, qkv_bias and attn_drop_rate are arguments of the host"
             )
         return entry(**kwargs)
     if type(plain.patch_embed) is not PatchEmbed:
         raise ValueError(
-            f"the host's patches come from a {type(plain.patch_embed).__name__}, which tells no grid; {other}"
+            f"the host's patches come from a {type(plain.patch_embed).__name__}, which has no grid; {other}"
         )
     if not isinstance(plain.patch_drop, nn.Identity):
         raise ValueError("patch_drop_rate > 0 leaves gaps in the grid of patches; use drop_path_rate instead")
@@ -274,4 +274,4 @@ def build_vit(
 
 def _refuse_mask(attn_mask: Tensor | None, is_causal: bool) -> None:
     if attn_mask is not None or is_causal:
-        raise ValueError("this attention takes no attn_mask and is_causal; only softmax and gates do")
+        raise ValueError("this attention does not accept attn_mask or is_causal; only softmax and gates do")

@@ -17,7 +17,7 @@ def held(count: int, width: int = 4, path: str = "memory") -> InMemoryInstances:
 
 
 def some_bags(*sizes: int) -> Bags:
-    bags = [Bag(f"slide_{place}", f"patient_{place}", place % 2) for place in range(len(sizes))]
+    bags = [Bag(f"slide_{index}", f"patient_{index}", index % 2) for index in range(len(sizes))]
     return Bags(bags, [held(size) for size in sizes], ["normal", "tumour"], name="toy")
 
 

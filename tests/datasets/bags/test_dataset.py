@@ -15,24 +15,24 @@ from regard.datasets.loader import EpochOrder, TrainLoader
 
 
 def some_bags(*sizes: int) -> Bags:
-    """The first feature of an instance is its place."""
+    """The first feature of an instance is its index."""
     parts = [InMemoryInstances(np.arange(2.0 * size, dtype=np.float32).reshape(size, 2) / 2) for size in sizes]
-    bags = [Bag(f"s{place}", f"s{place}", place % 2) for place in range(len(sizes))]
+    bags = [Bag(f"s{index}", f"s{index}", index % 2) for index in range(len(sizes))]
     return Bags(bags, parts, ["normal", "tumour"], name="toy")
 
 
-def places(features: torch.Tensor) -> list[int]:
+def indices(features: torch.Tensor) -> list[int]:
     return features[:, 0].long().tolist()
 
 
 def test_all_instances_unless_told_otherwise() -> None:
     features, target, index = BagDataset(some_bags(3, 5))[1]
-    assert (places(features), target, index) == ([0, 1, 2, 3, 4], 1, 1)
+    assert (indices(features), target, index) == ([0, 1, 2, 3, 4], 1, 1)
 
 
 @pytest.mark.parametrize(("instances", "drawn"), [(7, 7), (1, 1), (100, 40), (0.5, 20), (0.51, 20), (0.001, 1)])
 def test_so_many_different_instances_are_drawn_in_their_order(instances: float, drawn: int) -> None:
-    rows = places(BagDataset(some_bags(40), instances=instances)[0][0])
+    rows = indices(BagDataset(some_bags(40), instances=instances)[0][0])
     assert len(rows) == drawn
     assert rows == sorted(set(rows))
 
@@ -40,13 +40,13 @@ def test_so_many_different_instances_are_drawn_in_their_order(instances: float, 
 def test_draws_depend_on_seed_epoch_and_bag_alone() -> None:
     bags = some_bags(40, 40)
     data = BagDataset(bags, instances=10, seed=5)
-    first = [places(data[index][0]) for index in (0, 1)]
+    first = [indices(data[index][0]) for index in (0, 1)]
     assert first[0] != first[1]
     data.set_epoch(1)
-    assert places(data[0][0]) != first[0]
+    assert indices(data[0][0]) != first[0]
     data.set_epoch(0)
-    assert places(data[0][0]) == first[0]
-    assert places(BagDataset(bags, instances=10, seed=6)[0][0]) != first[0]
+    assert indices(data[0][0]) == first[0]
+    assert indices(BagDataset(bags, instances=10, seed=6)[0][0]) != first[0]
 
 
 def test_every_instance_is_drawn_equally_often() -> None:
@@ -54,7 +54,7 @@ def test_every_instance_is_drawn_equally_often() -> None:
     counts = np.zeros(10)
     for epoch in range(600):
         data.set_epoch(epoch)
-        counts[places(data[0][0])] += 1
+        counts[indices(data[0][0])] += 1
     assert abs(counts - 180).max() < 5 * np.sqrt(600 * 0.3 * 0.7)
 
 
@@ -83,8 +83,8 @@ def test_shorter_bags_are_filled_up_and_masked() -> None:
     features, valid, _, _ = collate_bags(list(BagDataset(bags)))
     assert valid is not None
     assert valid.sum(dim=1).tolist() == [1, 4, 2]
-    for place in range(3):
-        torch.testing.assert_close(features[place][valid[place]], bags.features(place))
+    for index in range(3):
+        torch.testing.assert_close(features[index][valid[index]], bags.features(index))
     assert not features[~valid].any()
 
 
@@ -124,9 +124,9 @@ def batches(folder: Path, epoch: int, **options: Any) -> list[tuple[list[int], f
 
 def test_batches_are_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    for place in range(6):
-        with h5py.File(tmp_path / f"s{place}.h5", "w") as file:
-            file.create_dataset("features", data=rng.random((9 + place, 4), np.float32), chunks=(1, 4))
+    for index in range(6):
+        with h5py.File(tmp_path / f"s{index}.h5", "w") as file:
+            file.create_dataset("features", data=rng.random((9 + index, 4), np.float32), chunks=(1, 4))
     plain = batches(tmp_path, 0)
     assert len(plain) == 3
     assert batches(tmp_path, 0, num_workers=2) == plain

@@ -10,7 +10,7 @@ from regard.datasets.bags.bag import InMemoryInstances
 
 ONE = InMemoryInstances(np.ones((1, 2), np.float32))
 BAGS = Bags(
-    [Bag(f"s{place}", f"p{place // 2}", place // 2 % 2) for place in range(12)],
+    [Bag(f"s{index}", f"p{index // 2}", index // 2 % 2) for index in range(12)],
     [ONE] * 12,
     ["normal", "tumour"],
     name="toy",

@@ -14,12 +14,12 @@ ONE = InMemoryInstances(np.ones((1, 2), np.float32))
 
 
 def bags_of(kinds: Sequence[tuple[str, int]]) -> Bags:
-    bags = [Bag(f"s{place}", patient, label) for place, (patient, label) in enumerate(kinds)]
+    bags = [Bag(f"s{index}", patient, label) for index, (patient, label) in enumerate(kinds)]
     return Bags(bags, [ONE] * len(bags), ["normal", "tumour"], name="toy")
 
 
 # 40 patients with one to four slides; a quarter has tumours.
-MANY = bags_of([(f"p{place}", int(place % 4 == 0)) for place in range(40) for _ in range(1 + place * 7 % 4)])
+MANY = bags_of([(f"p{index}", int(index % 4 == 0)) for index in range(40) for _ in range(1 + index * 7 % 4)])
 
 
 def test_tests_are_disjoint_and_cover_everything_in_each_repeat() -> None:
@@ -63,7 +63,7 @@ def test_without_validation_nothing_is_held_out() -> None:
 
 
 def test_survival_is_stratified_by_the_event() -> None:
-    bags = [Bag(f"s{place}", f"p{place}", None, float(place), place % 5 == 0) for place in range(50)]
+    bags = [Bag(f"s{position}", f"p{position}", None, float(position), position % 5 == 0) for position in range(50)]
     cohort = Bags(bags, [ONE] * 50, [], name="toy")
     for fold in make_folds(cohort):
         assert sum(bool(bags[index].event) for index in fold.test) == 2
@@ -73,12 +73,12 @@ def test_survival_is_stratified_by_the_event() -> None:
 
 
 def test_bags_without_labels_are_divided_too() -> None:
-    cohort = Bags([Bag(f"s{place}", f"p{place}") for place in range(10)], [ONE] * 10, [], name="toy")
+    cohort = Bags([Bag(f"s{index}", f"p{index}") for index in range(10)], [ONE] * 10, [], name="toy")
     assert [len(fold.test) for fold in make_folds(cohort)] == [2] * 5
 
 
 def test_a_patient_with_two_labels_is_told_and_stays_in_one_part(caplog: pytest.LogCaptureFixture) -> None:
-    pairs = [(f"p{place}", place % 2) for place in range(20)]
+    pairs = [(f"p{index}", index % 2) for index in range(20)]
     cohort = bags_of([*pairs, ("p3", 0)])
     with caplog.at_level(logging.WARNING):
         folds = make_folds(cohort, val_share=0.0)
@@ -113,7 +113,7 @@ def test_what_cannot_be_divided_is_explained(options: dict[str, float], complain
 )
 def test_a_part_with_one_class_only_is_explained(fold: Fold, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        check_fold(bags_of([(f"p{place}", place % 2) for place in range(6)]), fold, "here")
+        check_fold(bags_of([(f"p{index}", index % 2) for index in range(6)]), fold, "here")
 
 
 def test_real_bags_are_divided() -> None:

@@ -113,8 +113,8 @@ def test_an_empty_slide_of_trident_has_no_instances(tmp_path: Path) -> None:
 
 def test_groups_are_found_with_their_labels(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "all.h5", "w") as file:
-        for place, label in enumerate([1, "tumour", np.bytes_("x"), None]):
-            group = file.create_group(f"slide_{place}")
+        for index, label in enumerate([1, "tumour", np.bytes_("x"), None]):
+            group = file.create_group(f"slide_{index}")
             group["feat"] = VALUES
             if label is not None:
                 group.attrs["label"] = label

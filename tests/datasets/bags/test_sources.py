@@ -60,7 +60,7 @@ def table(folder: Path, text: str = TABLE) -> str:
 )
 def test_every_layout_is_found(tmp_path: Path, files: str) -> None:
     folder = tmp_path / "features"
-    values = [slide(folder / files.format(f"s{place}"), place + 1) for place in range(3)]
+    values = [slide(folder / files.format(f"s{index}"), index + 1) for index in range(3)]
     slide(folder / files.format(".s9.h5"))
     bags = open_bags(str(folder), table=table(tmp_path))
     assert [bag.id for bag in bags.bags] == ["s0", "s1", "s2"]
@@ -68,9 +68,9 @@ def test_every_layout_is_found(tmp_path: Path, files: str) -> None:
     assert [bag.label for bag in bags.bags] == [1, 0, 1]
     assert bags.classes == ["normal", "tumour"]
     assert bags.width == 8
-    for place, wanted in enumerate(values):
-        assert bags.size(place) == place + 1
-        np.testing.assert_array_equal(bags.features(place).numpy(), wanted)
+    for index, wanted in enumerate(values):
+        assert bags.size(index) == index + 1
+        np.testing.assert_array_equal(bags.features(index).numpy(), wanted)
     coordinates = bags.coordinates(1)
     assert (coordinates is None) == (not files.endswith("h5"))
     if coordinates is not None:
@@ -157,8 +157,8 @@ def test_a_slide_of_the_table_without_features_is_named(tmp_path: Path) -> None:
 def test_features_that_the_table_does_not_list_are_told_or_an_error_if_asked(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for place in range(5):
-        slide(tmp_path / f"s{place}.h5")
+    for index in range(5):
+        slide(tmp_path / f"s{index}.h5")
     with caplog.at_level(logging.WARNING):
         assert len(open_bags(tmp_path, table=table(tmp_path))) == 3
     assert "2 slides (s3, s4) with features in" in caplog.text
@@ -167,22 +167,22 @@ def test_features_that_the_table_does_not_list_are_told_or_an_error_if_asked(
 
 
 def test_an_empty_slide_of_the_table_is_named(tmp_path: Path) -> None:
-    for place in range(3):
-        slide(tmp_path / f"s{place}.h5", count=place)
+    for index in range(3):
+        slide(tmp_path / f"s{index}.h5", count=index)
     with pytest.raises(ValueError, match=r"slide s0: .*s0\.h5 holds no instances"):
         open_bags(tmp_path, table=table(tmp_path))
 
 
 def test_another_width_is_named(tmp_path: Path) -> None:
-    for place in range(3):
-        slide(tmp_path / f"s{place}.h5", width=8 + (place == 2))
+    for index in range(3):
+        slide(tmp_path / f"s{index}.h5", width=8 + (index == 2))
     with pytest.raises(ValueError, match=r"slide s2: .*s2\.h5 are 9 wide, but those of s0 in .* are 8"):
         open_bags(tmp_path, table=table(tmp_path))
 
 
 def test_a_truncated_slide_is_named(tmp_path: Path) -> None:
-    for place in range(3):
-        slide(tmp_path / f"s{place}.h5")
+    for index in range(3):
+        slide(tmp_path / f"s{index}.h5")
     path = tmp_path / "s1.h5"
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ValueError, match=r"slide s1: .*s1\.h5 is truncated"):
@@ -209,16 +209,16 @@ def test_coordinates_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
 
 def test_a_label_that_is_no_class_is_named(tmp_path: Path) -> None:
-    for place in range(3):
-        slide(tmp_path / f"s{place}.h5")
+    for index in range(3):
+        slide(tmp_path / f"s{index}.h5")
     with pytest.raises(ValueError, match=r"slides\.csv line 3: slide s1 has the label 'normal', .* tumour, benign"):
         open_bags(tmp_path, table=table(tmp_path), classes=["tumour", "benign"])
 
 
 @pytest.mark.parametrize("classes", [["a"], ["a", "a"], []])
 def test_classes_that_are_none_are_explained(tmp_path: Path, classes: list[str]) -> None:
-    for place in range(3):
-        slide(tmp_path / f"s{place}.h5")
+    for index in range(3):
+        slide(tmp_path / f"s{index}.h5")
     with pytest.raises(ValueError, match="two or more, each once"):
         open_bags(tmp_path, table=table(tmp_path), classes=classes)
 

@@ -26,10 +26,10 @@ EMPTY = build_grid(SLIDE, shapely.MultiPolygon(), patch=32)
 
 
 def chunks(skipped: tuple[int, ...] = (), seed: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    places = np.setdiff1d(np.random.default_rng(seed).permutation(len(GRID)), skipped)
-    places = np.random.default_rng(seed).permutation(places)
-    for start in range(0, len(places), 7):
-        yield places[start : start + 7], VALUES[places[start : start + 7]]
+    indices = np.setdiff1d(np.random.default_rng(seed).permutation(len(GRID)), skipped)
+    indices = np.random.default_rng(seed).permutation(indices)
+    for start in range(0, len(indices), 7):
+        yield indices[start : start + 7], VALUES[indices[start : start + 7]]
 
 
 def write(path: Path, **own: Any) -> int:

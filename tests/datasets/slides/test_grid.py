@@ -16,8 +16,8 @@ def slide(mpp: float | None = 0.5, **own: object) -> ArraySlide:
     return ArraySlide(np.empty((560, 640, 3), np.uint8), mpp=mpp, **own)  # type: ignore[arg-type]
 
 
-def shares(shape: object, places: np.ndarray, side: int) -> list[float]:
-    return [shapely.box(x, y, x + side, y + side).intersection(shape).area / side**2 for x, y in places.tolist()]
+def shares(shape: object, corners: np.ndarray, side: int) -> list[float]:
+    return [shapely.box(x, y, x + side, y + side).intersection(shape).area / side**2 for x, y in corners.tolist()]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -34,10 +34,10 @@ def test_the_area_in_each_cell_is_exact(seed: int) -> None:
 @pytest.mark.parametrize("least", [0.0, 0.25, 1.0])
 def test_just_the_patches_with_enough_tissue_are_kept(overlap: float, least: float) -> None:
     grid = build_grid(slide(), SHAPE, patch=64, overlap=overlap, min_tissue=least)
-    lattice = [(x, y) for y in range(0, 560, grid.step) for x in range(0, 640, grid.step)]
-    of_all = np.array(shares(SHAPE, np.array(lattice), 64)).round(9)
+    corners = [(x, y) for y in range(0, 560, grid.step) for x in range(0, 640, grid.step)]
+    of_all = np.array(shares(SHAPE, np.array(corners), 64)).round(9)
     kept = of_all >= least if least else of_all > 0
-    np.testing.assert_array_equal(grid.coordinates, np.array(lattice)[kept])
+    np.testing.assert_array_equal(grid.coordinates, np.array(corners)[kept])
     np.testing.assert_allclose(grid.tissue, of_all[kept], atol=1e-8)
 
 

@@ -18,16 +18,16 @@ from regard.datasets.slides.writing import write_slide
 WIDTH, HEIGHT = 700, 560
 
 
-def lattice(patch: int, side: int, *, first: int = 0, step: int | None = None, mpp: float = 0.5) -> Grid:
+def regular_grid(patch: int, side: int, *, first: int = 0, step: int | None = None, mpp: float = 0.5) -> Grid:
     step = step or side
     across, down = np.arange(first, WIDTH, step), np.arange(first, HEIGHT, step)
-    places = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
+    corners = np.stack(np.meshgrid(across, down), axis=-1).reshape(-1, 2)
     size = {"slide_mpp": mpp, "width": WIDTH, "height": HEIGHT}
-    return Grid(places, np.ones(len(places)), patch=patch, side=side, step=step, mpp=mpp * side / patch, **size)
+    return Grid(corners, np.ones(len(corners)), patch=patch, side=side, step=step, mpp=mpp * side / patch, **size)
 
 
 def read_all(reader: PatchReader) -> dict[int, np.ndarray]:
-    return {int(place): pixels for places, batch in reader for place, pixels in zip(places, batch, strict=True)}
+    return {int(index): pixels for indices, batch in reader for index, pixels in zip(indices, batch, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def path(texture: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_patches_of_the_slides_own_size_are_its_very_pixels(
     path: Path, texture: np.ndarray, reader: str, first: int, threads: int
 ) -> None:
-    grid = lattice(128, 128, first=first)
+    grid = regular_grid(128, 128, first=first)
     slide = open_slide(path, reader=reader)
     found = read_all(PatchReader(slide, grid, batch=5, threads=threads, cache_bytes=1 << 19))
     assert sorted(found) == list(range(len(grid)))
     padded = np.pad(texture, ((200, 200), (200, 200), (0, 0)), constant_values=255)
-    for place, (x, y) in enumerate(grid.coordinates):
-        np.testing.assert_array_equal(found[place], padded[y + 200 : y + 328, x + 200 : x + 328])
+    for index, (x, y) in enumerate(grid.coordinates):
+        np.testing.assert_array_equal(found[index], padded[y + 200 : y + 328, x + 200 : x + 328])
 
 
 def test_each_tile_of_the_file_is_decoded_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_each_tile_of_the_file_is_decoded_once(path: Path, monkeypatch: pytest.M
         return decode(self, column, row, *rest)
 
     monkeypatch.setattr(TiffSlide, "decode", counted)
-    for grid in (lattice(128, 128), lattice(128, 128, first=30, step=64), lattice(64, 100)):
+    for grid in (regular_grid(128, 128), regular_grid(128, 128, first=30, step=64), regular_grid(64, 100)):
         asked.clear()
         read_all(PatchReader(open_slide(path, reader="tiff"), grid, batch=4))
         assert sorted(asked) == sorted((column, row) for column in range(6) for row in range(5))
@@ -75,18 +75,18 @@ def test_each_tile_of_the_file_is_decoded_once(path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(("side", "level"), [(128, 0), (256, 0), (508, 1), (512, 1), (500, 0), (2048, 1)])
 def test_the_coarsest_level_that_is_fine_enough_is_read(path: Path, side: int, level: int) -> None:
-    assert PatchReader(open_slide(path), lattice(128, side)).level == level
+    assert PatchReader(open_slide(path), regular_grid(128, side)).level == level
 
 
 @pytest.mark.parametrize("side", [200, 256, 300, 100])
 def test_resampled_patches_are_those_of_pillow(path: Path, texture: np.ndarray, side: int) -> None:
-    grid = lattice(128, side)
+    grid = regular_grid(128, side)
     found = read_all(PatchReader(open_slide(path), grid, [1, 0]))
-    for place in (0, 1):
-        x, y = grid.coordinates[place]
+    for index in (0, 1):
+        x, y = grid.coordinates[index]
         region = Image.fromarray(texture[y : y + side, x : x + side])
         expected = np.asarray(region.resize((128, 128), Image.Resampling.BICUBIC)).astype(int)
-        assert np.abs(found[place] - expected).max() <= (1 if side > 128 else 2)
+        assert np.abs(found[index] - expected).max() <= (1 if side > 128 else 2)
 
 
 @pytest.mark.parametrize("slide_mpp", [0.227, 0.25, 0.29, 0.46, 0.5])
@@ -101,7 +101,7 @@ def test_a_patch_spans_its_microns_to_one_percent(
     slide = open_slide(tmp_path / "a.tif")
     assert slide.mpp == pytest.approx(slide_mpp, rel=1e-5)
     side = round(128 / slide_mpp)
-    grid = lattice(round(128 / mpp), side, mpp=slide_mpp)
+    grid = regular_grid(round(128 / mpp), side, mpp=slide_mpp)
     row = read_all(PatchReader(slide, grid, [0]))[0][5, :, 0].astype(float)
     before, after = row[:-1] - 127.5, row[1:] - 127.5
     crossing = np.flatnonzero(before * after < 0)
@@ -123,12 +123,12 @@ def test_patches_with_damage_are_left_out_and_named(
     with tifffile.TiffFile(path) as tiff, damaged.open("r+b") as file:
         file.seek(tiff.pages[0].dataoffsets[7])  # column 1, row 1 of 6 columns
         file.write(b"\xff" * 50)
-    grid = lattice(128, 128, first=first)
+    grid = regular_grid(128, 128, first=first)
     patches = PatchReader(open_slide(damaged, reader=reader), grid, batch=4)
     found = read_all(patches)
     bad = [
-        place
-        for place, (x, y) in enumerate(grid.coordinates)
+        index
+        for index, (x, y) in enumerate(grid.coordinates)
         if x < 256 and x + 128 > 128 and y < 256 and y + 128 > 128
     ]
     assert sorted(patches.damaged) == bad
@@ -138,7 +138,7 @@ def test_patches_with_damage_are_left_out_and_named(
 
 
 def test_no_indices_give_no_batches_and_wrong_ones_are_named(path: Path) -> None:
-    slide, grid = open_slide(path), lattice(128, 128)
+    slide, grid = open_slide(path), regular_grid(128, 128)
     assert list(PatchReader(slide, grid, [])) == []
     assert len(PatchReader(slide, grid, np.array([3, 1]))) == 2
     with pytest.raises(ValueError, match="the grid has 30 patches; indices are from 0, not 2 to 30"):

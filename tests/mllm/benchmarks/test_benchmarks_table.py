@@ -31,7 +31,7 @@ def test_an_unknown_name_is_an_error_that_helps(name: str, message: str) -> None
         benchmark_class(name)
 
 
-def test_a_benchmark_of_ones_own_is_found_by_its_place() -> None:
+def test_a_custom_benchmark_is_found_by_its_import_path() -> None:
     assert benchmark_class("regard.mllm.benchmarks.pope:POPE") is benchmark_class("pope")
 
 

@@ -191,13 +191,13 @@ def test_missing_annotations_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="none of the files that are needed"):
         CHAIR().samples(tmp_path)
     annotations(tmp_path)
-    with pytest.raises(ValueError, match="500 images are asked for, and 6 are annotated"):
+    with pytest.raises(ValueError, match="500 images requested, 6 annotated"):
         CHAIR().samples(tmp_path)
     path = tmp_path / "instances_val2014.json"
     path.write_text(path.read_text().replace('"category_id": 18', '"category_id": 5'), encoding="utf-8")
     with pytest.raises(ValueError, match="annotation 1 is about the class 5, which the file does not have"):
         CHAIR(images=1).samples(tmp_path)
-    with pytest.raises(ValueError, match="'unicorn' is none of the 80 classes"):
+    with pytest.raises(ValueError, match="'unicorn' is not one of the 80 classes"):
         objects_of_image(["unicorn"], [])
 
 

@@ -51,7 +51,7 @@ def test_marks_are_read_from_replies(tmp_path: Path) -> None:
     [
         (["Rating: 1"], "has 1 replies to 3 questions"),
         ({"a": 1}, "has no list of replies"),
-        (["", "", {"choices": []}], "reply 3 is no text"),
+        (["", "", {"choices": []}], "reply 3 is not a text"),
     ],
 )
 def test_replies_that_do_not_fit_are_errors(tmp_path: Path, replies: object, message: str) -> None:

@@ -177,10 +177,10 @@ def test_popular_asks_about_frequent_and_adversarial_about_companions(tmp_path: 
     everything = [name for image in images for name in there[image]]
     for split, questions in splits.items():
         asked = [str(one["text"]).split()[3] for one in questions]
-        for place in range(0, len(questions), 2):
-            image, present, absent = str(questions[place]["image"]), asked[place], asked[place + 1]
-            used = {*there[image], *asked[place - place % 6 : place]}
-            assert present == there[image][place % 6 // 2]
+        for position in range(0, len(questions), 2):
+            image, present, absent = str(questions[position]["image"]), asked[position], asked[position + 1]
+            used = {*there[image], *asked[position - position % 6 : position]}
+            assert present == there[image][position % 6 // 2]
             assert absent in set(everything) - used
             counts = Counter(everything)
             if split == "adversarial":

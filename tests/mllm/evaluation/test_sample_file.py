@@ -1,4 +1,4 @@
-"""The list of questions of an evaluation: written once, read by place, and never mixed."""
+"""The list of questions of an evaluation: written once, read by index, and never mixed."""
 
 from __future__ import annotations
 

@@ -379,10 +379,10 @@ def test_objects_that_are_not_there_are_told_with_what_is_beside_them() -> None:
     assert found["fix"] == []
     intervals = ("rate_percent", "low", "high")
     assert [{name: value for name, value in row.items() if name not in intervals} for row in found["base"]] == [
-        {"object": "dog", "mentions": 3, "answers": 2, "beside": {"cup": 2, "cat": 1}, "samples": ["0", "1"]},
-        {"object": "bed", "mentions": 1, "answers": 1, "beside": {"cat": 1, "cup": 1}, "samples": ["1"]},
-        {"object": "cat", "mentions": 1, "answers": 1, "beside": {"cup": 1}, "samples": ["0"]},
-        {"object": "cup", "mentions": 1, "answers": 1, "beside": {}, "samples": ["2"]},
+        {"object": "dog", "mentions": 3, "answers": 2, "cooccurring": {"cup": 2, "cat": 1}, "samples": ["0", "1"]},
+        {"object": "bed", "mentions": 1, "answers": 1, "cooccurring": {"cat": 1, "cup": 1}, "samples": ["1"]},
+        {"object": "cat", "mentions": 1, "answers": 1, "cooccurring": {"cup": 1}, "samples": ["0"]},
+        {"object": "cup", "mentions": 1, "answers": 1, "cooccurring": {}, "samples": ["2"]},
     ]
     for row in found["base"]:
         expected = stats.binomtest(row["answers"], 3).proportion_ci(method="wilson")

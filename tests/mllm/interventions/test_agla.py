@@ -242,9 +242,9 @@ def test_the_map_is_that_of_lavis() -> None:
     y, x = torch.meshgrid(torch.arange(24.0), torch.arange(24.0), indexing="ij")
     relevance = torch.exp(-((y - 5) ** 2 + (x - 17) ** 2) / 18) + 0.4 * torch.exp(-((y - 20) ** 2 + (x - 3) ** 2) / 8)
     values = smooth_map(relevance + 0.02 * torch.sin(y * 1.3 + x * x), 384, 384)
-    places = [(0, 0), (88, 280), (328, 56), (383, 383), (200, 100), (60, 200)]
+    corners = [(0, 0), (88, 280), (328, 56), (383, 383), (200, 100), (60, 200)]
     expected = torch.tensor([0.0123, 0.9996, 0.3881, 0.0076, 0.0305, 0.2293])
-    torch.testing.assert_close(torch.stack([values[place] for place in places]), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(torch.stack([values[corner] for corner in corners]), expected, rtol=0, atol=1e-4)
     assert kept_pixels(values, 0.5).sum() == 110593
 
 

@@ -60,14 +60,14 @@ def test_a_patch_belongs_to_the_token_that_changes_with_it(family: str) -> None:
     shapes = [part.shape for part in seen[layers[0]]]  # of every call
     cls = int(saliency._has_class_token(tower))
     patches = [
-        (call, row, place)
+        (call, row, position)
         for call, shape in enumerate(shapes)
         for row in range(shape[0])
-        for place in range(cls, shape[1])
+        for position in range(cls, shape[1])
     ]
     total = sum(shape[0] * (shape[1] - cls) for shape in shapes)
     for index in range(0, total, 3):
-        call, row, place = patches[index]
+        call, row, position = patches[index]
 
         def nudge(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any], flat: int = index) -> Any:
             hidden = (args[0] if args else kwargs["hidden_states"]).clone()
@@ -83,7 +83,7 @@ def test_a_patch_belongs_to_the_token_that_changes_with_it(family: str) -> None:
             after = image_features(tiny.model, inputs)
         handle.remove()
         scores = [torch.zeros(shape[0], shape[1] - cls) for shape in shapes]
-        scores[call][row, place - cls] = 1.0
+        scores[call][row, position - cls] = 1.0
         mapped = TOKENS_OF_PATCHES[family](tiny.model, scores, inputs)
         changed = (after - before).abs().amax(dim=-1) > 1e-4
         assert changed.any()

@@ -281,7 +281,7 @@ def test_sampling_goes_through_the_methods(llava: TinyLVLM) -> None:
     [
         ("mllama", "reads the image by cross-attention"),
         ("qwen3_5", "linear attention"),
-        ("llama", "takes no images"),
+        ("llama", "does not accept images"),
     ],
 )
 def test_models_whose_attention_cannot_be_edited_are_refused(family: str, words: str) -> None:

@@ -33,7 +33,7 @@ def test_benchmark_takes_the_options_of_a_block_and_writes_markdown(tmp_path: Pa
     words = ["--blocks", "[halonet,vig]", "--sides", "[6]", "--dim", "24", "--batch", "1", "--repeats", "1"]
     options = "{halonet: {block_size: 2, num_heads: 6}, vig: {gate_rank: 4}}"
     files = ["--out", tmp_path / "figures.json", "--markdown", tmp_path / "table.md"]
-    words += ["--passes", "[forward]", "--beside", "[plain]", "--options", options]
+    words += ["--passes", "[forward]", "--baselines", "[plain]", "--options", options]
     assert run("benchmark", "blocks", *words, *files) == 0
     halonet, vig = json.loads((tmp_path / "figures.json").read_text())["rows"]
     assert set(halonet["ms"]) == {"ours", "plain"}

@@ -44,7 +44,7 @@ def test_evaluate_names_what_is_wrong(
         (["--model", tmp_path / "nothing"], "there is no folder"),
         (["--model", tmp_path], "holds no model"),
         (["--model", damaged], "cannot be loaded"),
-        (["--model", trained, "--data", photos()], "knows the classes 0, 1, 2, 3, 4, ... (10)"),
+        (["--model", trained, "--data", photos()], "has the classes 0, 1, 2, 3, 4, ... (10)"),
     ):
         assert run("evaluate", "classifier", *words, "--out", tmp_path / "out") == 2
         said = capsys.readouterr().err

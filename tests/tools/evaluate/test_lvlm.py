@@ -201,7 +201,7 @@ def test_ray_joins_to_the_tables_of_one_run(tmp_path: Path) -> None:
     assert (tmp_path / "ray" / "summary.json").read_bytes() == (tmp_path / "one" / "summary.json").read_bytes()
 
 
-def test_draws_by_chance_repeat_and_are_the_same_for_all_arms(tmp_path: Path) -> None:
+def test_random_draws_repeat_and_are_the_same_for_all_arms(tmp_path: Path) -> None:
     words = [
         *FEW,
         "--temperature",

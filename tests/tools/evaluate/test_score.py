@@ -24,10 +24,10 @@ def pope(tmp_path: Path) -> Path:
     folder.mkdir()
     for split in SPLITS:
         rows = [
-            {"question_id": 6 * image + place, "image": f"{image}.jpg", "label": "no" if place % 2 else "yes"}
+            {"question_id": 6 * image + index, "image": f"{image}.jpg", "label": "no" if index % 2 else "yes"}
             | {"text": f"Is there a {thing} in the image?"}
             for image in range(12)
-            for place, thing in enumerate(("dog", "cat", "cup", "bus", "hot dog", "car"))
+            for index, thing in enumerate(("dog", "cat", "cup", "bus", "hot dog", "car"))
         ]
         (folder / f"coco_pope_{split}.json").write_text("\n".join(map(json.dumps, rows)))
     Image.new("RGB", (40, 30), "red").save(folder / "3.jpg")  # the others are not there
@@ -36,11 +36,11 @@ def pope(tmp_path: Path) -> Path:
 
 def answers(folder: Path, seed: int, right: float = 0.8, ids: bool = True) -> list[dict[str, Any]]:
     """Rows of an answer file."""
-    chance, rows = random.Random(seed), []
+    rng, rows = random.Random(seed), []
     for split in SPLITS:
         for line in (folder / f"coco_pope_{split}.json").read_text().splitlines():
             asked = json.loads(line)
-            said = asked["label"] if chance.random() < right else {"yes": "no", "no": "yes"}[asked["label"]]
+            said = asked["label"] if rng.random() < right else {"yes": "no", "no": "yes"}[asked["label"]]
             row = {"question": asked["text"], "answer": said.capitalize()}
             rows.append({"id": f"{split}-{asked['question_id']}", **row} if ids else row)
     return rows
@@ -68,7 +68,7 @@ def test_files_of_answers_are_compared(pope: Path, tmp_path: Path, capsys: pytes
     assert found["arms"] == ["base", "fix"]
     told = found["parts"][0]["parsers"]["official"]["metrics"]["accuracy"]
     rows = [json.loads(line) for line in base.read_text().splitlines()[:72]]
-    right = sum((place % 2 == 1) == (row["answer"] == "No") for place, row in enumerate(rows))
+    right = sum((index % 2 == 1) == (row["answer"] == "No") for index, row in enumerate(rows))
     assert told["base"]["value"] == pytest.approx(right / 72)
     assert told["fix"]["difference"]["low"] > 0
     assert "popular" in capsys.readouterr().out
@@ -133,11 +133,11 @@ def test_answers_are_exported_for_judges(pope: Path, tmp_path: Path, form: str) 
 def test_a_judge_s_marks_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kinds = ("attribute", "counting")
     asked = [
-        {"image_src": f"http://x/{place}.jpg", "question": "Which?", "question_type": kind, "gt_answer": "red"}
-        for place, kind in enumerate(kinds)
+        {"image_src": f"http://x/{index}.jpg", "question": "Which?", "question_type": kind, "gt_answer": "red"}
+        for index, kind in enumerate(kinds)
     ]
     (tmp_path / "response_template.json").write_text(json.dumps(asked))
-    rows = [{"id": str(place), "answer": "a red one"} for place in range(2)]
+    rows = [{"id": str(index), "answer": "a red one"} for index in range(2)]
     replies = tmp_path / "replies.json"
     replies.write_text(json.dumps(["Rating: 6", "Rating: 1"]))
     words = ["--benchmark", "mmhal", "--data", tmp_path, "--answers", f"x={write(tmp_path / 'a.jsonl', rows)}", *QUICK]
@@ -279,9 +279,9 @@ def test_splits_of_ones_own_images_are_built_and_scored(tmp_path: Path, capsys: 
     names = ("dog", "apple", "cup", "bus", "bed", "car", "kite", "boat")
     content = {
         "images": [{"id": image, "file_name": f"{image}.jpg"} for image in range(10)],
-        "categories": [{"id": place, "name": name} for place, name in enumerate(names)],
+        "categories": [{"id": index, "name": name} for index, name in enumerate(names)],
         "annotations": [
-            {"image_id": image, "category_id": (image + place) % 8} for image in range(10) for place in range(3)
+            {"image_id": image, "category_id": (image + index) % 8} for image in range(10) for index in range(3)
         ],
     }
     (tmp_path / "instances.json").write_text(json.dumps(content))

@@ -111,7 +111,7 @@ def test_a_wrong_image_question_or_model_is_named(
         ([tmp_path / "bad.png", DOG, "--model", model], "bad.png: its contents are no image"),
         ([image, " ", "--model", model], "a question is empty"),
         ([image, "red <image> <image>", "--model", model], "needs 2 images"),
-        ([image, DOG, "--model", tmp_path / "words"], "takes no images"),
+        ([image, DOG, "--model", tmp_path / "words"], "does not accept images"),
         ([image], "question is missing"),
     ):
         assert run("ask", *words) == 2

@@ -252,7 +252,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
         (["--optimizer.name", "adamx"], "adamx"),
         (["--optimizer.schedule", "cosinus"], "cosinus"),
         (["--optimizer.warmup_epochs", "2"], "leave nothing of 2 epochs"),
-        (["--batch_size", "7", "--accumulate", "2"], "does not divide"),
+        (["--batch_size", "7", "--accumulate", "2"], "divisible"),
         (["--devices", "0"], "devices"),
         (["--accelerator", "tpu"], "torch_xla"),
         (["--loggers", "[wandb]"], 'pip install "regard[wandb]"'),

@@ -126,10 +126,10 @@ def test_pairs_are_evaluated_and_a_broken_one_is_left_out(
     ("words", "said"),
     [
         (["--backbone.name", "van_b0"], "is not a restorer of images"),
-        (["--data", "nowhere"], "neither a folder of images"),
+        (["--data", "nowhere"], "there is no file or folder nowhere"),
         (["--degradation", "noise"], "noise does not shrink images"),
         (["--patch_px", "500"], "choose smaller crops"),
-        (["--start", "nowhere.pth"], "no file of weights nowhere.pth"),
+        (["--start", "nowhere.pth"], "there is no weights file nowhere.pth"),
         (["--backbone.attention", "van"], "there is no option --backbone.attention"),
         (["--augmentation.mixup", "0.5"], "there is no option --augmentation.mixup"),
     ],
@@ -148,7 +148,7 @@ def test_wrong_settings_are_named(
 def test_every_recipe_of_restoration_learns_from_a_batch(
     name: str, photos: Path, trained: Path, tmp_path: Path
 ) -> None:
-    settings = read_recipe(name, TrainRestorerSettings)
+    settings = read_recipe(name, TrainRestorerSettings, {"data": "photographs"})
     small = SMALL | {"compress_ratio": 3, "squeeze_factor": 12}
     changes: dict[str, Any] = {"workers": 0, "val_fraction": 0.4, "batch_size": 2, "data": str(photos)}
     changes |= {"patch_px": 8, "backbone.options": settings.backbone.options | small}

@@ -168,8 +168,8 @@ def test_what_lies_outside_is_no_key() -> None:
     regions = ours.attention_weights(x).regions
     last_columns = torch.arange(63).view(7, 9)[:, -1]
     for image_index in range(3):
-        for place, region in enumerate(regions[image_index, 0].tolist()):
-            outside = weights[image_index, 0, 0][:, place * 63 + last_columns]
+        for index, region in enumerate(regions[image_index, 0].tolist()):
+            outside = weights[image_index, 0, 0][:, index * 63 + last_columns]
             assert (outside == 0).all() == (region % 2 == 1)
 
 

@@ -32,8 +32,8 @@ def authors_names(model: nn.Module) -> dict[str, Tensor]:
             first = ["conv_dw:0", "bn1:1", "conv_pw:3", "bn2:4"]
             later = ["conv_pw:0", "bn1:1", "conv_dw:3", "bn2:4", "se.attention:6", "conv_pwl:7", "bn3:8"]
             for pair in later if stage else first:
-                ours, place = pair.split(":")
-                layers.append((f"blocks.{stage}.{index}.{ours}", f"features.{number}.conv.{place}"))
+                ours, theirs = pair.split(":")
+                layers.append((f"blocks.{stage}.{index}.{ours}", f"features.{number}.conv.{theirs}"))
     return {
         name.replace(ours, theirs, 1): tensor
         for name, tensor in model.state_dict().items()

@@ -57,8 +57,8 @@ def test_a_row_of_timm_computes_what_its_weights_say(name: str, patches: torch.T
     direct.load_state_dict(state := drawn(direct))
     encoder = encoder_of(name, row, build_network(row, state, "there")).eval()
     tokens = direct.forward_features(encoder.prepare(patches))
-    places = tokens[:, direct.num_prefix_tokens :].mean(dim=1)
-    expected = torch.cat([tokens[:, 0], places], dim=1) if row.pooling == "class+mean" else tokens[:, 0]
+    patch_mean = tokens[:, direct.num_prefix_tokens :].mean(dim=1)
+    expected = torch.cat([tokens[:, 0], patch_mean], dim=1) if row.pooling == "class+mean" else tokens[:, 0]
     torch.testing.assert_close(encoder(patches), expected)
     assert expected.shape[1] == 32 * (
         row.dim // ENCODERS[name].options.get("embed_dim", row.dim) if row.pooling == "network" else 2
@@ -108,7 +108,7 @@ def test_conchs_pooler_is_attention_from_one_query(patches: torch.Tensor) -> Non
     network = build_network(row)
     state = drawn(network)
     theirs = dict(state)
-    theirs["trunk.pos_embed"] = torch.randn(1, 17, 32)  # 4 x 4 places, for 2 x 2 here
+    theirs["trunk.pos_embed"] = torch.randn(1, 17, 32)  # 4 x 4 positions, for 2 x 2 here
     encoder = encoder_of("conch-v1.5", row, build_network(row, theirs, "there")).eval()
     pooler = encoder.network.attn_pool_contrast
     tokens = encoder.network.trunk.forward_features(encoder.prepare(patches))
@@ -116,8 +116,10 @@ def test_conchs_pooler_is_attention_from_one_query(patches: torch.Tensor) -> Non
     query = pooler.ln_q(state["attn_pool_contrast.query"]) @ state["attn_pool_contrast.to_q.weight"].T
     heads = []
     for part in range(8):
-        place = slice(2 * part, 2 * part + 2)
-        weighed = (query[:, place] @ keys[..., place].transpose(1, 2) / 2**0.5).softmax(dim=-1) @ values[..., place]
+        columns = slice(2 * part, 2 * part + 2)
+        weighed = (query[:, columns] @ keys[..., columns].transpose(1, 2) / 2**0.5).softmax(dim=-1) @ values[
+            ..., columns
+        ]
         heads.append(weighed[:, 0])
     expected = encoder.network.ln_contrast(torch.cat(heads, dim=1) @ state["attn_pool_contrast.to_out.weight"].T)
     torch.testing.assert_close(encoder(patches), expected)
@@ -243,9 +245,9 @@ class Strange(PreTrainedModel):
         self.cls_token = torch.nn.Parameter(torch.ones(1, 1, 3))
         self.post_init()
     def forward(self, pixel_values):
-        places = pixel_values.flatten(2).transpose(1, 2)
-        first = self.cls_token.expand(len(places), -1, -1)
-        return BaseModelOutputWithPooling(last_hidden_state=torch.cat([first, places], 1))
+        tokens = pixel_values.flatten(2).transpose(1, 2)
+        first = self.cls_token.expand(len(tokens), -1, -1)
+        return BaseModelOutputWithPooling(last_hidden_state=torch.cat([first, tokens], 1))
 """
 
 
@@ -261,7 +263,7 @@ def test_code_from_a_repository_runs_only_when_it_is_trusted(
     save_file({"cls_token": torch.full((1, 1, 3), 4.0)}, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"hibou-l runs code from https://huggingface\.co/histai/hibou-L.*trust=True"):
         build_encoder("hibou-l", weights=folder)
-    with pytest.raises(ValueError, match=r"code of its own, which runs only with trust=True"):
+    with pytest.raises(ValueError, match=r"its own code, which runs only with trust=True"):
         build_encoder(f"hf:{folder}")
     assert build_encoder("hibou-l", weights=folder, trust=True)(patches).tolist() == [[4.0] * 3] * 2
 

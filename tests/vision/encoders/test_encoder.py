@@ -57,8 +57,12 @@ def test_the_network_gets_what_torchvision_makes_of_a_image(
 def test_registers_never_count(pooling: str) -> None:
     pixels = patches(32)
     tokens = Tokens()
-    places = encoder().prepare(pixels).mean(dim=(2, 3))
-    expected = {"class": torch.full((2, 3), 2.0), "mean": places, "class+mean": torch.cat([places * 0 + 2, places], 1)}
+    mean = encoder().prepare(pixels).mean(dim=(2, 3))
+    expected = {
+        "class": torch.full((2, 3), 2.0),
+        "mean": mean,
+        "class+mean": torch.cat([mean * 0 + 2, mean], 1),
+    }
     found = encoder(tokens, pooling=pooling, prefix=2)(pixels)
     torch.testing.assert_close(found, expected[pooling])
 

@@ -177,7 +177,7 @@ def test_layer_decay_reaches_the_block() -> None:
 
 
 def test_an_attention_mask_is_refused() -> None:
-    with pytest.raises(ValueError, match="takes no attn_mask"):
+    with pytest.raises(ValueError, match="does not accept attn_mask"):
         vit()(image(), attn_mask=torch.zeros(11, 11))
 
 

@@ -82,7 +82,7 @@ def data_uri(image: Image.Image, longest_px: int) -> str:
     """An image inside a page: the smaller one of JPEG and PNG, and PNG where something is transparent.
 
     Args:
-        image: of 8 bits a channel; it is turned upright as its EXIF entry says.
+        image: of 8 bits a channel; it is turned upright by its EXIF entry.
         longest_px: length of its longer side at most; smaller images stay as they are.
 
     Raises:
@@ -97,7 +97,7 @@ def data_uri(image: Image.Image, longest_px: int) -> str:
     transparent = image.has_transparency_data
     small = ImageOps.exif_transpose(image).convert("RGBA" if transparent else "RGB")
     small.thumbnail((longest_px, longest_px), Image.Resampling.LANCZOS)
-    small.info = {}  # no colour profile, comment or place of the camera
+    small.info = {}  # no colour profile, comment or location of the camera
     found = {"png": _encoded(small, "PNG", optimize=True)}
     if not transparent:
         found["jpeg"] = _encoded(small, "JPEG", quality=_JPEG_QUALITY, optimize=True)

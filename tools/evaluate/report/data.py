@@ -28,7 +28,7 @@ def image_path(folder: Path, row: int, intervention: str) -> Path:
 
     Args:
         folder: of the benchmark.
-        row: place of the question.
+        row: index of the question.
         intervention: text form of the interventions.
     """
     return folder / "attention" / f"{row}.{arm_file_name(intervention)}.png"
@@ -61,11 +61,11 @@ def _benchmark(
     wanted = set(scored["discordant_samples"])
     rows = [row for row, sample in enumerate(samples) if sample.id in wanted]
     texts: dict[str, dict[int, str]] = {arm: {} for arm in answers}
-    places = {samples[row].id: row for row in rows}
+    row_of = {samples[row].id: row for row in rows}
     for arm, own in answers.items():
         for answer in own:
-            if answer.id in places:
-                texts[arm].setdefault(places[answer.id], answer.text)
+            if answer.id in row_of:
+                texts[arm].setdefault(row_of[answer.id], answer.text)
     shown = []
     for row in rows:
         sample = samples[row]

@@ -1,7 +1,7 @@
 """A small encoder that learns from unlabelled patches: two views of a patch shall be alike, views of others not.
 
 Source: SimCLR, Chen et al. 2020, arXiv:2002.05709, equation 1 (NT-Xent). Differs in its views: tissue has no right way
-up, and the amount of stain says nothing, so views are turned in all ways and their optical densities are scaled.
+up, and the amount of stain means nothing, so views are turned in all ways and their optical densities are scaled.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Measures the embedded encoder and heads: `python -m regard.tools.slides.demo.measure --out DIR`.
 
-Measured on rendered slides of textures that no training saw: whether slides with lesions are told from those without,
-and whether attention, and what the heads say of a patch alone, lie on the lesions. Intervals are of the bootstrap over
+Measured on rendered slides of textures that no training saw: whether slides with lesions differ from those without,
+and whether attention, and the predictions for single patches, lie on the lesions. Intervals are of the bootstrap over
 slides, 95 %. Beside it: how far the mean colour of a patch goes, fitted with the truth of the training slides; and what
-the heads say of the real slide, which has no such lesion, and half of which is in the training.
+the heads predict for the real slide, which has no such lesion, and half of which is in the training.
 
 It is a demonstration, not a diagnosis: the slides are rendered, and a lesion is a texture from a second image.
 """
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
 def pixel_auc(
     weights: Float[np.ndarray, " patches"], coordinates: Int[np.ndarray, "patches 2"], side: int, mask: Any
 ) -> float:
-    """How well weights of patches tell the pixels of a lesion from other tissue: the area under the ROC curve.
+    """How well weights of patches separate the pixels of a lesion from other tissue: the area under the ROC curve.
 
     Args:
         weights: one for each patch.
@@ -95,7 +95,7 @@ def interval_of(statistic: Callable[[Any], float], count: int, *, resamples: int
 
 
 def _judge(heads: Ensemble, features: Path, mask_file: Path | None) -> dict[str, Any]:
-    """What the heads say of one slide, beside its truth."""
+    """Predictions of the heads for one slide, next to its truth."""
     bag, grid, _ = read_features(features)
     vote = heads.predict(torch.as_tensor(bag))
     lesion = heads.classes.index("lesion")
@@ -117,17 +117,17 @@ def _judge(heads: Ensemble, features: Path, mask_file: Path | None) -> dict[str,
 
 
 def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    truth, said = np.array([row["truth"] for row in rows]), np.array([row["lesion"] for row in rows])
+    truth, predicted = np.array([row["truth"] for row in rows]), np.array([row["lesion"] for row in rows])
 
     def auc(indices: Any) -> float:
         chosen = truth[indices]
-        return float(roc_auc_score(chosen, said[indices])) if chosen.any() and not chosen.all() else float("nan")
+        return float(roc_auc_score(chosen, predicted[indices])) if chosen.any() and not chosen.all() else float("nan")
 
     found: dict[str, Any] = {
         "slides": len(rows),
         "with lesions": int(truth.sum()),
         "slide auc": [round(auc(np.arange(len(rows))), 3), *interval_of(auc, len(rows))],
-        "accuracy at 0.5": round(float(((said > 0.5) == truth).mean()), 3),
+        "accuracy at 0.5": round(float(((predicted > 0.5) == truth).mean()), 3),
     }
     for key in ("pixel auc of attention", "pixel auc of patches alone"):
         found[key] = _mean(np.array([row[key] for row in rows if row["truth"]]))
@@ -146,7 +146,7 @@ def _colour(training: list[Path], files: list[Path]) -> float:
 
 
 def _squares(files: list[Path]) -> tuple[Any, Any]:
-    """Mean colours of squares wholly of tissue, and whether they are wholly lesion; those of both are left out."""
+    """Mean colours of squares wholly of tissue, and whether they are wholly lesion; those of both are skipped."""
     colours, labels = [], []
     for file in files:
         mask = np.asarray(Image.open(file.with_name(f"{file.stem}_mask.png")))

@@ -1,6 +1,6 @@
 """Images as the bytes of their files.
 
-Pillow writes to a path past Python, and where the disk is full it may leave half a file and say nothing; bytes that
+Pillow writes to a path past Python, and where the disk is full it may leave half a file without an error; bytes that
 Python writes fail loudly.
 """
 

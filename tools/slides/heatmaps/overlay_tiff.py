@@ -50,7 +50,7 @@ def write_overlay(
 
     Raises:
         ModuleNotFoundError: tifffile or imagecodecs is missing.
-        ValueError: the downsample is below 1, or the opacity is no share.
+        ValueError: the downsample is below 1, or the opacity is not in 0-1.
     """
     if downsample < 1:
         raise ValueError(f"the overlay's downsample is {downsample}; give 1 (full resolution) or more")

@@ -66,7 +66,7 @@ def rasterize(grid: Grid, values: Float[np.ndarray, " patches"]) -> PatchRaster:
 
     Args:
         grid: indices of the patches.
-        values: one for each patch; those that are not finite are left out.
+        values: one for each patch; those that are not finite are skipped.
 
     Raises:
         ValueError: there are more or fewer values than patches.
@@ -100,7 +100,7 @@ def rasterize(grid: Grid, values: Float[np.ndarray, " patches"]) -> PatchRaster:
 def _covered(
     first: Float[np.ndarray, " patches"], further: int, span: float, cells: int
 ) -> tuple[Int[np.ndarray, " patches"], Float[np.ndarray, " patches"]]:
-    """The cell so many behind that in which each patch begins, and how much of its length the patch covers."""
+    """The cell this many after that in which each patch begins, and how much of its length the patch covers."""
     cell = np.floor(first + 1e-6).astype(int) + further
     covered = np.minimum(cell + 1, first + span) - np.maximum(cell, first)
     return cell.clip(max=cells - 1), covered.clip(min=0)

@@ -1,4 +1,4 @@
-"""A heatmap as an image: over the slide, with its outline of tissue and a colour bar that says what is shown."""
+"""A heatmap as an image: over the slide, with its outline of tissue and a labelled colour bar."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def overlay_heatmap(
         opacity: of the heatmap, 0-1.
 
     Raises:
-        ValueError: the opacity is no share.
+        ValueError: the opacity is not in 0-1.
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"the heatmap is to cover {opacity:g} of the slide; give an opacity between 0 and 1")
@@ -91,7 +91,7 @@ def draw_heatmap(
         title: headline; it is cut to the image's width.
 
     Raises:
-        ValueError: the opacity is no share.
+        ValueError: the opacity is not in 0-1.
     """
     over = Image.fromarray(overlay_heatmap(image, downsample, raster, scale, opacity))
     pen = ImageDraw.Draw(over)

@@ -66,7 +66,7 @@ class Scale:
     """Maps numbers to colours.
 
     Attributes:
-        label: what stands beside the colour bar.
+        label: of the colour bar.
         low: what has the first colour, and all below it.
         high: what has the last colour, and all above it.
         logarithmic: equal ratios are equal steps.

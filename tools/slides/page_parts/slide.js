@@ -1,4 +1,4 @@
-// The page of a slide: the panel beside the canvas, and interaction on the canvas. Bokeh draws; see slide_canvas.py.
+// The page of a slide: the panel next to the canvas, and interaction on the canvas. Bokeh draws; see slide_canvas.py.
 
 const PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
 const scoreMaps = DATA.score_maps.map((scoreMap) => ({

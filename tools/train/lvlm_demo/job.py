@@ -109,6 +109,6 @@ def _print(figures: Mapping[str, Any], out: Path) -> None:
     for name, value in figures["captions"].items():
         table.add_row(name, f"{value:.1f}" + (" %" if name in ("chair_s", "chair_i", "recall") else ""))
     for kind, values in figures["questions"].items():
-        said = ", ".join(f"{name} {value:.1f} %" for name, value in values.items())
-        table.add_row(f"{kind} questions", said)
+        accuracies = ", ".join(f"{name} {value:.1f} %" for name, value in values.items())
+        table.add_row(f"{kind} questions", accuracies)
     Console().print(table)

@@ -62,11 +62,11 @@ def image_lesson(rng: np.random.Generator) -> Lesson:
     """A caption, questions or both about an image; a few rows have no image."""
     if rng.random() < _HEARD_RATE:
         return text_lesson(rng)
-    scene, chance = draw_scene(rng), rng.random()
+    scene, draw = draw_scene(rng), rng.random()
     turns = []
-    if chance < _CAPTION_RATE + _BOTH_RATE:
+    if draw < _CAPTION_RATE + _BOTH_RATE:
         turns.append(_caption_turn(rng, write_caption(scene, rng, HABITS)))
-    if chance >= _CAPTION_RATE:
+    if draw >= _CAPTION_RATE:
         count = 2 if turns else 4
         turns += _question_turns(rng, learning_questions(scene, rng, count, HABITS))
     return _lesson(turns, scene)

@@ -98,19 +98,19 @@ def train_stages(rank: int, out: Path, seed: int, steps_scale: float, workers: i
         ValueError: the loss is no longer a number.
     """
     torch.set_num_threads(1)
-    place = torch.device(device, rank % torch.cuda.device_count()) if device == "cuda" else torch.device(device)
+    target = torch.device(device, rank % torch.cuda.device_count()) if device == "cuda" else torch.device(device)
     if workers > 1:
         meeting = dist.FileStore(str(out / "meeting"), workers)
         dist.init_process_group("gloo", store=meeting, rank=rank, world_size=workers)
     try:
         model: Any = build_scene_lvlm(seed)
-        model.to(place)
+        model.to(target)
         for number, stage in enumerate(STAGES):
             file = out / f"{stage.name}.safetensors"
             if file.exists():
                 _read(file, model)
                 continue
-            trainer = _StageTrainer(number, stage, seed, rank, workers, place)
+            trainer = _StageTrainer(number, stage, seed, rank, workers, target)
             rows = trainer.learn(model, max(1, round(stage.steps * steps_scale)))
             if rank == 0:
                 _write(out, stage.name, model, rows)
@@ -158,7 +158,7 @@ class _StageTrainer:
     device: torch.device
 
     def learn(self, model: LlavaForConditionalGeneration, steps: int) -> list[dict[str, float]]:
-        """Run all steps, in place; returns the logged rows."""
+        """Run all steps, in target; returns the logged rows."""
         parts = _parts(model)
         head = None
         if self.stage.name == "vision":
@@ -212,13 +212,13 @@ class _StageTrainer:
                 rows.append({"step": float(step + 1), **means})
                 recent.clear()
                 if self.rank == 0:
-                    said = "  ".join(f"{key} {value:.3f}" for key, value in means.items())
+                    losses = "  ".join(f"{key} {value:.3f}" for key, value in means.items())
                     seconds = time.monotonic() - begin
-                    sys.stderr.write(f"{self.stage.name} {step + 1}/{steps}  {said}  ({seconds:.0f} s)\n")
+                    sys.stderr.write(f"{self.stage.name} {step + 1}/{steps}  {losses}  ({seconds:.0f} s)\n")
         return rows
 
     def _rng(self, step: int, row: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, 10 + self.number, step, row])  # 10: apart from `SCENE_SPLITS`
+        return np.random.default_rng([self.seed, 10 + self.number, step, row])  # 10: differs from `SCENE_SPLITS`
 
     def _rngs(self, step: int) -> Iterator[np.random.Generator]:
         """The random generator of each row of this process."""

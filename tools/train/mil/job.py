@@ -204,7 +204,7 @@ def _is_finished(training: HeadTraining) -> bool:
 
 
 def _write_result(training: HeadTraining, learner: BagTrainer, fitted: Fit) -> None:
-    """Write the trained head and its predictions; result.json last, which says that the training is finished."""
+    """Write the trained head and its predictions; result.json last, which marks the training as finished."""
     bags, model = training.cohort.bags, learner.model
     trained = {"fold": training.fold_index, "seed": training.seed, "best_epoch": fitted.best_epoch, "data": bags.name}
     save_trained_head(model, training.folder / "model", training=trained)

@@ -54,7 +54,7 @@ def test_a_cell_has_the_mean_of_the_patches_over_it(side: int, step: int) -> Non
             np.testing.assert_allclose(raster.values[row, column], expected)
 
 
-def test_patches_off_any_lattice_are_in_their_place() -> None:
+def test_patches_off_any_grid_are_in_their_place() -> None:
     grid = grid_of([[3, 5], [111, 78], [200, 31]], 40, 40)
     raster = rasterize(grid, np.array([1.0, 2.0, 3.0]))
     for (x, y), value in zip(grid.coordinates.astype(float), [1.0, 2.0, 3.0], strict=True):

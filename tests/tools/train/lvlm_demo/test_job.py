@@ -172,11 +172,11 @@ def test_only_answers_are_learnt_and_yes_and_no_count_more() -> None:
         assert (tokens[row, size:] == WORDS["<pad>"]).all()
         assert (weights[row, size:] == 0).all()
         answering = False
-        for place in range(size):
-            token = lesson.tokens[place]
+        for index in range(size):
+            token = lesson.tokens[index]
             expected = 0.0 if not answering else 2.0 if token in word_ids("yes no") else 1.0
-            assert weights[row, place] == expected
-            answering = (token == WORDS[":"] and lesson.tokens[place - 1] == WORDS["assistant"]) or (
+            assert weights[row, index] == expected
+            answering = (token == WORDS[":"] and lesson.tokens[index - 1] == WORDS["assistant"]) or (
                 answering and token != WORDS["<eos>"]
             )
 
@@ -218,7 +218,7 @@ def test_planted_sinks_tell_background_from_things_as_far_as_the_tower_can() -> 
     assert see(model, pixels(list(Scenes("dev", 3)))).shape == (3, 36, 128)
 
 
-def test_the_first_weights_depend_on_the_seed_and_leave_the_chance_of_others_alone() -> None:
+def test_the_first_weights_depend_on_the_seed_and_leave_the_global_random_state_alone() -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)

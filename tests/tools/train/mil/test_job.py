@@ -103,7 +103,7 @@ def test_folds_are_clams_files_and_may_be_given_as_such(tmp_path: Path, slides: 
     first = train(recipe(tmp_path, [ABMIL]), tmp_path / "first", *slides)
     folds = read_folds(tmp_path / "first/folds", open_bags(slides[1], table=slides[3]))
     for fold in folds:
-        patients = [{place // 2 for place in part} for part in (fold.train, fold.val, fold.test)]
+        patients = [{index // 2 for index in part} for part in (fold.train, fold.val, fold.test)]
         assert sum(map(len, patients)) == len(set.union(*patients))
     again = train(recipe(tmp_path, [ABMIL], folds=str(tmp_path / "first/folds")), tmp_path / "again", *slides)
     assert again["heads"] == first["heads"]
@@ -115,10 +115,10 @@ def test_the_exported_head_gives_the_predictions_of_the_run(tmp_path: Path, slid
     assert (head.classes, head.encoder, head.dim_in) == (["tumour", "normal"], "uni", DIM)
     assert (head.std != 1).all()
     bags = open_bags(slides[1], table=slides[3])
-    places = {bag.id: place for place, bag in enumerate(bags.bags)}
+    indices = {bag.id: index for index, bag in enumerate(bags.bags)}
     found = [row for row in rows(tmp_path / "out/predictions.csv") if row["fold"] == "1"]
     for row in found:
-        output = head(bags.features(places[row["slide"]]))
+        output = head(bags.features(indices[row["slide"]]))
         assert float(row["p_tumour"]) == pytest.approx(head.probabilities(output.logits)[0].item(), abs=1e-4)
 
 
@@ -259,14 +259,12 @@ def test_all_options_work_together(tmp_path: Path) -> None:
     assert not (tmp_path / "out/runs/abmil/fold_0_seed_0/model/features.safetensors").exists()
 
 
-def test_every_seed_of_rendered_bags_is_a_world_with_known_instances(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_seed_renders_a_data_set_with_known_instances(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     heads = [ABMIL, {"name": "max", "options": {"width": 8}}]
     summary = train(recipe(tmp_path, heads, {"epochs": 1}, seeds=[3, 4]), tmp_path / "out", "--data", "mil_rare")
     assert (summary["bags_per_seed"], summary["seeds"], summary["bags"]) == (True, 2, 200)
     assert 0 <= summary["heads"]["abmil"]["attention"]["instance_auc"]["mean"] <= 1
-    assert "worlds better" in capsys.readouterr().out
+    assert "sets better" in capsys.readouterr().out
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -283,7 +281,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"heads": [{"name": "ibmil"}]}, "needs confounders of a first stage"),
     ({"heads": [{"name": "transmil"}], "chunk": 10}, "has no option 'chunk'"),
     ({"heads": [ABMIL], "task": "survival"}, "time"),
-    ({"heads": [ABMIL], "seeds": [1, 1]}, "give different numbers"),
+    ({"heads": [ABMIL], "seeds": [1, 1]}, "give one or more different numbers"),
     ({"heads": [ABMIL], "folds": 200}, "too few for 200 folds"),
     ({"heads": [ABMIL], "folds": "no/such/folder"}, "no/such/folder"),
     ({"heads": [ABMIL], "classes": ["normal", "benign"]}, "'tumour', which is not one of normal, benign"),
@@ -309,7 +307,7 @@ def test_a_wrong_setting_is_named(
         (["--backbone.name", "van_b0"], "there is no option --backbone.name"),
         (["--optimizer.layer_decay", "0.7"], "layer_decay"),
         (["--data", "uscb"], "did you mean 'ucsb'"),
-        (["--batch_size", "3", "--accumulate", "2"], "does not divide"),
+        (["--batch_size", "3", "--accumulate", "2"], "divisible"),
         (["--early_stop", "3", "--val_share", "0.0"], "watches validation bags"),
         (["--optimizer.name", "adamx"], "adamx"),
         (["--optimizer.schedule", "plateau"], "needs a metric"),
@@ -374,8 +372,9 @@ def test_no_bags_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_every_recipe_of_bags_trains_for_a_step(name: str, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"out": str(tmp_path / "out"), "epochs": 1, "limit_batches": 1, "accelerator": "cpu"}
     changes |= {"resamples": 10, "workers": 0}
-    settings = read_recipe(name, TrainMilSettings)
-    if settings.data == "FEATURES":
+    content = yaml.safe_load(recipes()[name].read_text())
+    settings = read_recipe(name, TrainMilSettings, {"data": "ucsb"})
+    if content["data"] == "FEATURES":
         words = write_slides(tmp_path / "slides", slides=48, survival=settings.task == "survival")
         changes |= {"data": words[1], "table": words[3]}
     if isinstance(settings.folds, str):

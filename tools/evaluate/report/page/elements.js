@@ -24,7 +24,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-// New children for an element; null is no child.
+// New children for an element; null is skipped.
 function refill(element, ...children) {
   element.replaceChildren();
   return fill(element, {}, children);
@@ -119,7 +119,7 @@ function shortly(value) {
   return String(Number(value.toPrecision(3))).replace("-", MINUS);
 }
 
-function chance(p) {
+function pValue(p) {
   if (p === null || p === undefined) return "-";
   return p < 0.001 ? "<0.001" : p.toFixed(3);
 }
@@ -128,7 +128,7 @@ const whole = (count) =>
   count === null || count === undefined ? "-" : count.toLocaleString("en").replaceAll(",", "\u202f");
 const counted = (count, noun) => `${whole(count)} ${noun}${count === 1 ? "" : "s"}`;
 
-// Metrics: which way is better, and what they say in plain words.
+// Metrics: which way is better, and what they mean in plain words.
 
 const GLOSSARY = [
   [

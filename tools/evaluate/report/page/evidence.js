@@ -29,10 +29,10 @@ function objectTable(benchmark, parser, arms, showAll, link) {
           rate_percent: 0,
           low: null,
           high: null,
-          beside: {},
+          cooccurring: {},
           samples: [],
         };
-        const beside = Object.entries(row.beside)
+        const cooccurring = Object.entries(row.cooccurring)
           .slice(0, 3)
           .map(([name, count]) => `${name} (${count})`)
           .join(", ");
@@ -65,7 +65,7 @@ function objectTable(benchmark, parser, arms, showAll, link) {
               ? link(whole(row.answers), { object, arm, outcome: "invents" }, `answers of ${arm} that invent ${object}`)
               : "0",
           ),
-          make("td", { class: "beside" }, beside || "-"),
+          make("td", { class: "cooccurring" }, cooccurring || "-"),
         );
       }),
     ),
@@ -139,7 +139,7 @@ function activityTable(benchmark) {
     make(
       "p",
       { class: "note" },
-      "Means over the answers, recorded during generation. An inactive intervention has the baseline\u2019s scores and is no evidence.",
+      "Means over the answers, recorded during generation. An inactive intervention has the baseline\u2019s scores and is not evidence.",
     ),
   ];
 }

@@ -1,4 +1,4 @@
-// Small figures: intervals, bars and shares. Places are percentages of the width, so figures follow the window.
+// Small figures: intervals, bars and shares. Positions are percentages of the width, so figures follow the window.
 
 // An axis over values and 0, with round ticks.
 function axisOf(values, margin = 0.06) {
@@ -13,7 +13,7 @@ function axisOf(values, margin = 0.06) {
   const ticks = [];
   for (let index = Math.ceil(low / step); index <= Math.floor(high / step); index++) ticks.push(index * step);
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-  return { ticks, digits, place: (value) => `${(100 * (value - low)) / (high - low)}%` };
+  return { ticks, digits, position: (value) => `${(100 * (value - low)) / (high - low)}%` };
 }
 
 function roundStep(least) {
@@ -25,8 +25,8 @@ function gridLines(axis) {
   return axis.ticks.map((tick) =>
     draw("line", {
       class: tick === 0 ? "zero" : "grid",
-      x1: axis.place(tick),
-      x2: axis.place(tick),
+      x1: axis.position(tick),
+      x2: axis.position(tick),
       y1: 0,
       y2: "100%",
     }),
@@ -35,7 +35,7 @@ function gridLines(axis) {
 
 function axisFigure(axis) {
   const texts = axis.ticks.map((tick) =>
-    draw("text", { x: axis.place(tick), y: 14, "text-anchor": "middle" }, signed(tick, axis.digits)),
+    draw("text", { x: axis.position(tick), y: 14, "text-anchor": "middle" }, signed(tick, axis.digits)),
   );
   return draw("svg", { class: "figure axis", "aria-hidden": "true" }, texts);
 }
@@ -46,13 +46,13 @@ function intervalFigure(difference, metric, axis) {
   const found = verdict(difference, metric);
   if (difference && difference.value !== null && difference.value !== undefined) {
     if (difference.low !== null && difference.low !== undefined) {
-      const ends = { x1: axis.place(difference.low), x2: axis.place(difference.high) };
+      const ends = { x1: axis.position(difference.low), x2: axis.position(difference.high) };
       parts.push(draw("line", { class: "interval", ...ends, y1: "50%", y2: "50%" }));
       for (const end of Object.values(ends))
         parts.push(draw("line", { class: "interval", x1: end, x2: end, y1: "34%", y2: "66%" }));
     }
     parts.push(
-      draw("circle", { class: found.apart ? "dot" : "dot open", cx: axis.place(difference.value), cy: "50%", r: 4.5 }),
+      draw("circle", { class: found.apart ? "dot" : "dot open", cx: axis.position(difference.value), cy: "50%", r: 4.5 }),
     );
   }
   return draw("svg", { class: `figure interval-figure ${found.tone}`, "aria-hidden": "true" }, parts);

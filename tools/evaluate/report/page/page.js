@@ -76,7 +76,7 @@ function drawTabs(benchmark) {
   const tabs = DATA.benchmarks.map(({ name }) =>
     make("li", {}, benchmarkLink(name, { class: "tab", "aria-current": name === benchmark.name ? "page" : null })),
   );
-  const places = [
+  const sections = [
     ["scores", "Scores"],
     ["text-guards", "Text"],
     ["objects", "Objects"],
@@ -84,7 +84,7 @@ function drawTabs(benchmark) {
     ["cost", "Cost"],
     ["samples", "Samples"],
   ];
-  const jumps = places.map(([id, text]) => make("li", {}, make("a", { href: `#${id}`, onclick: jump(id) }, text)));
+  const jumps = sections.map(([id, text]) => make("li", {}, make("a", { href: `#${id}`, onclick: jump(id) }, text)));
   document
     .getElementById("tabs")
     .replaceChildren(make("ul", { class: "tabs" }, tabs), make("ul", { class: "jumps" }, jumps));
@@ -242,7 +242,7 @@ function renderScores(now) {
     now.metric,
   );
   const where = `${partName(now.part)}, ${now.parser}: ${counted(now.part.samples, "sample")} about ${counted(now.part.images, "image")}`;
-  const beside = [
+  const tables = [
     found.mcnemar && Object.keys(found.mcnemar).length
       ? make("div", {}, mcnemarTable(benchmark, found.mcnemar, now.part, chooseLink))
       : null,
@@ -267,7 +267,7 @@ function renderScores(now) {
     scoreTable(`Scores, ${where}`, benchmark, found.metrics, digits),
     legend(scores),
     glossary(Object.keys(found.metrics)),
-    make("div", { class: "pair" }, ...[plot, ...beside].filter(Boolean)),
+    make("div", { class: "pair" }, ...[plot, ...tables].filter(Boolean)),
   );
   const text = now.part.text;
   refill(

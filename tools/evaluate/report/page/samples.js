@@ -1,4 +1,4 @@
-// Samples: which are shown, and how answers stand beside each other.
+// Samples: which are shown, and how answers are shown side by side.
 
 const PAGE = 20;
 
@@ -129,15 +129,15 @@ function answerText(answer, base) {
   const changed = base ? differing(pieces, segments(base.text)) : pieces.map(() => false);
   const names = namesOf(answer.text, answer.invented);
   const runs = [];
-  let place = 0;
+  let position = 0;
   pieces.forEach((piece, index) => {
     const blank = !piece.trim();
     const differs = blank ? Boolean(changed[index - 1] && changed[index + 1]) : changed[index];
-    const invented = names.some(([from, to]) => place >= from && place < to);
+    const invented = names.some(([from, to]) => position >= from && position < to);
     const last = runs.at(-1);
     if (last && last.differs === differs && last.invented === invented) last.text += piece;
     else runs.push({ text: piece, differs, invented });
-    place += piece.length;
+    position += piece.length;
   });
   return make(
     "p",
@@ -159,7 +159,7 @@ function missingWords(answer, base) {
 function imageButton(key, label, album, kind) {
   const uri = DATA.images[key];
   if (!uri) return make("span", { class: "no-image" }, "image missing");
-  const place = album.length;
+  const position = album.length;
   album.push({ uri, label });
   return make(
     "button",
@@ -167,13 +167,13 @@ function imageButton(key, label, album, kind) {
       type: "button",
       class: `image ${kind}`,
       "aria-label": `Enlarge: ${label}`,
-      onclick: () => openViewer(album, place),
+      onclick: () => openViewer(album, position),
     },
     make("img", { src: uri, alt: label, loading: "lazy", decoding: "async" }),
   );
 }
 
-// Arms that say the same, word for word, share a row.
+// Arms with identical answers share a row.
 function sampleCard(benchmark, sample, only) {
   const baseline = benchmark.scores.baseline;
   const base = sample.answers[baseline];
@@ -261,14 +261,14 @@ function sampleCard(benchmark, sample, only) {
 // An image in full, with the others of its sample at the arrow keys.
 function openViewer(album, first) {
   const viewer = document.getElementById("viewer");
-  let place = first;
+  let position = first;
   const image = make("img", { alt: "" });
   const caption = make("p", { id: "viewer-caption", "aria-live": "polite" });
   const show = (step) => {
-    place = (place + step + album.length) % album.length;
-    image.src = album[place].uri;
-    image.alt = album[place].label;
-    caption.textContent = `${album[place].label} (${place + 1} of ${album.length})`;
+    position = (position + step + album.length) % album.length;
+    image.src = album[position].uri;
+    image.alt = album[position].label;
+    caption.textContent = `${album[position].label} (${position + 1} of ${album.length})`;
   };
   const button = (text, action) => make("button", { type: "button", onclick: action }, text);
   viewer.replaceChildren(

@@ -22,8 +22,8 @@ function scoreCell(cell, metric, digits) {
     );
     if (difference.p !== null && difference.p !== undefined) {
       const adjusted =
-        difference.holm === null || difference.holm === undefined ? "" : `, Holm ${chance(difference.holm)}`;
-      lines.push(make("div", { class: "fine" }, `p ${chance(difference.p)}${adjusted}`));
+        difference.holm === null || difference.holm === undefined ? "" : `, Holm ${pValue(difference.holm)}`;
+      lines.push(make("div", { class: "fine" }, `p ${pValue(difference.p)}${adjusted}`));
     }
   }
   if (cell.undefined > 0)
@@ -176,8 +176,8 @@ function mcnemarTable(benchmark, rows, part, link) {
           { class: "number" },
           link(whole(row.lost), { arm, outcome: "lost", in: inside }, `samples that ${arm} lost`),
         ),
-        numeric(chance(row.p)),
-        numeric(chance(row.holm)),
+        numeric(pValue(row.p)),
+        numeric(pValue(row.holm)),
       );
     });
   return [
