@@ -23,14 +23,7 @@ __all__ = ["BagPrediction", "BagTrainer", "BatchOfBags", "check_survival"]
 
 @runtime_checkable
 class BatchOfBags(Protocol):
-    """The input of a step, such as `regard.datasets.bags.BagBatch`: a named tuple of these four, in this order.
-
-    Attributes:
-        features: of the bags, padded to one length.
-        valid: where instances are; None if the bags have one length.
-        targets: class of each bag; for survival its time, and 1 for an event or 0 for censored.
-        indices: of the bags in their set.
-    """
+    """The input of a step: a named tuple of these four, in this order, as `regard.datasets.bags.BagBatch`."""
 
     features: Float[Tensor, "bags instances dim"]
     valid: Bool[Tensor, "bags instances"] | None
