@@ -20,7 +20,7 @@ __all__ = ["SingleScenes", "open_scene_images"]
 #: Images of each split; every class has as many.
 COUNTS = {"train": 4800, "val": 480, "test": 960}
 _SEED = 0  # never the user's: numbers of different runs are about the same images
-_STREAM = 30  # apart from the captioned scenes
+_STREAM = 30  # differs from that of the captioned scenes
 _HOME_RATE = 0.75
 _LARGE_PX, _SMALL_PX = range(40, 65, 2), range(16, 23, 2)
 _TRIES = 12
@@ -29,7 +29,7 @@ _TRIES = 12
 def open_scene_images() -> dict[str, LabelledImages]:
     """Open the scenes: 4,800 to train, 480 to validate, 960 to test, 96 x 96 px in colour, the same for everybody.
 
-    Images are drawn when asked for, in a third of a millisecond.
+    Images are drawn on access, in a third of a millisecond.
 
     Example:
         >>> parts = open_scene_images()

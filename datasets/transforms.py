@@ -85,7 +85,7 @@ def train_transform(
     """Build the transform of training images: crop, flip, colours, normalisation, erasing.
 
     Images of more than 64 px are zoomed into at random (timm's recipe for ImageNet). Smaller ones, such as
-    digits, keep their scale: they are padded, cropped at random, and not flipped unless asked for.
+    digits, keep their scale: they are padded, cropped at random, and not flipped by default.
 
     All randomness comes from the global generators of Python, NumPy and torch.
 
@@ -96,8 +96,8 @@ def train_transform(
         std: see `mean_and_std`.
         no_aug: no random augmentation: resize, crop the centre, normalise.
         crop: "zoom", "pad", or "auto" by the size.
-        scale: share of the image's area that "zoom" takes, from and to, 0-1.
-        ratio: width by height of what "zoom" takes, from and to.
+        scale: share of the image's area that "zoom" crops, minimum and maximum, 0-1.
+        ratio: width by height of what "zoom" crops, minimum and maximum.
         pad_px: black border before the "pad" crop. Default: an eighth of the shorter side, at least 1.
         hflip: probability of mirroring left and right. Default: 0.5 with "zoom", 0 with "pad".
         vflip: probability of mirroring top and bottom.

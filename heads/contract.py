@@ -4,8 +4,8 @@
 - `bag` is one bag (instances, dim) or a padded batch (batch, instances, dim); `valid` (batch, instances) is True for
   instances and False for padding, which may be anywhere. The output for a single bag has no batch axis.
 - The output for a bag depends on that bag alone: not on the other bags of the batch, and not on the padding.
-- `labels` (batch,) are needed only by heads with training losses of their own; without labels those losses are left
-  out. `criterion(logits, labels)` is the loss used for rows of logits in such terms; cross-entropy by default.
+- `labels` (batch,) are needed only by heads with training losses of their own; without labels those losses are
+  omitted. `criterion(logits, labels)` is the loss used for rows of logits in such terms; cross-entropy by default.
 - A head whose training follows a schedule has `progress`, the completed share of the training, 0 to 1, which the
   trainer sets. A head that updates a teacher or a queue has `after_step()`, to be called after each optimiser step.
 - A bag without instances, with features of another width, or with features that are not finite raises a ValueError.

@@ -38,7 +38,7 @@ VERSION_1: dict[str, Any] = {
 class MHIM(nn.Module):
     """Masked instance mining with a momentum teacher; both networks have the same architecture.
 
-    In training the student sees the instances that the teacher's masks keep, outside training the whole bag. With
+    In training the student gets the instances that the teacher's masks keep, outside training the whole bag. With
     `baseline="attn"`:
 
         h_i = activation(W bag_i + b);  a = softmax over i of w . attention_activation(V h_i);  z = sum_i a_i h_i

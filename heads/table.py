@@ -14,8 +14,8 @@ __all__ = ["HEADS", "build_head", "head_class"]
 
 #: Name of a head (the same in YAML, command line, code and documents) -> file and class in this folder.
 HEADS: dict[str, str] = {
-    "mean": "mean:MeanMIL",
-    "max": "max:MaxMIL",
+    "mean": "pooling:MeanMIL",
+    "max": "pooling:MaxMIL",
     "abmil": "abmil:ABMIL",
     "abmil_mha": "abmil_mha:MultiHeadABMIL",
     "clam_sb": "clam:ClamSB",

@@ -23,14 +23,7 @@ __all__ = ["BagPrediction", "BagTrainer", "BatchOfBags", "check_survival"]
 
 @runtime_checkable
 class BatchOfBags(Protocol):
-    """What a step takes, such as `regard.datasets.bags.BagBatch`: a named tuple of these four, in this order.
-
-    Attributes:
-        features: of the bags, padded to one length.
-        valid: where instances are; None if the bags have one length.
-        targets: class of each bag; for survival its time, and 1 for an event or 0 for censored.
-        indices: of the bags in their set.
-    """
+    """The input of a step: a named tuple of these four, in this order, as `regard.datasets.bags.BagBatch`."""
 
     features: Float[Tensor, "bags instances dim"]
     valid: Bool[Tensor, "bags instances"] | None
@@ -139,7 +132,7 @@ class BagTrainer(ScheduledModule):
         return (self.class_weights[labels] * F.cross_entropy(logits, labels, reduction="none")).mean()
 
     def labels_of(self, targets: Shaped[Tensor, "bags ..."]) -> Int[Tensor, "bags ..."]:
-        """Targets of a batch as the loss takes them: classes, or intervals of time and events."""
+        """Targets of a batch as the loss expects them: classes, or intervals of time and events."""
         if not self.survival:
             return targets.long()
         return torch.stack([intervals_of(targets[:, 0], self.model.cuts), targets[:, 1].long()], dim=1)

@@ -86,7 +86,7 @@ def load_model(
     Args:
         source: as `model_source` gives it.
         device: cpu, cuda, cuda:1 ...; by default a GPU of CUDA if there is one.
-        device_map: as accelerate takes it, instead of `device`.
+        device_map: as in accelerate, instead of `device`.
         dtype: float32, bfloat16 or float16; auto is that of the file, but on a CPU float32 for float16, which is slow
             there.
         text_attention: attention of the language model, as transformers names it.

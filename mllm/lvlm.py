@@ -143,7 +143,7 @@ class LVLM:
         return image_grids(self.model, self.processor, inputs, self.image_mask(inputs))
 
     def seen_images(self, inputs: Mapping[str, Tensor]) -> list[Image.Image] | None:
-        """All images as the model sees them, resized and cropped; `None` if the processor cuts them into patches."""
+        """All images as given to the model, resized and cropped; `None` if the processor cuts them into patches."""
         return seen_images(self.processor, inputs)
 
     def without_image(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -68,7 +68,7 @@ def prompt_texts(processor: Any, questions: Sequence[str], counts: Sequence[int]
         if mark is None:
             if count != 1:
                 raise ValueError(
-                    f"{type(processor).__name__} takes exactly one image with a prompt; {question!r} has {count}"
+                    f"{type(processor).__name__} accepts exactly one image with a prompt; {question!r} has {count}"
                 )
             texts.append(question)
             continue

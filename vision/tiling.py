@@ -170,7 +170,7 @@ def fade(length: int) -> Float[Tensor, " length"]:
 
 @dataclass(frozen=True)
 class TileCost:
-    """Memory that a network takes for a tile: `fixed + per_pixel * pixels` bytes, in addition to its weights.
+    """Memory that a network needs for a tile: `fixed + per_pixel * pixels` bytes, in addition to its weights.
 
     Attributes:
         fixed: bytes of any tile.

@@ -27,7 +27,7 @@ class BagOrder(Sampler[Draw]):
     Args:
         indices: of the bags in their set.
         seed: of the run.
-        weights: of each bag, to be drawn with replacement; None takes every bag once.
+        weights: of each bag, to be drawn with replacement; None uses every bag once.
         world_size: processes.
         rank: this process, from 0.
 

@@ -17,7 +17,7 @@ __all__ = ["cached"]
 def cached(image: SourceImage, folder: str | Path) -> SourceImage:
     """Return the same image, whose pixels are decoded once into a file of `folder` and then memory-mapped.
 
-    An image that has changed on disk is decoded again. It takes 3 or 6 bytes a pixel; the folder may be deleted at any
+    An image that has changed on disk is decoded again. It needs 3 or 6 bytes a pixel; the folder may be deleted at any
     time. Several processes may fill it together: files are complete or absent.
 
     Args:

@@ -26,7 +26,7 @@ class Grid:
     Attributes:
         coordinates: x and y of the upper left corners in pixels of full resolution, row by row from the top.
         tissue: share of each patch that is tissue, 0-1.
-        patch: side of a patch in pixels, as an encoder takes it.
+        patch: side of a patch in pixels, as an encoder expects it.
         side: side of a patch in pixels of full resolution.
         step: distance between neighbouring patches in pixels of full resolution.
         mpp: microns per pixel of the patches, `slide_mpp * side / patch`.
@@ -72,7 +72,7 @@ def build_grid(
     Args:
         slide: an open slide, whose size, bounds and microns per pixel are used.
         regions: a `Tissue`, or a shapely geometry in pixels of full resolution.
-        patch: side in pixels, as the encoder takes it, at least 1.
+        patch: side in pixels, as the encoder expects it, at least 1.
         mpp: microns per pixel of the patches, above 0.
         overlap: of neighbouring patches, as a share of their side, 0 <= overlap < 1.
         min_tissue: share of a patch that must be tissue, 0-1; 0 keeps every patch that touches tissue.

@@ -15,7 +15,7 @@ from .slide import Level, UnreadableSlideError, UnreadableTileError
 
 __all__ = ["ImageSlide"]
 
-#: Pixels of an image that is decoded at once, which takes 560 MB.
+#: Pixels of an image that is decoded at once, which needs 560 MB.
 _MAX_PIXELS = 80_000_000
 
 #: Pillow's modes that convert to RGB without loss of what is visible.

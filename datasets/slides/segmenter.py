@@ -1,6 +1,6 @@
 """Tissue segmentation with your own segmenter, such as a trained network.
 
-A segmenter is a callable that takes an RGB image (height, width, 3) and its microns per pixel, and returns for each
+A segmenter is a callable that accepts an RGB image (height, width, 3) and its microns per pixel, and returns for each
 pixel whether it is tissue, or the probability. It is called tile by tile. Three optional attributes are used: `mpp`,
 the microns per pixel of its input (4), `tile`, the side of its tiles in pixels (1024), and `margin`, by which
 neighbouring tiles overlap (64).

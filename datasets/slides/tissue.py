@@ -65,11 +65,6 @@ class Tissue:
         """Share of the scanned area that is tissue, 0-1."""
         return min(1.0, self.regions.area / max(1, self.scanned))
 
-    @property
-    def area_mm2(self) -> float | None:
-        """Area of the tissue in square millimetres, if the microns per pixel are known."""
-        return None if self.mpp is None else self.regions.area * self.mpp**2 / 1e6
-
     def to_geojson(self) -> list[Region]:
         """Pieces and marks as regions for `write_regions`; the class of marks is "Ignore* ink"."""
         pieces = [Region(piece, name="Tissue", tissue_id=number) for number, piece in enumerate(self.pieces)]

@@ -35,7 +35,7 @@ def mhim(
     Args:
         weights: of the head: `student.*` and `teacher.*`.
         bag: one.
-        kept: indices of the instances that are not masked; None for evaluation, in which the student sees all.
+        kept: indices of the instances that are not masked; None for evaluation, in which the student gets all.
         activation: of the projection; ReLU in version 1, GELU in version 2.
         consistency: weight of the loss.
         temperature: of the teacher's distribution.

@@ -105,7 +105,7 @@ def _judge(sample: Sample, answer: str) -> dict[str, Any]:
 
 
 #: Form -> one entry of it. `chair` for CHAIR's scripts and COCO's caption tools, `amber` for AMBER's, both a JSON list;
-#: `judge` for a judge of your own, JSON lines with everything that is known of a question.
+#: `judge` for your own judge, JSON lines with everything that is known of a question.
 EXPORTS = {"chair": _chair, "amber": _amber, "judge": _judge}
 
 

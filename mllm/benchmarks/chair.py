@@ -76,7 +76,7 @@ class CHAIR:
 
         Raises:
             ValueError: instances or captions are missing or damaged, a class is none of COCO's 80, or fewer images
-                than are asked for.
+                than requested.
         """
         folder = data / "annotations" if (data / "annotations").is_dir() else data
         if not folder.is_dir():

@@ -3,7 +3,7 @@
 CHAIR's are the facts: which words count as which class, which two are read as one, and what some of them are read as
 (Rohrbach et al. 2018, arXiv:1809.02156; LisaAnne/Hallucination@6e4d33c, data/synonyms.txt and utils/chair.py). They are
 the metric, misspellings included, so none is put right here. Ours are the form, the order, that words are omitted
-which no singular there can be like, and what `fixed` adds, which stands apart. `read_synonyms` reads the original file
+which no singular there can be like, and what `fixed` adds, which is separate. `read_synonyms` reads the original file
 instead of the table.
 """
 

@@ -1,4 +1,4 @@
-"""POPE for images of your own: the three splits from a COCO-style annotation file.
+"""POPE for your own images: the three splits from a COCO-style annotation file.
 
 Source: Li et al. 2023, arXiv:2305.10355, section 5; AoiDragon/POPE@08d957b.
 """
@@ -36,7 +36,7 @@ def pope_question(name: str, *, imange: bool = False) -> str:
 def build_pope(
     instances: Path, seed: int, *, images: int = 500, pairs: int = 3, imange: bool = False
 ) -> dict[str, list[dict[str, str | int]]]:
-    """The three splits for annotated images of your own.
+    """The three splits for your own annotated images.
 
     Images with at least `pairs` annotated classes are drawn. The first classes of an image in the order of its
     annotations are asked about; behind each comes one that is neither annotated nor asked about yet. Popular takes the

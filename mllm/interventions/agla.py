@@ -41,7 +41,7 @@ class AGLA:
     from the second token on z' = z and the rule only sharpens z by 1 + alpha; here the second stream has its own cache.
     They resize the augmented image to 384 x 384; here it keeps its size, so that the prompt has the same number of
     image tokens, and their map is stretched. They match the question without the suffix " Please answer this question
-    with one word."; here the question is matched as given. They sample; greedy decoding takes the largest logit.
+    with one word."; here the question is matched as given. They sample; greedy decoding uses the largest logit.
 
     Attributes:
         matcher: the matching model: a folder or hub id of BLIP for image-text matching in transformers' form with

@@ -76,7 +76,7 @@ class VAR:
         if self.threshold is not None and self.threshold <= 0:
             wrong.append(f"threshold={self.threshold}")
         if wrong:
-            raise ValueError(f"VAR takes shares from 0 to 1 and a threshold above 0; got {', '.join(wrong)}")
+            raise ValueError(f"VAR needs shares from 0 to 1 and a threshold above 0; got {', '.join(wrong)}")
 
     def begin(self, call: Call) -> Edit:
         """Look up the sink dimensions, and find the sinks in every layer's input."""

@@ -25,7 +25,7 @@ class VCD:
     """Logits (1 + alpha) * z - alpha * z', with z' the logits of the prompt with a diffused image.
 
     Tokens below `plausible` times the highest probability are excluded. The authors always sample, and report gains
-    over sampling; greedy decoding takes the largest logit. Cost: a second stream with an image.
+    over sampling; greedy decoding uses the largest logit. Cost: a second stream with an image.
 
     Attributes:
         alpha: strength of the contrast, at least 0; 1 in the authors' scripts, 0.5 in their code.

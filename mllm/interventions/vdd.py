@@ -32,7 +32,7 @@ class VDD:
         unknown_token: the token for `"unknown"` and `"both"`, e.g. 0 for LLaMA.
 
     Raises:
-        ValueError: a value is out of its range, or an unknown token is asked for and not given.
+        ValueError: a value is out of its range, or an unknown token is needed and not given.
 
     Example:
         >>> VDD(alpha=0.5).plausible

@@ -92,7 +92,7 @@ class Call(Protocol):
 
 
 class View:
-    """The keys that a layer sees in the current pass, and the query rows that may be edited.
+    """The keys of a layer in the current pass, and the query rows that may be edited.
 
     There may be fewer keys than tokens so far (a sliding window drops the oldest) or more (a static cache has empty
     slots), so columns are identified by their absolute position. Layers with the same number of keys share one view.

@@ -62,7 +62,7 @@ def test_answers_and_scores_do_not_depend_on_the_batch(lvlm: LVLM) -> None:
 def test_samples_may_have_no_image_or_several(family: str, lvlm: LVLM) -> None:
     first, second = photos()
     if family == "instructblip":
-        with pytest.raises(ValueError, match="takes exactly one image with a prompt"):
+        with pytest.raises(ValueError, match="accepts exactly one image with a prompt"):
             lvlm.prepare([None], QUESTIONS[:1])
         return
     mixed = lvlm.answer([None, second, [first, second]], [QUESTIONS[0]] * 3, max_new_tokens=3)

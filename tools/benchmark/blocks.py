@@ -122,7 +122,7 @@ def _measure(name: str, side: int, layout: str, what: str, settings: BenchmarkBl
     row: dict[str, Any] = {"block": name, "side": side, "layout": layout, "pass": what, "left_out": {}}
     reason = _too_large(side, settings)
     if "plain" not in settings.baselines:
-        row["left_out"]["plain"] = "not asked for"
+        row["left_out"]["plain"] = "not requested"
     elif isinstance(plain, str):
         row["left_out"]["plain"] = plain
     elif reason and name == "softmax":
@@ -130,7 +130,7 @@ def _measure(name: str, side: int, layout: str, what: str, settings: BenchmarkBl
     else:
         inputs["plain"] = (plain, planes)
     if "softmax" not in settings.baselines:
-        row["left_out"]["softmax"] = "not asked for"
+        row["left_out"]["softmax"] = "not requested"
     elif reason:
         row["left_out"]["softmax"] = reason
     elif name != "softmax":

@@ -83,7 +83,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
             "x torchmil": spread(row["ratio"]),
             "MB": f"{row['mb']['ours']:.1f}",
             "share of its MB": f"{row['share']:.2f}",
-            "logits apart": f"{row['apart']:.0e}",
+            "max logit difference": f"{row['max_logit_difference']:.0e}",
         }
         for row in rows
     ]
@@ -101,7 +101,7 @@ def _measure_one(name: str, count: int, models: Any, settings: BenchmarkHeadsSet
                 other.bias.copy_(own.bias)
     ours, theirs = ours.to(**like), theirs.to(**like)
     with torch.no_grad():
-        apart = (ours.eval()(bag).logits.flatten() - theirs.eval()(bag).flatten()).abs().max().item()
+        difference = (ours.eval()(bag).logits.flatten() - theirs.eval()(bag).flatten()).abs().max().item()
     passes: dict[str, Callable[[], None]] = {
         "ours": partial(_step, ours.train(), bag, labels),
         "torchmil": partial(_their_step, theirs.train(), bag, labels),
@@ -115,7 +115,7 @@ def _measure_one(name: str, count: int, models: Any, settings: BenchmarkHeadsSet
         "mb": mb,
         "ratio": quartiles(seconds["ours"], seconds["torchmil"]),
         "share": mb["ours"] / mb["torchmil"],
-        "apart": apart,
+        "max_logit_difference": difference,
     }
 
 

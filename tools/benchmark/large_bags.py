@@ -27,7 +27,7 @@ def measure_large_bags(settings: BenchmarkHeadsSettings) -> list[dict[str, Any]]
     """A row for every head and number of instances.
 
     Raises:
-        ValueError: there is no such head, or it takes no chunks.
+        ValueError: there is no such head, or it does not support chunks.
     """
     heads = {
         name: build_head(name, settings.features, 2, chunk=settings.chunk).to(settings.device)

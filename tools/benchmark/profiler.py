@@ -105,7 +105,7 @@ def peak_bytes(once: Pass, device: str) -> int:
 
 
 def multiply_adds(module: nn.Module, x: Tensor) -> int:
-    """Multiply-adds of one inference with `x`, on the path that it takes there; FLOPs are twice that.
+    """Multiply-adds of one inference with `x`, on the path of that input; FLOPs are twice that.
 
     Example:
         >>> multiply_adds(nn.Linear(8, 4), torch.rand(3, 8))
@@ -125,7 +125,7 @@ def _added_product(_: Sequence[int], left: Sequence[int], right: Sequence[int], 
     return bmm_flop(left, right)
 
 
-#: Operations of ours that PyTorch's counter has no formula for, and takes for nothing.
+#: Operations of ours that PyTorch's counter has no formula for, and counts as nothing.
 _BESIDE = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     torch.ops.aten._scaled_dot_product_fused_attention_overrideable: _attention,

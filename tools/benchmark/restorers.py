@@ -97,7 +97,7 @@ def _tiled(name: str, model: HAT, side: int, windows: int, settings: BenchmarkRe
         torch.cat(list(restore_strips(model, image, tile=tile, overlap=overlap)), dim=1)
         for tile, overlap in ((side + model.window_size, 0), (settings.tile, windows * model.window_size))
     )
-    apart = 255 * (tiled - at_once).abs()
+    difference = 255 * (tiled - at_once).abs()
     seam = 255 * ((tiled - at_once).diff(dim=2)).abs().max().item()
     return {
         "restorer": name,
@@ -105,8 +105,8 @@ def _tiled(name: str, model: HAT, side: int, windows: int, settings: BenchmarkRe
         "tile": settings.tile,
         "windows": windows,
         "overlap_px": windows * model.window_size,
-        "most": apart.max().item(),
-        "mean": apart.mean().item(),
+        "max": difference.max().item(),
+        "mean": difference.mean().item(),
         "seam": seam,
         "same": (at_once.mul(255).round() == tiled.mul(255).round()).float().mean().item(),
     }
@@ -126,7 +126,7 @@ def lines(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
                 "restorer": row["restorer"],
                 "image, tile px": f"{row['side']}, {row['tile']}",
                 "overlap": f"{row['windows']} windows, {row['overlap_px']} px",
-                "most apart, of 255": f"{row['most']:.3f}",
+                "max difference, of 255": f"{row['max']:.3f}",
                 "mean, of 255": f"{row['mean']:.5f}",
                 "largest step, of 255": f"{row['seam']:.3f}",
                 "the same in 8 bits": f"{100 * row['same']:.2f} %",

@@ -130,7 +130,7 @@ def _of_module(module: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def extract(file: Path) -> tuple[dict[str, Any], str]:
-    """Take the tensors out of a file in a process of its own.
+    """Take the tensors out of a file in a separate process.
 
     Args:
         file: PyTorch's format, zipped or not.

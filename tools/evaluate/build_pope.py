@@ -1,4 +1,4 @@
-"""`regard build-pope`: POPE's questions about annotated images of one's own."""
+"""`regard build-pope`: POPE's questions about your own annotated images."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def finish(
 def _pair(text: str, option: str) -> tuple[str, str]:
     name, equals, file = text.partition("=")
     if not (name and equals and file):
-        raise ValueError(f"--{option} takes NAME=FILE; got {text!r}")
+        raise ValueError(f"--{option} expects NAME=FILE; got {text!r}")
     return name, file
 
 

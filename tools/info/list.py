@@ -29,7 +29,7 @@ __all__ = ["run"]
 
 
 def run(settings: ListSettings) -> int:
-    """Print what was asked for, as tables or as one JSON object."""
+    """Print the chosen kinds, as tables or as one JSON object."""
     parts = {
         "models": list_models,
         "blocks": list_blocks,

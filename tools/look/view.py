@@ -68,7 +68,7 @@ def serve(folder: Path, port: int) -> ThreadingHTTPServer:
 
     Args:
         folder: whose files are handed out.
-        port: of this machine, 1-65535; 0 takes a free one.
+        port: of this machine, 1-65535; 0 chooses a free one.
 
     Raises:
         ValueError: the port is invalid, in use or not permitted.

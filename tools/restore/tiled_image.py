@@ -109,7 +109,7 @@ def resident_bytes() -> int:
 def _check_channels(model: Any, pixels: np.ndarray) -> np.ndarray:
     if model.in_chans in (1, pixels.shape[2]) or pixels.shape[2] == 1:
         return pixels
-    raise ValueError(f"the image has {pixels.shape[2]} channels, the network takes {model.in_chans}")
+    raise ValueError(f"the image has {pixels.shape[2]} channels, the network expects {model.in_chans}")
 
 
 def _fitting_tile(restorer: Restorer, shape: tuple[int, ...], other_bytes: int) -> int:

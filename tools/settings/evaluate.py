@@ -170,7 +170,7 @@ class ScoreSettings(Checked):
         answers: NAME=FILE, a file of answers to the benchmark, the baseline first; may be repeated. A JSON line has an
             id (id, question_id or image_id) and an answer (answer, response, caption or text); without ids, there are
             as many answers as samples, in their order.
-        benchmark: benchmark of the answer files, as in `regard evaluate lvlm`; or the name of a benchmark of your own.
+        benchmark: benchmark of the answer files, as in `regard evaluate lvlm`; or the name of your own benchmark.
         data: folder or file of the benchmark, for answer files.
         image_folder: folder of images for the report; by default that of the evaluation.
         synonyms: the authors' synonyms.txt for chair, instead of our own table.

@@ -17,7 +17,7 @@ __all__ = ["SlideResult", "check_id", "read_result", "read_results", "write_resu
 
 Status = Literal["done", "empty", "failed", "unfinished"]
 
-#: Bytes of a name that a file system takes, less what is put behind it.
+#: Bytes of a name that a file system allows, less its suffix.
 _MAX_ID_BYTES = 200
 _MAPPINGS = ("probabilities", "spread", "seconds", "files")
 
@@ -29,7 +29,7 @@ class SlideResult:
     Attributes:
         id: name of the slide; its files are named after it.
         path: of the slide, as it was given.
-        status: done, empty (no tissue), failed, or unfinished (stages are missing that were not asked for).
+        status: done, empty (no tissue), failed, or unfinished (stages are missing that were not requested).
         reason: why it failed, or what is missing.
         warnings: caveats of the prediction.
         label: the most probable class, if there is a prediction.

@@ -131,7 +131,7 @@ class SlideRunner:
         """Write features of the patches as they come, unless they are there.
 
         Args:
-            batches: what `read` gives; it has gone to its end, or has batches to give, when the first one is asked for.
+            batches: what `read` gives; it has gone to its end, or has batches to give, when the first one is requested.
         """
         try:
             batches = iter(batches)

@@ -24,6 +24,6 @@ def export(model: Any, folder: Path, *, config: Mapping[str, Any] | None = None,
         named: further entries of config.json, such as `label_names`.
     """
     model.pretrained_cfg = {**model.pretrained_cfg, **(config or {})}
-    model.to(memory_format=torch.contiguous_format)  # safetensors takes no other
+    model.to(memory_format=torch.contiguous_format)  # safetensors accepts no other
     with whole_folder(folder) as partial:
         timm.models.save_for_hf(model, str(partial), model_config=named, safe_serialization=True)

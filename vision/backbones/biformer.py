@@ -14,13 +14,13 @@ from typing import Any, Literal, cast
 import torch
 from jaxtyping import Float
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import DropPath, calculate_drop_path_rates, to_2tuple, trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.layers import DropPath, calculate_drop_path_rates, to_2tuple
+from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..attention.biformer import BiLevelRoutingAttention
 from ..attention.lepe import LePEAttention
-from .pyramid import Pyramid
+from .pyramid import Pyramid, build_variant
 
 __all__ = ["AVERAGED", "KEYS", "PAPER", "TOP1", "BiFormer", "Block", "checkpoint_filter_fn"]
 
@@ -210,18 +210,7 @@ class BiFormer(Pyramid):
             self.stages.append(nn.Sequential(*blocks))
             self.feature_info.append({"num_chs": dim, "reduction": 2 ** (stage + 2), "module": f"stages.{stage}"})
         self.norm: nn.Module = nn.BatchNorm2d(self.num_features)
-        self.reset_classifier(num_classes, global_pool)
-        self.init_weights()
-        if device is not None or dtype is not None:
-            self.to(device=device, dtype=dtype)
-
-    def init_weights(self) -> None:
-        """Truncated normal (0.02) for linear layers, zero biases; convolutions keep PyTorch's default."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.complete(num_classes, global_pool, device, dtype)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
@@ -242,11 +231,6 @@ class BiFormer(Pyramid):
                 (r"^norm", (99999,)),
             ],
         }
-
-    @property
-    def num_stages(self) -> int:
-        """Stages."""
-        return len(self.stages)
 
     @property
     def norm_parent(self) -> nn.Module:
@@ -358,16 +342,8 @@ default_cfgs = generate_default_cfgs(
 
 def _create_biformer(variant: str, pretrained: bool, settings: dict[str, Any], given: dict[str, Any]) -> nn.Module:
     """Build a variant; `img_size` is only for the data pipeline, the network accepts any size."""
-    out_indices = given.pop("out_indices", (0, 1, 2, 3))
     img_size = given.pop("img_size", None)
-    model = build_model_with_cfg(
-        BiFormer,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-        **{**settings, **given},
-    )
+    model = build_variant(BiFormer, variant, pretrained, checkpoint_filter_fn, settings, given)
     if img_size is not None:
         size = (given.get("in_chans", 3), *to_2tuple(img_size))
         cast(dict[str, Any], model.pretrained_cfg)["input_size"] = size

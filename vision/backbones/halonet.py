@@ -171,7 +171,7 @@ def _from_the_paper(
         stem_type="7x7",
         stem_pool="maxpool",
         num_features=features,
-        self_attn_layer=HaloLayer,  # type: ignore[arg-type]  # timm takes classes too
+        self_attn_layer=HaloLayer,  # type: ignore[arg-type]  # timm accepts classes too
     )
 
 

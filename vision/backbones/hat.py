@@ -17,13 +17,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import calculate_drop_path_rates, trunc_normal_
+from timm.layers import calculate_drop_path_rates
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..attention.windows import may_reuse_memory
 from .hat_layers import ResidualHybridAttentionGroup, checkpoint_filter_fn
 from .hat_shapes import deduce
+from .pyramid import init_linear
 
 __all__ = ["HAT", "KEYS", "PAPER", "PSNR", "TOP1", "checkpoint_filter_fn", "deduce", "named", "reflect", "start_from"]
 
@@ -171,11 +172,7 @@ class HAT(nn.Module):
 
     def init_weights(self) -> None:
         """Truncated normal with std 0.02 and zero biases for linear layers; convolutions keep PyTorch's default."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linear(self)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:

@@ -25,7 +25,7 @@ __all__ = [
     "checkpoint_filter_fn",
 ]
 
-#: Values of a map that an MLP takes at a time without gradients: 4 MB of float32.
+#: Values of a map that an MLP processes at a time without gradients: 4 MB of float32.
 CACHE_NUMEL = 2**20
 
 
@@ -96,7 +96,7 @@ class OverlappingCrossAttentionLayer(OverlappingCrossAttention):
     Args:
         dim: channels, a multiple of `num_heads`.
         mlp_ratio: hidden width of the MLP over `dim`.
-        attention: what else `OverlappingCrossAttention` takes.
+        attention: other arguments of `OverlappingCrossAttention`.
 
     Raises:
         ValueError: numbers that do not fit each other, or out of range.
@@ -139,7 +139,7 @@ class ResidualHybridAttentionGroup(nn.Module):
         qkv_bias: whether queries, keys and values have a bias.
         conv: whether there is a 3x3 convolution before the shortcut (the authors' `resi_connection="1conv"`).
         drop_path_rates: one for every layer; all 0 without them.
-        hybrid: what else `HybridAttentionLayer` takes.
+        hybrid: other arguments of `HybridAttentionLayer`.
 
     Raises:
         ValueError: numbers that do not fit each other, or out of range.

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from timm.layers import create_classifier
+from timm.layers import create_classifier, trunc_normal_
+from timm.models import build_model_with_cfg
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-__all__ = ["Pyramid"]
+__all__ = ["Pyramid", "build_variant", "init_linear"]
 
 
 class Pyramid(nn.Module, ABC):
     """A network of stages, a norm, a pooling and a classifier, behind timm's interface.
 
-    A family builds its parts under its authors' names, sets `feature_info`, ends its construction with
-    `reset_classifier`, and has
+    A family builds its parts under its authors' names, sets `feature_info` (an entry for each stage), ends its
+    construction with `complete`, and has
 
-    - `num_stages`, how many there are,
+    - `init_weights`, its authors' initialisation,
     - `forward_stage(x, stage)`: from the map of the stage before, or the images, to that of a stage,
     - `cut_stages(count)`: leave only the first ones,
     - `head_parent` and `norm_parent`: the modules whose `head` and `norm` come at the end; without a
@@ -44,10 +45,28 @@ class Pyramid(nn.Module, ABC):
         self.drop_rate = drop_rate
         self.grad_checkpointing = False
 
+    def complete(
+        self, num_classes: int, global_pool: str, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
+        """Add the classifier, initialise, and move to the device and type, after all other parts are built."""
+        self.reset_classifier(num_classes, global_pool)
+        self.init_weights()
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
+
+    def init_weights(self) -> None:
+        """Truncated normal (0.02) and zero biases for linear layers; convolutions keep PyTorch's default."""
+        init_linear(self)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters without weight decay, beyond those of one axis: none."""
+        return set()
+
     @property
-    @abstractmethod
     def num_stages(self) -> int:
-        """Stages."""
+        """Number of stages."""
+        return len(self.feature_info)
 
     @property
     def head_parent(self) -> nn.Module:
@@ -114,7 +133,7 @@ class Pyramid(nn.Module, ABC):
             x: images.
             indices: stages from 0; a number selects that many last ones, None all.
             norm: whether the map of the last stage passes the norm after it.
-            stop_early: whether to skip stages after the last one asked for.
+            stop_early: whether to skip stages after the last one requested.
             output_fmt: NCHW.
             intermediates_only: whether to return the list alone, without the features.
 
@@ -137,7 +156,7 @@ class Pyramid(nn.Module, ABC):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Remove the stages after the last one asked for, with them norm and classifier.
+        """Remove the stages after the last one requested, with them norm and classifier.
 
         Args:
             indices: as for `forward_intermediates`.
@@ -148,6 +167,7 @@ class Pyramid(nn.Module, ABC):
         pruned = last + 1 < self.num_stages
         if pruned:
             self.cut_stages(last + 1)
+            self.feature_info = self.feature_info[: last + 1]
             self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
         if (pruned or prune_norm) and self.norm_parent is not None:
             self.norm_parent.norm = nn.Identity()
@@ -168,6 +188,47 @@ class Pyramid(nn.Module, ABC):
 
     def _norm(self, x: Tensor) -> Tensor:
         return x if self.norm_parent is None else self.norm_parent.get_submodule("norm")(x)
+
+
+def init_linear(model: nn.Module) -> None:
+    """Initialise the linear layers: truncated normal with std 0.02, zero biases."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def build_variant(
+    family: type[nn.Module],
+    variant: str,
+    pretrained: bool,
+    checkpoint_filter_fn: Callable[..., dict[str, Tensor]],
+    settings: Mapping[str, Any],
+    given: Mapping[str, Any],
+    *,
+    out_indices: int | Sequence[int] = (0, 1, 2, 3),
+) -> nn.Module:
+    """Build a registered variant through timm.
+
+    Args:
+        family: class of the network.
+        variant: name it is registered under.
+        pretrained: whether to load the published weights.
+        checkpoint_filter_fn: brings a published file to the network's names.
+        settings: arguments of the variant.
+        given: arguments of the user, which have precedence.
+        out_indices: stages that `features_only` gives by default.
+    """
+    arguments = {**settings, **given}
+    return build_model_with_cfg(
+        family,
+        variant,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": arguments.pop("out_indices", out_indices), "feature_cls": "getter"},
+        **arguments,
+    )
 
 
 def _listed(indices: int | Sequence[int] | None) -> int | list[int] | None:

@@ -221,7 +221,7 @@ class Sparsifiner(VisionTransformer):
             indices: blocks from 0; a number selects that many last ones, None all.
             return_prefix_tokens: whether each comes as a pair (patches, prefix tokens).
             norm: whether the last norm is applied to each.
-            stop_early: whether to skip blocks after the last one asked for.
+            stop_early: whether to skip blocks after the last one requested.
             output_fmt: NCHW or NLC.
             intermediates_only: whether to return the list alone, without the last tokens.
 

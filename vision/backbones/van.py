@@ -16,16 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 from timm.layers import DropPath, calculate_drop_path_rates, trunc_normal_
-from timm.models import (
-    build_model_with_cfg,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
+from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..attention.van import CACHE_NUMEL, VanAttention
-from .pyramid import Pyramid
+from .pyramid import Pyramid, build_variant
 
 __all__ = ["KEYS", "PAPER", "TOP1", "VAN", "Block", "Mlp", "OverlapPatchEmbed", "checkpoint_filter_fn"]
 
@@ -204,10 +199,7 @@ class VAN(Pyramid):
             self.add_module(f"norm{stage}", ChannelNorm(dim, eps=1e-6))
             self.feature_info.append({"num_chs": dim, "reduction": 2 ** (stage + 1), "module": f"norm{stage}"})
             in_chans = dim
-        self.reset_classifier(num_classes, global_pool)
-        self.init_weights()
-        if device is not None or dtype is not None:
-            self.to(device=device, dtype=dtype)
+        self.complete(num_classes, global_pool, device, dtype)
 
     def init_weights(self) -> None:
         """Normal by fan-out for convolutions, truncated normal (0.02) for the classifier, zero biases."""
@@ -240,11 +232,6 @@ class VAN(Pyramid):
             ],
         }
 
-    @property
-    def num_stages(self) -> int:
-        """Stages."""
-        return len(self.feature_info)
-
     def forward_stage(
         self, x: Float[Tensor, "batch in_chans h w"], stage: int
     ) -> Float[Tensor, "batch dim height width"]:
@@ -259,7 +246,6 @@ class VAN(Pyramid):
         for stage in range(count + 1, self.num_stages + 1):
             for name in ("patch_embed", "block", "norm"):
                 delattr(self, f"{name}{stage}")
-        self.feature_info = self.feature_info[:count]
 
 
 #: Parts of Hugging Face's names (transformers 4.30) inside a stage -> the authors'; {n} is the stage from 1.
@@ -368,15 +354,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create_van(variant: str, pretrained: bool, settings: dict[str, Any], given: dict[str, Any]) -> nn.Module:
-    out_indices = given.pop("out_indices", (0, 1, 2, 3))
-    return build_model_with_cfg(
-        VAN,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-        **{**settings, **given},
-    )
+    return build_variant(VAN, variant, pretrained, checkpoint_filter_fn, settings, given)
 
 
 @register_model

@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import DropPath, trunc_normal_
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models import generate_default_cfgs, register_model
 from timm.models._input import update_model_input_size
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ..attention.vig import VigAttention
+from .pyramid import build_variant
 from .van import ChannelNorm
 
 __all__ = ["KEYS", "PAPER", "TOP1", "Block", "Mlp", "PatchEmbed", "ViG", "checkpoint_filter_fn", "resize_positions"]
@@ -399,15 +400,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create_vig(variant: str, pretrained: bool, settings: dict[str, Any], given: dict[str, Any]) -> nn.Module:
-    out_indices = given.pop("out_indices", 3)
-    return build_model_with_cfg(
-        ViG,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-        **{**settings, **given},
-    )
+    return build_variant(ViG, variant, pretrained, checkpoint_filter_fn, settings, given, out_indices=3)
 
 
 @register_model

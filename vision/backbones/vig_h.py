@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.layers import DropPath, GluMlp, calculate_drop_path_rates, trunc_normal_
-from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
+from timm.layers import DropPath, GluMlp, calculate_drop_path_rates
+from timm.models import checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ..attention.vig import VigAttention
 from . import vig
-from .pyramid import Pyramid
+from .pyramid import Pyramid, build_variant, init_linear
 from .van import ChannelNorm
 
 __all__ = ["KEYS", "PAPER", "TOP1", "Block", "ViGH", "checkpoint_filter_fn"]
@@ -126,26 +126,14 @@ class ViGH(Pyramid):
                 downsample = _numbered({1: nn.Conv2d(dim, wider, 3, stride=2, padding=1), 3: ChannelNorm(wider)})
             self.layers.append(nn.ModuleDict({"blocks": nn.Sequential(*blocks), "downsample": downsample}))
         self.classifier = nn.Sequential(OrderedDict(norm=ChannelNorm(dims[-1]), head=nn.Identity()))
-        self.reset_classifier(num_classes, global_pool)
-        self.init_weights()
-        if device is not None or dtype is not None:
-            self.to(device=device, dtype=dtype)
+        self.complete(num_classes, global_pool, device, dtype)
 
     def init_weights(self) -> None:
         """Truncated normal (0.02) and zero biases for linear layers; the attention's convolutions keep their own."""
         for module in self.modules():
             if isinstance(module, VigAttention):
                 module.init_weights()
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters without weight decay, beyond those of one axis: none."""
-        return set()
+        init_linear(self)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -160,11 +148,6 @@ class ViGH(Pyramid):
                 (r"^classifier\.norm", (99999,)),
             ],
         }
-
-    @property
-    def num_stages(self) -> int:
-        """Stages."""
-        return len(self.layers)
 
     @property
     def head_parent(self) -> nn.Module:
@@ -254,15 +237,7 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create_vig_h(variant: str, pretrained: bool, settings: dict[str, Any], given: dict[str, Any]) -> nn.Module:
-    out_indices = given.pop("out_indices", (0, 1, 2, 3))
-    return build_model_with_cfg(
-        ViGH,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
-        **{**settings, **given},
-    )
+    return build_variant(ViGH, variant, pretrained, checkpoint_filter_fn, settings, given)
 
 
 @register_model

@@ -23,10 +23,10 @@ class PatchEncoder(nn.Module):
 
     Patches are resized by area-true (antialiased) interpolation, cropped at the centre where the authors do so, scaled
     to 0-1 and normalised, all on the device that the network is on. On a GPU of CUDA the network runs in `precision`
-    by autocast; elsewhere in float32, unless the precision was asked for.
+    by autocast; elsewhere in float32, unless the precision was given.
 
     Args:
-        network: takes "batch 3 size size", gives "batch dim", tokens "batch tokens dim" or a map
+        network: maps "batch 3 size size" to "batch dim", tokens "batch tokens dim" or a map
             "batch dim height width" (alone in a list, as `features_only` models of timm give it), whose mean is taken.
         name: name of the encoder.
         dim: width of the features.

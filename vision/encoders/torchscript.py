@@ -1,7 +1,7 @@
 """Encoders as TorchScript files: programs, which run only if they are trusted.
 
 Beside FILE.pt a file FILE.json may describe the encoder: any of dim, size, patch, mpp, mean, std, interpolation,
-resize, pooling, prefix and precision, as `PatchEncoder` takes them; without it 224 pixels and ImageNet's colours.
+resize, pooling, prefix and precision, as in `PatchEncoder`; without it 224 pixels and ImageNet's colours.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def from_torchscript(file: Path, *, trust: bool) -> PatchEncoder:
     """An encoder from a file of `torch.jit.save`.
 
     Args:
-        file: the archive; it takes "batch 3 size size" and gives what `PatchEncoder` pools.
+        file: the archive; it maps "batch 3 size size" to what `PatchEncoder` pools.
         trust: whether it may run.
 
     Raises:

@@ -22,7 +22,7 @@ def test_overlaps_bring_tiles_near_the_whole_image(tmp_path: Path) -> None:
     words = ("--sides", "[96]", "--tile", "64", "--overlaps", "[0,4]", "--out", tmp_path / "found.json")
     assert run(*COMMON, *words) == 0
     hard, faded = json.loads((tmp_path / "found.json").read_text())["rows"]
-    assert faded["most"] < 1 < hard["most"]
+    assert faded["max"] < 1 < hard["max"]
 
 
 def test_a_name_that_restores_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

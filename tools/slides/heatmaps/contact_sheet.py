@@ -83,10 +83,10 @@ def write_contact_sheet(
         Rows (indices) of the patches on the sheet.
 
     Raises:
-        ValueError: no patch, or no column, is asked for.
+        ValueError: the number of patches or columns is below 1.
     """
     if count < 1 or columns < 1:
-        raise ValueError(f"a sheet of {count} patches in {columns} columns was asked for; give 1 of each at least")
+        raise ValueError(f"a sheet of {count} patches in {columns} columns is not possible; give at least 1 of each")
     shown, percentile = score_map.on("absolute"), score_map.on("percentile")
     images: list[tuple[int, UInt8[np.ndarray, "side side 3"]]] = []
     for index in top_patches(grid, score_map.values, count):

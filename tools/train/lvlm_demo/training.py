@@ -218,7 +218,7 @@ class _StageTrainer:
         return rows
 
     def _rng(self, step: int, row: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, 10 + self.number, step, row])  # 10: apart from `SCENE_SPLITS`
+        return np.random.default_rng([self.seed, 10 + self.number, step, row])  # 10: differs from `SCENE_SPLITS`
 
     def _rngs(self, step: int) -> Iterator[np.random.Generator]:
         """The random generator of each row of this process."""

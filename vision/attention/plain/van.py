@@ -44,7 +44,7 @@ class PlainVanAttention(nn.Module):
 
 
 class _Depthwise(nn.Module):
-    """The one convolution that the authors keep in a module of its own."""
+    """The one convolution that the authors keep in a separate module."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
