@@ -21,7 +21,7 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(partial, dpi=120, format="png", bbox_inches="tight")
 
 
-def draw_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], score: str, path: Path) -> None:
+def draw_curves(runs: Mapping[str, Sequence[Mapping[str, float | int]]], score: str, path: Path) -> None:
     """Draw loss and score over epochs, one colour a run.
 
     Args:

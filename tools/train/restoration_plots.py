@@ -15,7 +15,7 @@ from .plots import save_figure
 __all__ = ["draw_comparison", "draw_restoration_curves"]
 
 
-def draw_restoration_curves(rows: Sequence[Mapping[str, float]], path: Path) -> None:
+def draw_restoration_curves(rows: Sequence[Mapping[str, float | int]], path: Path) -> None:
     """Plot the training loss, and validation PSNR and SSIM, over epochs.
 
     Args:
@@ -36,7 +36,7 @@ def draw_restoration_curves(rows: Sequence[Mapping[str, float]], path: Path) -> 
 
 def draw_comparison(
     shown: Sequence[np.ndarray],
-    row: Mapping[str, float],
+    row: Mapping[str, float | int],
     details: Sequence[tuple[int, int, int]],
     path: Path,
 ) -> None:
