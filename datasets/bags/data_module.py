@@ -121,7 +121,7 @@ class BagData(ShardedDataModule):
 
     def train_dataloader(self) -> ImageLoader:
         """The training bags, in another order each epoch."""
-        world_size, rank = self.world
+        world_size, rank = self.world_size_and_rank
         dataset = BagDataset(self.bags, instances=self.instances, seed=self.seed)
         order = BagOrder(self.fold.train, seed=self.seed, weights=self.weights, world_size=world_size, rank=rank)
         return ImageLoader(dataset, sampler=order, batch_size=self.device_batch_size, **self._options())
@@ -148,7 +148,7 @@ class BagData(ShardedDataModule):
         return [1 / counts[self.bags.bags[index].label or 0] for index in self.fold.train]
 
     def _measured(self, indices: Sequence[int]) -> ImageLoader:
-        world_size, rank = self.world
+        world_size, rank = self.world_size_and_rank
         size = self.device_batch_size if self.instances is None else 1
         shard = EvenShard(len(indices), batch_size=size, world_size=world_size, rank=rank)
         return ImageLoader(BagDataset(self.bags), batch_sampler=_Subset(indices, shard), **self._options())

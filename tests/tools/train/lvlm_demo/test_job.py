@@ -34,7 +34,7 @@ from regard.tools.train.lvlm_demo.network import (
 )
 from regard.tools.train.lvlm_demo.training import STAGES, train_stages
 
-EMBEDDED = Path(__file__).parents[2] / "mllm" / "embedded"
+EMBEDDED = Path(__file__).parents[4] / "mllm" / "embedded"
 TINY = ["--steps_scale", "0.001", "--workers", "1", "--eval_scenes", "2", "--device", "cpu"]
 
 
@@ -120,12 +120,11 @@ def test_a_finished_run_is_only_told_again(done: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["--workers", "0"], "workers is 0; give 1 to 32"),
-        (["--workers", "33"], "workers is 33"),
+        (["--workers", "0"], "workers is 0; give 1 or more"),
         (["--steps_scale", "0"], "steps_scale is 0"),
         (["--seed", "-1"], "seed is -1"),
         (["--eval_scenes", "0"], "eval_scenes is 0"),
-        (["--step_scale", "1"], "did you mean --steps_scale?"),
+        (["--step_scale", "1"], "did you mean '--steps_scale'?"),
     ],
 )
 def test_a_wrong_setting_is_named(
