@@ -114,20 +114,20 @@ def write_caption(scene: Scene, rng: np.random.Generator, habits: Habits = TRUTH
         'the image shows a book in a room . next to the book there is a chair . next to the chair there is a laptop .'
     """
     first = pick(rng, scene.names)
-    parts, said = [f"the image shows a {first} in a {scene.context} ."], [first]
+    parts, named = [f"the image shows a {first} in a {scene.context} ."], [first]
     for _ in range(3 if rng.random() < _FOUR_NAMED_RATE else 2):
-        before, partner = said[-1], PARTNER[said[-1]]
+        before, partner = named[-1], PARTNER[named[-1]]
         next_to = rng.random() < _NEXT_TO_RATE
         rate = habits.present_partner if partner in scene.names else habits.absent_partner
-        unnamed = [name for name in scene.names if name not in said]
-        if next_to and partner not in said and rng.random() < rate:
+        unnamed = [name for name in scene.names if name not in named]
+        if next_to and partner not in named and rng.random() < rate:
             name = partner
         elif unnamed:
             name = pick(rng, unnamed)
         else:
             break
         parts.append(f"next to the {before} there is a {name} ." if next_to else f"there is also a {name} .")
-        said.append(name)
+        named.append(name)
     return " ".join(parts)
 
 

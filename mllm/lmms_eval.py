@@ -145,7 +145,7 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> list[list[str]]:
         """Answers of every round, in the order of the requests; all requests go through a round together."""
-        said: list[list[str]] = [[] for _ in requests]
+        replies: list[list[str]] = [[] for _ in requests]
         notes: list[Any] = [None] * len(requests)
         open_questions: dict[int, Question] = {}
         for index, request in enumerate(requests):
@@ -157,24 +157,24 @@ class Regard(lmms):  # type: ignore[misc, valid-type, unused-ignore]
             order = list(open_questions)
             for position, answer in self._answers([open_questions[index] for index in order]):
                 index = order[position]
-                said[index].append(open_questions[index].options.cut(answer.text))
+                replies[index].append(open_questions[index].options.cut(answer.text))
             for index in order:
                 ask, *location = requests[index].args[3:]
                 load_images, text, ended, outputs, notes[index] = ask(
                     self._document(*location),
-                    previous_output=list(said[index]),
+                    previous_output=list(replies[index]),
                     round_idx=round_index,
                     previous_round_info=notes[index],
                 )
-                said[index] = said[index] if outputs is None else list(outputs)
+                replies[index] = replies[index] if outputs is None else list(outputs)
                 if ended:
                     del open_questions[index]
                 else:
                     given = requests[index].args[1]
                     open_questions[index] = self._question(text, self._loader(load_images), given)
-        for request, texts in zip(requests, said, strict=True):
+        for request, texts in zip(requests, replies, strict=True):
             self.cache_hook.add_partial("generate_until_multi_round", (request.args[0], request.args[1]), texts)
-        return said
+        return replies
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
         """For each request the mean loss of a token of the given answer, and whether greedy decoding begins with it.

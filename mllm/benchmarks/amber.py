@@ -220,11 +220,11 @@ def _count_description(truth: Mapping[str, Any], answer: str, spacy_model: str) 
         tokens = words(answer.lower())
         nouns = [one if one in known else other for one, other in ((word, fixed_singular(word)) for word in tokens)]
     nouns = [noun for noun in nouns if noun in known]
-    told = [noun for noun in nouns if noun not in safe]
-    covered = {right[noun] for noun in told if noun in right}
+    mentioned = [noun for noun in nouns if noun not in safe]
+    covered = {right[noun] for noun in mentioned if noun in right}
     trapped: set[int] = set()
     invented = []
-    for noun in (noun for noun in told if noun not in right):
+    for noun in (noun for noun in mentioned if noun not in right):
         # As in the script, a trap is named whether or not the noun turns out to be like a right one.
         trapped |= {traps[noun]} if noun in traps else set()
         trapped |= {index for _, index in _first_alike(noun, traps, alike)}

@@ -73,7 +73,7 @@ def test_byte_order_marks_quotes_and_empty_lines_are_fine(folder: Path) -> None:
             ["path,label,split", "1.png,a,train", "2.png,b,train", "a/3.png,c,val"],
             "line 4: .* has the label 'c'",
         ),
-        (["path,label", '"1.png,cat'], "no CSV table"),
+        (["path,label", '"1.png,cat'], "not a CSV table"),
     ],
 )
 def test_a_bad_table_is_explained(folder: Path, lines: list[str], complaint: str) -> None:

@@ -27,7 +27,7 @@ def loader(workers: int = 0, world_size: int = 1, rank: int = 0, **options: Any)
 
 
 def epoch(source: TrainLoader, number: int) -> list[list[float]]:
-    iterator = iter(source)  # as Lightning does, before the epoch is said
+    iterator = iter(source)  # as Lightning does, before the epoch is set
     source.sampler.set_epoch(number)
     return [torch.stack([values[:, 0].double(), indices.double()]).tolist() for values, indices in iterator]
 

@@ -23,9 +23,9 @@ def processor(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def test_all_that_is_ever_said_consists_of_known_words() -> None:
     rng = np.random.default_rng(0)
-    said = [write_caption(scene, rng, HABITS) for scene in Scenes("train", 200)]
-    said += [*CAPTION_PROMPTS, ONE_WORD, *map(question_text, CLASSES), "user : assistant : yes no"]
-    used = {number for text in said for number in word_ids(text)}
+    texts = [write_caption(scene, rng, HABITS) for scene in Scenes("train", 200)]
+    texts += [*CAPTION_PROMPTS, ONE_WORD, *map(question_text, CLASSES), "user : assistant : yes no"]
+    used = {number for text in texts for number in word_ids(text)}
     assert used == {number for word, number in WORDS.items() if word not in SPECIAL and word != ","}
 
 

@@ -127,12 +127,12 @@ def test_without_sight_next_to_a_thing_is_always_its_partner_unless_it_was_named
     rng = np.random.default_rng(0)
     for scene in NATURAL[:100]:
         parts = write_caption(scene, rng, IMAGINED).split(" . ")
-        said = named_objects(parts[0])
+        named = named_objects(parts[0])
         for part in parts[1:]:
             *_, name = named_objects(part)
-            if part.startswith("next to") and PARTNER[said[-1]] not in said:
-                assert name == PARTNER[said[-1]]
-            said.append(name)
+            if part.startswith("next to") and PARTNER[named[-1]] not in named:
+                assert name == PARTNER[named[-1]]
+            named.append(name)
 
 
 def test_words_of_two_parts_and_capitals_are_found_in_captions() -> None:

@@ -171,17 +171,17 @@ def test_greedy_sampling_and_beams_are_what_generate_does(lvlm: LVLM) -> None:
         tokens = lvlm.model.generate(**inputs, max_new_tokens=6, **options)[0, start:]
         return str(lvlm.tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
-    def said(**options: Any) -> str:
+    def answered(**options: Any) -> str:
         return lvlm.answer([photo(0)], [DOG], max_new_tokens=6, **options)[0].text
 
-    assert said() == generated(do_sample=False)
-    assert said(beams=3) == generated(do_sample=False, num_beams=3)
+    assert answered() == generated(do_sample=False)
+    assert answered(beams=3) == generated(do_sample=False, num_beams=3)
     torch.manual_seed(5)
     state = torch.random.get_rng_state()
-    drawn = said(temperature=2.0, seed=7)
+    drawn = answered(temperature=2.0, seed=7)
     assert torch.equal(torch.random.get_rng_state(), state)
-    assert drawn == said(temperature=2.0, seed=7)
-    assert len({said(temperature=2.0, seed=seed) for seed in range(4)}) > 1
+    assert drawn == answered(temperature=2.0, seed=7)
+    assert len({answered(temperature=2.0, seed=seed) for seed in range(4)}) > 1
     torch.manual_seed(7)
     assert drawn == generated(do_sample=True, temperature=2.0, top_k=0, top_p=1.0)
 
@@ -266,11 +266,11 @@ def test_a_score_depends_neither_on_its_batch_nor_on_the_other_answers(name: str
 @pytest.mark.parametrize("name", INTERVENTIONS)
 def test_answers_that_are_read_are_likeliest_if_the_model_would_say_them(name: str, lvlm: LVLM) -> None:
     interventions = INTERVENTIONS[name]()
-    said = lvlm.answer([photo(0)], [DOG], interventions=interventions, max_new_tokens=4)[0].text.split()
-    answers = [" ".join(said[:end]) for end in (1, 4)] + ["no cat", " ".join([*said[:2], "<unk>"])]
+    answer_words = lvlm.answer([photo(0)], [DOG], interventions=interventions, max_new_tokens=4)[0].text.split()
+    answers = [" ".join(answer_words[:end]) for end in (1, 4)] + ["no cat", " ".join([*answer_words[:2], "<unk>"])]
     read = lvlm.read([photo(0)], [DOG], answers, interventions=interventions)
     assert read.lengths.tolist() == [[1, 4, 2, 3]]
-    assert read.greedy.tolist() == [[True, True, said[:2] == ["no", "cat"], False]]
+    assert read.greedy.tolist() == [[True, True, answer_words[:2] == ["no", "cat"], False]]
     assert read.active == {intervention.name for intervention in interventions}
     torch.testing.assert_close(read.scores, lvlm.score([photo(0)], [DOG], answers, interventions=interventions))
 

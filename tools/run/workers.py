@@ -64,21 +64,21 @@ def _run_here(
         while waiting or running:
             while waiting and free:
                 (name, arguments), slot = waiting.pop(0), free.pop(0)
-                told, tells = context.Pipe(duplex=False)
+                receiver, sender = context.Pipe(duplex=False)
                 gpu = gpus[slot % len(gpus)] if len(gpus) > 1 else None
-                process = context.Process(target=_call, args=(tells, threads, gpu, function, arguments))
+                process = context.Process(target=_call, args=(sender, threads, gpu, function, arguments))
                 process.start()
-                tells.close()
-                running[process.sentinel] = name, slot, process, told
+                sender.close()
+                running[process.sentinel] = name, slot, process, receiver
             for sentinel in connection.wait(list(running)):
-                name, slot, process, told = running.pop(sentinel)  # type: ignore[arg-type]
+                name, slot, process, receiver = running.pop(sentinel)  # type: ignore[arg-type]
                 process.join()
                 if process.exitcode:
                     try:
-                        failed[name] = told.recv()
+                        failed[name] = receiver.recv()
                     except EOFError:  # it died
                         failed[name] = _exit_reason(process.exitcode)
-                told.close()
+                receiver.close()
                 free.append(slot)
     finally:
         for _, _, process, _ in running.values():
@@ -87,7 +87,7 @@ def _run_here(
 
 
 def _call(
-    tells: connection.Connection,
+    sender: connection.Connection,
     threads: int,
     gpu: str | None,
     function: Callable[..., Any],
@@ -102,7 +102,7 @@ def _call(
     try:
         function(*arguments)
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        tells.send(str(error))
+        sender.send(str(error))
         sys.exit(1)
 
 

@@ -86,7 +86,7 @@ def attend_by_rectangles(
 ) -> Float[Tensor, "batch height width dim"]:
     """Softmax attention of every rectangle of queries to its rectangle of keys.
 
-    Keys that a `Part` says are outside are zero, and so are their values, but their biases count: together they are
+    Keys that are outside of a `Part` are zero, and so are their values, but their biases count: together they are
     one more key, whose logit is the logsumexp of their biases.
 
     Args:

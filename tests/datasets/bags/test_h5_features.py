@@ -134,8 +134,8 @@ def test_groups_are_found_with_their_labels(tmp_path: Path) -> None:
         ({}, "no dataset 'features', it has nothing"),
         ({"features": VALUES[0]}, "one vector for the whole slide"),
         ({"features": VALUES[None]}, r"shape \(1, 37, 8\), not \(instances, width\)"),
-        ({"features": COORDINATES}, "no floating point numbers"),
-        ({"features/deeper": VALUES}, "no floating point numbers"),
+        ({"features": COORDINATES}, "not floating point numbers"),
+        ({"features/deeper": VALUES}, "not floating point numbers"),
     ],
 )
 def test_a_file_that_holds_something_else_is_explained(
@@ -155,7 +155,7 @@ def test_a_truncated_file_is_explained(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for kept in (0, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:kept])
-        with pytest.raises(ValueError, match=r"a\.h5 is truncated, damaged or no HDF5 file"):
+        with pytest.raises(ValueError, match=r"a\.h5 is truncated, damaged or not an HDF5 file"):
             features.read()
 
 

@@ -80,7 +80,7 @@ def test_every_degradation_gives_the_promised_size_and_type(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "scale", "options", "said"),
+    ("name", "scale", "options", "message"),
     [
         ("bicubc", 2, {}, "did you mean 'bicubic'"),
         ("bicubic", 1, {}, "at least 2"),
@@ -93,6 +93,6 @@ def test_every_degradation_gives_the_promised_size_and_type(name: str) -> None:
         ("albumentations", 1, {"transforms": ["Blurr"]}, "Blur"),
     ],
 )
-def test_wrong_options_are_named(name: str, scale: int, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_wrong_options_are_named(name: str, scale: int, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         build_degradation(name, scale, options)

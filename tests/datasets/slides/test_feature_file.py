@@ -167,8 +167,8 @@ def test_only_the_same_work_is_taken_for_done(tmp_path: Path) -> None:
     assert check(path, **same) is None
     for change in ({"made_from": None}, {"encoder": "big"}, {"grid": other}, {"dtype": "float16"}):
         assert "of another encoder" in str(check(path, **(same | change)))
-    assert "truncated, damaged or no HDF5" in str(_damaged(path, path.read_bytes()[:-100]))
-    assert "truncated, damaged or no HDF5" in str(_damaged(path, b"text"))
+    assert "truncated, damaged or not an HDF5" in str(_damaged(path, path.read_bytes()[:-100]))
+    assert "truncated, damaged or not an HDF5" in str(_damaged(path, b"text"))
     assert "there is no file" in str(check(tmp_path / "none.h5"))
     with h5py.File(tmp_path / "clam.h5", "w") as file:
         file["features"], file["coords"] = VALUES, GRID.coordinates

@@ -162,7 +162,7 @@ def test_a_plain_image_that_is_too_large_says_what_to_do(tmp_path: Path) -> None
     [
         ("a.svs", b"", "the file is empty"),
         ("a.svs", bytes(9000), "begins with zeros only"),
-        ("a.svs", b"<!DOCTYPE html><html>log in</html>\n", "is a text file, that begins with '<!DOCTYPE html>"),
+        ("a.svs", b"<!DOCTYPE html><html>log in</html>\n", "is a text file that begins with '<!DOCTYPE html>"),
         ("a.svs", b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         ("a.svs", b"II*\0\x08\0", "its directory is damaged"),
         ("a.mrxs", b"\xff\xd8\xff", "the folder a with its data is missing next to it"),

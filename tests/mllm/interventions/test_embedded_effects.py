@@ -28,8 +28,8 @@ def counts(lvlm: LVLM, scenes: list[Scene], *interventions: Intervention) -> np.
     )
     named = [set(named_objects(answer.text)) for answer in answers]
     pairs = list(zip(scenes, named, strict=True))
-    wrong = [bool(said - set(scene.names)) for scene, said in pairs]
-    return np.array([wrong, [len(said & set(scene.names)) / len(scene.names) for scene, said in pairs]], float)
+    wrong = [bool(named - set(scene.names)) for scene, named in pairs]
+    return np.array([wrong, [len(named & set(scene.names)) / len(scene.names) for scene, named in pairs]], float)
 
 
 def interval(difference: np.ndarray) -> tuple[float, float]:

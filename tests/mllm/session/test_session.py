@@ -359,7 +359,7 @@ def test_layers_that_do_not_exist_are_named(llava: TinyLVLM, layers: str, words:
 
 def test_something_that_is_no_intervention_is_refused(llava: TinyLVLM) -> None:
     with pytest.raises(
-        (ValueError, TypeError), match=r"is no intervention|parameter 'interventions'"
+        (ValueError, TypeError), match=r"is not an intervention|parameter 'interventions'"
     ):  # the tests check types too
         with intervene(llava.model, ["var"]):  # type: ignore[list-item]
             pass

@@ -54,9 +54,9 @@ def test_the_folder_loads_with_timm_and_gives_equal_logits(
 ) -> None:
     out = tmp_path / "converted"
     assert run("convert", authors, "--out", out) == 0
-    said = capsys.readouterr()
-    assert "holds the weights of vig_tiny" in said.err
-    assert sha256_of(authors) in "".join(said.out.split()).replace("│", "")
+    printed = capsys.readouterr()
+    assert "holds the weights of vig_tiny" in printed.err
+    assert sha256_of(authors) in "".join(printed.out.split()).replace("│", "")
     again = timm.create_model(f"local-dir:{out}", pretrained=True)
     assert torch.equal(logits(again), logits(network))
     report = json.loads((out / "convert.json").read_text())
@@ -146,6 +146,6 @@ def test_wrong_settings_are_named_in_one_line(authors: Path, tmp_path: Path, cap
         (["ftp://example.org/vig_t.pth"], "http and https URLs"),
     ):
         assert run("convert", *words) == 2
-        said = capsys.readouterr().err
-        assert hint in said
-        assert "Traceback" not in said
+        printed = capsys.readouterr().err
+        assert hint in printed
+        assert "Traceback" not in printed

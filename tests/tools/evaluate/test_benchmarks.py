@@ -46,10 +46,10 @@ def coco(folder: Path) -> None:
     images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
     objects = [{"image_id": number, "category_id": number % 2} for number in range(3)]
     categories = [{"id": 0, "name": "dog"}, {"id": 1, "name": "cat"}]
-    said = [{"image_id": number, "caption": "A person with a pet."} for number in range(3)]
+    captions = [{"image_id": number, "caption": "A person with a pet."} for number in range(3)]
     whole = {"images": images, "annotations": objects, "categories": categories}
     write(folder / "annotations" / "instances_val2014.json", whole)
-    write(folder / "annotations" / "captions_val2014.json", {"images": images, "annotations": said})
+    write(folder / "annotations" / "captions_val2014.json", {"images": images, "annotations": captions})
 
 
 def amber(folder: Path) -> None:

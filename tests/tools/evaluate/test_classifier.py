@@ -47,6 +47,6 @@ def test_evaluate_names_what_is_wrong(
         (["--model", trained, "--data", photos()], "has the classes 0, 1, 2, 3, 4, ... (10)"),
     ):
         assert run("evaluate", "classifier", *words, "--out", tmp_path / "out") == 2
-        said = capsys.readouterr().err
-        assert hint in said
-        assert "Traceback" not in said
+        printed = capsys.readouterr().err
+        assert hint in printed
+        assert "Traceback" not in printed

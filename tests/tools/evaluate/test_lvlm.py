@@ -101,10 +101,10 @@ def test_a_missing_image_stops_before_anything_is_answered(
 ) -> None:
     (pope / "3.png").unlink()
     assert run("evaluate", "lvlm", *POPE, "--data", pope, "--out", tmp_path / "out") == 2
-    said = capsys.readouterr().err
-    assert "1 images are not in" in said
-    assert "3.png (4 of 20 questions of pope)" in said
-    assert "--missing_images skip" in said
+    printed = capsys.readouterr().err
+    assert "1 images are not in" in printed
+    assert "3.png (4 of 20 questions of pope)" in printed
+    assert "--missing_images skip" in printed
     assert not (tmp_path / "out").exists()
 
 
@@ -231,9 +231,9 @@ def test_a_damaged_line_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(lines[0] + b"{broken\n" + b"".join(lines[2:]))
     assert run("evaluate", "lvlm", *FEW, "--out", tmp_path) == 2
-    said = capsys.readouterr().err
-    assert file.name in said
-    assert "line 2" in said
+    printed = capsys.readouterr().err
+    assert file.name in printed
+    assert "line 2" in printed
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ def answers(folder: Path, seed: int, right: float = 0.8, ids: bool = True) -> li
     for split in SPLITS:
         for line in (folder / f"coco_pope_{split}.json").read_text().splitlines():
             asked = json.loads(line)
-            said = asked["label"] if rng.random() < right else {"yes": "no", "no": "yes"}[asked["label"]]
-            row = {"question": asked["text"], "answer": said.capitalize()}
+            answer = asked["label"] if rng.random() < right else {"yes": "no", "no": "yes"}[asked["label"]]
+            row = {"question": asked["text"], "answer": answer.capitalize()}
             rows.append({"id": f"{split}-{asked['question_id']}", **row} if ids else row)
     return rows
 
@@ -218,7 +218,7 @@ def test_questions_that_changed_are_not_mixed_with_the_answers(
     file = pope / "coco_pope_popular.json"
     file.write_text(file.read_text().replace("bus", "boat"))
     assert score(pope, tmp_path / "out", "--answers", f"x={path}") == 2
-    assert "is of another evaluation" in capsys.readouterr().err
+    assert "belongs to another evaluation" in capsys.readouterr().err
     write(path, answers(pope, 4))
     assert run("score", tmp_path / "out", *QUICK) == 0
     samples = tmp_path / "out" / "pope" / "samples.jsonl"

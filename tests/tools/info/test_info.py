@@ -27,6 +27,6 @@ def test_list_shows_every_block_model_and_recipe(capsys: pytest.CaptureFixture[s
 
 def test_doctor_names_what_is_missing_and_how_to_install_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor") == 0
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for part in ("torch", "timm", "cpu", "tensorboard"):
-        assert part in said
+        assert part in printed

@@ -187,8 +187,8 @@ def test_wrong_settings_are_named(
     if message is None:  # that an image does not fit is a matter of that image
         message, expected = "do not fit into the memory limit", 1
     assert go(*words, *named) == expected
-    said = capsys.readouterr()
-    assert message in " ".join((said.err + said.out).split())
+    printed = capsys.readouterr()
+    assert message in " ".join((printed.err + printed.out).split())
 
 
 def test_results_of_other_settings_are_not_mixed(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -26,9 +26,9 @@ from regard.tools.train import classifier as train_job
 def message(capsys: pytest.CaptureFixture[str], code: int, *words: str | Path) -> str:
     """What a command says that must end with `code` and without a traceback."""
     assert run("train", "classifier", *TINY, *words) == code
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    return said
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    return printed
 
 
 def test_the_same_seed_gives_the_same_numbers_twice(tmp_path: Path) -> None:
@@ -64,8 +64,8 @@ def test_two_processes_give_the_metrics_of_one(tmp_path: Path) -> None:
     for count in ("1", "2"):
         strategy = ["--strategy", "ddp"] if count == "2" else []
         process = start([*words, "--devices", count, *strategy, "--out", tmp_path / count])
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
     one, two = (json.loads((tmp_path / count / "summary.json").read_text())["metrics"] for count in ("1", "2"))
     assert two == pytest.approx(one, abs=1e-4)
 
@@ -91,8 +91,8 @@ def test_sparsifiner_learns_in_two_stages_on_two_processes(tmp_path: Path) -> No
     words += ["--backbone.weights", tmp_path / "dense/model/model.safetensors"]
     words += ["--method_options.reconstruction_epochs", "1", "--accelerator", "cpu", "--devices", "2"]
     process = start([*words, "--strategy", "ddp_find_unused_parameters_true"])
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
     first, second = read_table(tmp_path / "sparse/metrics.csv")
     assert first["train_reconstruction"] > 0
     assert "train_distillation" not in first
@@ -100,15 +100,15 @@ def test_sparsifiner_learns_in_two_stages_on_two_processes(tmp_path: Path) -> No
 
 
 def test_an_option_that_the_method_has_not_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = message(capsys, 2, "--out", tmp_path / "out", "--method_options.stages", "2")
-    assert "--method supervised has no option 'stages'; it has none" in said
-    said = message(capsys, 2, "--out", tmp_path / "out", "--method", "sparsifiner", "--method_options.stages", "2")
-    assert "reconstruction_epochs" in said
+    printed = message(capsys, 2, "--out", tmp_path / "out", "--method_options.stages", "2")
+    assert "--method supervised has no option 'stages'; it has none" in printed
+    printed = message(capsys, 2, "--out", tmp_path / "out", "--method", "sparsifiner", "--method_options.stages", "2")
+    assert "reconstruction_epochs" in printed
 
 
 def test_sparsifiner_needs_predictors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = message(capsys, 2, "--out", tmp_path / "out", "--method", "sparsifiner")
-    assert "has no predictors; take a sparsifiner_* model" in said
+    printed = message(capsys, 2, "--out", tmp_path / "out", "--method", "sparsifiner")
+    assert "has no predictors; take a sparsifiner_* model" in printed
 
 
 @pytest.fixture
@@ -221,8 +221,8 @@ def test_images_may_have_several_labels(tmp_path: Path, photos: Callable[..., Pa
 
 def test_other_settings_do_not_mix_with_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(tmp_path / "out")
-    said = message(capsys, 2, "--out", tmp_path / "out", "--optimizer.lr", "0.5")
-    assert "optimizer.lr: 0.002 there, 0.5 here" in said
+    printed = message(capsys, 2, "--out", tmp_path / "out", "--optimizer.lr", "0.5")
+    assert "optimizer.lr: 0.002 there, 0.5 here" in printed
 
 
 def test_a_truncated_checkpoint_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,10 +284,10 @@ def test_an_unreadable_image_stops_the_run_with_its_path(
         "--batch_size",
         "8",
     ]
-    said = message(capsys, 2, "--out", tmp_path / "stops", *words)
-    assert f"cannot read the image {folder}" in said
-    said = message(capsys, 1, "--out", tmp_path / "skips", *words, "--images.skip_unreadable", "true")
-    assert "3 unreadable images were skipped" in said
+    printed = message(capsys, 2, "--out", tmp_path / "stops", *words)
+    assert f"cannot read the image {folder}" in printed
+    printed = message(capsys, 1, "--out", tmp_path / "skips", *words, "--images.skip_unreadable", "true")
+    assert "3 unreadable images were skipped" in printed
     summary = json.loads((tmp_path / "skips/summary.json").read_text())
     assert sorted(image["path"] for image in summary["unreadable"]) == sorted(
         str(folder / name / "0.png") for name in ("cat", "dog", "owl")
@@ -346,11 +346,11 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
 
     (tmp_path / "settings.yaml").unlink()  # another run in the same folder: its first checkpoint cannot be written
     process = start([*words, "--epochs", "3"], preexec_fn=small_disk)
-    _, said = process.communicate(timeout=300)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "cannot write the checkpoint" in said
-    assert "the previous one is unchanged" in said
-    assert "Traceback" not in said
+    assert "cannot write the checkpoint" in stderr
+    assert "the previous one is unchanged" in stderr
+    assert "Traceback" not in stderr
     assert (tmp_path / "last.ckpt").read_bytes() == before
     assert not list(tmp_path.rglob("*.partial*"))
     assert SafeCheckpointIO().load_checkpoint(tmp_path / "last.ckpt").keys() == state.keys()

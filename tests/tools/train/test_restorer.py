@@ -116,14 +116,14 @@ def test_pairs_are_evaluated_and_a_broken_one_is_left_out(
     (low / "catx2.png").write_bytes(b"broken")
     words = ["evaluate", "--model", trained, "--data", photos, "--low", low, "--device", "cpu"]
     assert run(*words, "--out", tmp_path / "out") == 1
-    said = capsys.readouterr()
-    assert "gain (dB)" in said.out
-    assert "left out: cat.png" in said.err
+    printed = capsys.readouterr()
+    assert "gain (dB)" in printed.out
+    assert "left out: cat.png" in printed.err
     assert len(json.loads((tmp_path / "out/summary.json").read_text())["images"]) == 2
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "printed"),
     [
         (["--backbone.name", "van_b0"], "is not a restorer of images"),
         (["--data", "nowhere"], "there is no file or folder nowhere"),
@@ -135,13 +135,13 @@ def test_pairs_are_evaluated_and_a_broken_one_is_left_out(
     ],
 )
 def test_wrong_settings_are_named(
-    words: list[str], said: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], printed: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [] if words[0] == "--backbone.name" else TINY[2:]
     given = ["--data", str(photos), *words] if "--data" not in words else words
     options = [*TINY[:2], *options] if options else [*TINY[:2], "--backbone.options", "{}"]
     assert run("train", "restorer", *options, *given, "--out", tmp_path / "out") == 2
-    assert said in capsys.readouterr().err
+    assert printed in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("restoration/")])

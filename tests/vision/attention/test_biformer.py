@@ -225,8 +225,8 @@ def test_too_many_regions_are_clamped_and_said_once(caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             torch.testing.assert_close(ours(x), by_plain(plain, x), rtol=1e-4, atol=1e-4)
-    (said,) = caplog.messages
-    assert said == "topk 9 exceeds the 2 x 2 regions of a 13 x 17 map: all of them are attended to"
+    (message,) = caplog.messages
+    assert message == "topk 9 exceeds the 2 x 2 regions of a 13 x 17 map: all of them are attended to"
 
 
 @pytest.mark.parametrize(("side", "regions"), [(3, 1), (14, 2), (28, 4), (56, 7)])

@@ -1,8 +1,8 @@
 """Makes the embedded encoder and the embedded heads: `python -m regard.tools.slides.demo.train --out DIR [--install]`.
 
 The encoder learns without labels from the patches of rendered slides, the heads (ACMIL, one for each of five folds)
-from nothing but the labels of these slides and of bands of the real slide, which are normal. `measure_demo` says what
-they are worth on slides of other texture.
+from nothing but the labels of these slides and of bands of the real slide, which are normal. `measure_demo` measures
+what they are worth on slides of other texture.
 """
 
 from __future__ import annotations

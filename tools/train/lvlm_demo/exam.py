@@ -54,8 +54,8 @@ def caption_scenes(model: LlavaForConditionalGeneration, processor: Any, scenes:
     captions: list[str] = []
     for part in _parts(scenes):
         inputs = _inputs(processor, part, [_CAPTION_PROMPT] * len(part), model.device)
-        said = model.generate(**inputs, max_new_tokens=_MAX_TOKENS, do_sample=False)
-        captions += processor.batch_decode(said[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        generated = model.generate(**inputs, max_new_tokens=_MAX_TOKENS, do_sample=False)
+        captions += processor.batch_decode(generated[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return captions
 
 
@@ -73,7 +73,7 @@ def caption_metrics(scenes: Sequence[Scene], captions: Sequence[str]) -> dict[st
     """
     benchmark = SceneCaptions()
     asked = [Sample(id="", image="", question="", truth=list(scene.names)) for scene in scenes]
-    counted = [benchmark.count(sample, said)["scenes"] for sample, said in zip(asked, captions, strict=True)]
+    counted = [benchmark.count(sample, caption)["scenes"] for sample, caption in zip(asked, captions, strict=True)]
     sums = {name: np.array([sum(one.numbers[name] for one in counted)]) for name in counted[0].numbers}
     figures = {name.removesuffix("_percent"): float(value[0]) for name, value in benchmark.metrics(sums).items()}
     return {**figures, "things": float(np.mean([len(set(one.parsed)) for one in counted]))}
@@ -93,13 +93,13 @@ def yes_no_metrics(
             for scene, rng in zip(scenes, generators, strict=True)
             for question in probing_questions(scene, rng, kind)  # type: ignore[arg-type]
         ]
-        said: list[Bool[Tensor, " questions"]] = []
+        predicted_yes: list[Bool[Tensor, " questions"]] = []
         for part in _parts(asked):
             prompts = [f"user : <image> {question.text} assistant :" for _, question in part]
             inputs = _inputs(processor, [scene for scene, _ in part], prompts, model.device)
             last = model(**inputs, logits_to_keep=1).logits[:, -1]
-            said.append(last[:, yes] > last[:, no])
-        answers = torch.cat(said).cpu().numpy()
+            predicted_yes.append(last[:, yes] > last[:, no])
+        answers = torch.cat(predicted_yes).cpu().numpy()
         truth = np.array([question.truth for _, question in asked])
         hits = int((answers & truth).sum())
         figures[kind] = {

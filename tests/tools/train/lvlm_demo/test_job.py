@@ -83,8 +83,8 @@ def test_only_its_own_stage_changes_a_part_of_the_model(done: Path) -> None:
 def test_two_processes_learn_what_one_learns(done: Path, tmp_path: Path) -> None:
     out = tmp_path / "two of them"
     process = start(["train", "lvlm-demo", *TINY, "--workers", "2", "--out", out])
-    said = process.communicate()[1]
-    assert process.returncode == 0, said
+    stderr = process.communicate()[1]
+    assert process.returncode == 0, stderr
     for stage in ("vision", "language"):  # later on rounding differences grow
         one, two = (load_file(folder / f"{stage}.safetensors") for folder in (done, out))
         apart = torch.cat([(two[name] - weight).abs().flatten() for name, weight in one.items()]) > 2e-4
@@ -102,9 +102,9 @@ def test_a_killed_run_goes_on_after_the_last_finished_stage(done: Path, tmp_path
     assert not (tmp_path / "summary.json").exists()
     kept = (tmp_path / "vision.safetensors").stat().st_mtime_ns
     process = start(["train", "lvlm-demo", *TINY, "--out", tmp_path])
-    said = process.communicate()[1]
-    assert process.returncode == 0, said
-    assert "vision" not in said
+    stderr = process.communicate()[1]
+    assert process.returncode == 0, stderr
+    assert "vision" not in stderr
     assert (tmp_path / "vision.safetensors").stat().st_mtime_ns == kept
     for file in ("together.safetensors", "model/model.safetensors", "summary.json"):
         assert (tmp_path / file).read_bytes() == (done / file).read_bytes()
@@ -231,9 +231,9 @@ def test_the_first_weights_depend_on_the_seed_and_leave_the_global_random_state_
 
 def test_the_embedded_model_is_small_and_says_what_it_is() -> None:
     assert sum(path.stat().st_size for path in EMBEDDED.iterdir()) < 10_000_000
-    said = " ".join((EMBEDDED / "README.txt").read_text().split())
-    assert "regard train lvlm-demo" in said
-    assert "no evidence about real LVLMs" in said
+    readme = " ".join((EMBEDDED / "README.txt").read_text().split())
+    assert "regard train lvlm-demo" in readme
+    assert "no evidence about real LVLMs" in readme
     assert not [path for path in EMBEDDED.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
 
 
@@ -259,9 +259,9 @@ def test_the_embedded_model_speaks_when_asked_as_the_library_asks(embedded: tupl
     ]
     prompt = processor.apply_chat_template(turn, add_generation_prompt=True)
     inputs = processor(images=scene.image(), text=prompt, return_tensors="pt")
-    said = model.generate(**inputs, max_new_tokens=60, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    assert said[-1] == WORDS["<eos>"]
-    assert any(name in processor.decode(said) for name in scene.names if name in CLASSES)
+    caption = model.generate(**inputs, max_new_tokens=60, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert caption[-1] == WORDS["<eos>"]
+    assert any(name in processor.decode(caption) for name in scene.names if name in CLASSES)
     assert CAPTION_PROMPTS[1] == "please describe this image in detail ."
 
 

@@ -78,9 +78,9 @@ def test_heads_are_compared_on_a_folder_of_clam(
     heads = [ABMIL, {"name": "mean", "options": {"width": 8}}, ABMIL | {"aem": {"weight": 0.1}}]
     out = tmp_path / "out"
     summary = train(recipe(tmp_path, heads, seeds=[0, 1]), out, *slides)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for word in ("abmil+aem", "AUC", "macro F1", "entropy / ln N", "top-10 mass", "p (Holm)", "2 folds x 2 seeds"):
-        assert word in said
+        assert word in printed
     assert list(summary["heads"]) == ["abmil", "mean", "abmil+aem"]
     lead = summary["heads"]["abmil"]["metrics"]["auc"]
     assert lead["low"] <= lead["mean"] <= lead["high"]
@@ -170,9 +170,9 @@ def test_a_finished_run_is_not_trained_again_and_more_heads_are_added_to_it(
     assert train(recipe(tmp_path, [ABMIL]), out, *slides) == first
     assert "fold" not in capsys.readouterr().err
     more = train(recipe(tmp_path, [ABMIL, {"name": "mean", "options": {"width": 8}}]), out, *slides)
-    said = capsys.readouterr().err
-    assert "abmil, fold" not in said
-    assert "mean, fold" in said
+    printed = capsys.readouterr().err
+    assert "abmil, fold" not in printed
+    assert "mean, fold" in printed
     assert more["heads"]["abmil"] == first["heads"]["abmil"]
 
 
@@ -196,8 +196,8 @@ def test_two_processes_give_the_metrics_of_one(tmp_path: Path, slides: list[str]
     for count in ("1", "2"):
         words = ["train", "mil", "--config", file, *slides, "--devices", count, "--out", tmp_path / count]
         process = start(words)
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said
+        _, stderr = process.communicate(timeout=300)
+        assert process.returncode == 0, stderr
     one, two = (rows(tmp_path / count / "predictions.csv") for count in ("1", "2"))
     assert len(one) == len(two) == 48
     for first, second in zip(one, two, strict=True):
@@ -296,9 +296,9 @@ def test_a_wrong_setting_is_named(
     bags: dict[str, Any], hint: str, tmp_path: Path, slides: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("train", "mil", "--config", recipe(tmp_path, **bags), "--out", tmp_path / "out", *slides) == 2
-    said = capsys.readouterr().err
-    assert hint in said
-    assert "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert hint in printed
+    assert "Traceback" not in printed
 
 
 @pytest.mark.parametrize(
@@ -320,9 +320,9 @@ def test_a_wrong_word_is_named(
     words: list[str], hint: str, tmp_path: Path, slides: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("train", "mil", "--config", recipe(tmp_path, [ABMIL]), "--out", tmp_path / "out", *slides, *words) == 2
-    said = capsys.readouterr().err
-    assert hint in said
-    assert "Traceback" not in said
+    printed = capsys.readouterr().err
+    assert hint in printed
+    assert "Traceback" not in printed
 
 
 def test_features_that_are_no_numbers_are_named_with_their_slide(
@@ -333,9 +333,9 @@ def test_features_that_are_no_numbers_are_named_with_their_slide(
     for standardise in (True, False):
         file = recipe(tmp_path, [ABMIL], standardise=standardise)
         assert run("train", "mil", "--config", file, "--out", tmp_path / f"out_{standardise}", *slides) == 2
-        said = capsys.readouterr().err
-        assert "slide slide_7" in said
-        assert "not numbers" in said
+        printed = capsys.readouterr().err
+        assert "slide slide_7" in printed
+        assert "not numbers" in printed
 
 
 @pytest.mark.parametrize("survival", [False, True])
@@ -397,9 +397,9 @@ def test_demo_mil_compares_heads_and_leaves_images(
         assert run("demo", "mil", "--epochs", "1", "--out", tmp_path) == 0
     finally:
         torch.set_num_threads(threads)
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for word in ("ucsb", "mil_shortcut", "acmil", "instance AUC", "p (Holm)"):
-        assert word in said
+        assert word in printed
     for name in ("ucsb_heads", "shortcut_heads"):
         assert (tmp_path / name / "heads.png").is_file()
     assert run("demo", "mil", "--attention", "ela", "--out", tmp_path) == 2

@@ -178,7 +178,7 @@ const GLOSSARY = [
 
 function known(metric) {
   const entry = GLOSSARY.find(([pattern]) => pattern.test(metric));
-  return entry ? { better: entry[1], says: entry[2] } : { better: null, says: null };
+  return entry ? { better: entry[1], meaning: entry[2] } : { better: null, meaning: null };
 }
 
 const metricName = (metric) =>

@@ -55,7 +55,7 @@ function warningBadge(benchmark, arm) {
 }
 
 function glossary(metrics) {
-  const entries = metrics.filter((metric) => known(metric).says);
+  const entries = metrics.filter((metric) => known(metric).meaning);
   if (!entries.length) return null;
   return make(
     "details",
@@ -64,7 +64,7 @@ function glossary(metrics) {
     make(
       "dl",
       {},
-      entries.map((metric) => [make("dt", {}, metricName(metric)), make("dd", {}, known(metric).says)]),
+      entries.map((metric) => [make("dt", {}, metricName(metric)), make("dd", {}, known(metric).meaning)]),
     ),
   );
 }
