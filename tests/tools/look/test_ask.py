@@ -108,7 +108,7 @@ def test_a_wrong_image_question_or_model_is_named(
     (tmp_path / "bad.png").write_bytes(b"no image")
     for words, hint in (
         (["no.png", DOG, "--model", model], "cannot read the image no.png: no such file"),
-        ([tmp_path / "bad.png", DOG, "--model", model], "bad.png: its contents are no image"),
+        ([tmp_path / "bad.png", DOG, "--model", model], "bad.png: it is not an image that Pillow can read"),
         ([image, " ", "--model", model], "a question is empty"),
         ([image, "red <image> <image>", "--model", model], "needs 2 images"),
         ([image, DOG, "--model", tmp_path / "words"], "does not accept images"),
