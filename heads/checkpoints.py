@@ -99,7 +99,8 @@ def read_head_weights(source: str | Path) -> dict[str, Tensor]:
         if isinstance(value, Tensor):
             weights[str(key)] = value
         elif isinstance(value, Mapping):
-            weights |= {f"{key}.{_bare(name)}": part for name, part in value.items() if isinstance(part, Tensor)}
+            parts = {name.removeprefix("module."): part for name, part in value.items() if isinstance(part, Tensor)}
+            weights |= {f"{key}.{name}": part for name, part in parts.items()}
     if not weights:
         raise ValueError(f"{file} holds no weights by name")
     for prefix in _PREFIXES:
@@ -183,10 +184,6 @@ def _build(weights: Mapping[str, Tensor], name: str | None, source: str, own: di
         raise ValueError(f"{source} does not fit {name} with {options | own}; {details}")
     head.load_state_dict(renamed)
     return head.eval()
-
-
-def _bare(name: str) -> str:
-    return name.removeprefix("module.")
 
 
 _Found = tuple[int, int, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""What a model sees of lmms-eval 0.7.3, for where that is not installed; pytest finds this file by `pythonpath`."""
+"""A stand-in for the interface of lmms-eval 0.7.3, where that is not installed; found by `pythonpath` of pytest."""
 
 from __future__ import annotations
 

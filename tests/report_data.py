@@ -98,11 +98,11 @@ def caption_samples(rng: random.Random, number: int, images: dict[str, str], sid
             "and the scene looks calm and well lit."
         )
         invented = rng.sample(absent, rng.choice((0, 1, 1, 2)))
-        told = "".join(f" There is also a {thing} to the left, close to the {there[0]}." for thing in invented)
+        extra = "".join(f" There is also a {thing} to the left, close to the {there[0]}." for thing in invented)
         kept = [invented, invented[: rng.choice((0, 1))], invented[: rng.choice((0, 1, 2))]]
         answers = {}
         for arm, own in zip(ARMS, kept, strict=True):
-            more = told if own == invented else "".join(f" To the left, there might be a {thing}." for thing in own)
+            more = extra if own == invented else "".join(f" To the left, there might be a {thing}." for thing in own)
             named = ", ".join([*there, *own])
             answers[arm] = {"text": first + more, "parsed": named, "correct": None, "invented": own, "attention": []}
         samples.append(

@@ -7,7 +7,7 @@ it to as many placeholders as the family wants, pads on the left and adds the fa
     inputs = tiny.inputs([[5, IMAGE, 7, 8], [5, 6, IMAGE, 9, IMAGE, 3, 4]], images=(0, 1, 2))
     tiny.model.generate(**inputs, max_new_tokens=4)
 
-Put some text between two images, as every real prompt does: it tells them apart in gemma3 and qwen's. All have 4
+Put some text between two images, as every real prompt does: it separates them in gemma3 and qwen's. All have 4
 query heads on 2 key-value heads. The layers of mistral3 and half of gemma3's see no further than `WINDOW` columns;
 gemma3 and qwen3_vl have heads wider than `hidden / 4`. Sizes other than `hidden=64` are its multiples.
 """
@@ -119,7 +119,7 @@ def plant_sinks(
     """Make tokens massive at the input of `first_layer` (1 or more) and, by the residual stream, of all after it.
 
     The tokens are every `SINK` in a text and those of each sample's image tokens whose ranks (from 0, through all
-    images of the sample) are in `image`. They are told by token ids, which a hook on the embedding sees, so every
+    images of the sample) are in `image`. They are recognised by token ids, which a hook on the embedding sees, so every
     padding, order and repetition of the samples is fine, and so is feeding an answer in again. Another hook adds
     `size` to `dimensions` of the output of the layer before `first_layer`; it comes before all hooks on the input.
     With one dimension, its value over the root mean square of the token is near `hidden ** 0.5`: above 20 for
@@ -211,7 +211,7 @@ def _patches(ids: Tensor, mask: Tensor, samples: PixelLists) -> dict[str, Tensor
 
 
 def _crossed(ids: Tensor, mask: Tensor, samples: PixelLists) -> dict[str, Tensor]:
-    """Mllama: one tile an image; a text token sees the last image before it."""
+    """Mllama: one tile an image; a text token attends to the last image before it."""
     shape = (len(samples), max(map(len, samples)))
     if shape[1] == 0:
         return {}

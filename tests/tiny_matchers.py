@@ -21,7 +21,7 @@ def save_blip(folder: Path, *, spare: int = 2) -> Path:
     """BLIP for image-text matching with its processor.
 
     Args:
-        folder: made anew.
+        folder: created.
         spare: rows of the embedding beyond the tokenizer's words.
     """
     folder.mkdir()
@@ -44,7 +44,7 @@ def save_open_clip(folder: Path, *, pool: str = "tok") -> Path:
     """A contrastive model of open_clip: `open_clip_config.json`, `open_clip_model.safetensors`.
 
     Args:
-        folder: made anew.
+        folder: created.
         pool: what the image's features are read from: `"tok"`, the class token, or `"avg"`, the mean of the patches.
     """
     folder.mkdir()

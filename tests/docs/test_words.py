@@ -25,6 +25,8 @@ RETIRED = {
     r"otherwise_\w+": "fallback_...",
     r"least_[a-z]\w*": "min_...",
     r"doubts?": "caveat",
+    r"one's own": "your own, custom",
+    r"anew": "again",
 }
 #: Quotations: file -> what it may have, since it is data or names something of others or of old.
 QUOTED = {

@@ -26,7 +26,7 @@ def test_steps_follow_each_other(case: str, group: None) -> None:
     parallel = DistributedDataParallel(head)
     optimiser = torch.optim.SGD([weight for weight in head.parameters() if weight.requires_grad], lr=0.1)
     labels = torch.tensor([0, 2])
-    for step in range(3):  # a weight left out is noticed in the next step
+    for step in range(3):  # a weight without a gradient is noticed in the next step
         optimiser.zero_grad()
         parallel(bags(2, 12, seed=step), labels=labels).loss(labels).backward()
         optimiser.step()

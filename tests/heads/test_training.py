@@ -1,4 +1,4 @@
-"""The Lightning module of bag heads: what is in the loss, when the head is told what, and what a test leaves."""
+"""The Lightning module of bag heads: what is in the loss, which hooks are called when, and the results of a test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TransMIL, its attention and its convolutions beside plain formulations of them."""
+"""TransMIL, its attention and its convolutions against plain formulations of them."""
 
 from __future__ import annotations
 

@@ -215,7 +215,7 @@ def test_weights_of_open_clip_may_be_a_file(clip: Path, tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("/nowhere/blip", "Salesforce/blip-itm-large-coco"),
         ("open_clip:ViT-B-32", "laion2b"),
@@ -224,8 +224,8 @@ def test_weights_of_open_clip_may_be_a_file(clip: Path, tmp_path: Path, monkeypa
         ("open_clip:none", "has no weights"),
     ],
 )
-def test_a_missing_model_is_told_what_to_give(name: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told) as raised:
+def test_the_message_about_a_missing_model_names_what_to_give(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
         load_matcher(name)
     assert repr(name) in str(raised.value)
 

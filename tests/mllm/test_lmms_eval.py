@@ -101,7 +101,9 @@ def test_answers_are_those_of_the_model_in_the_order_of_the_requests(
 ) -> None:
     regard = model(fix=interventions)
     short, long = {"max_new_tokens": 2}, {"max_new_tokens": 5, "num_beams": 2, "temperature": 0}
-    requests = [one for pair in zip(asked(regard, short), asked(regard, long), strict=True) for one in pair]
+    requests = [
+        one for pair in zip(prompt_batch(regard, short), prompt_batch(regard, long), strict=True) for one in pair
+    ]
     found = outputs(regard.generate_until(requests))
     for position, document in enumerate(regard.task_dict["task"]["test"]):
         for index, options in enumerate(({"max_new_tokens": 2}, {"max_new_tokens": 5, "beams": 2})):
@@ -113,9 +115,9 @@ def test_answers_are_those_of_the_model_in_the_order_of_the_requests(
 
 def test_an_answer_ends_before_the_texts_that_end_it_but_not_at_blank_lines(model: Callable[..., Any]) -> None:
     regard = model()
-    whole = outputs(regard.generate_until(asked(regard, {"max_new_tokens": 6, "until": ["\n\n"]})))
+    whole = outputs(regard.generate_until(prompt_batch(regard, {"max_new_tokens": 6, "until": ["\n\n"]})))
     word = whole[0].split()[2]
-    cut = outputs(regard.generate_until(asked(regard, {"max_new_tokens": 6, "until": word})))
+    cut = outputs(regard.generate_until(prompt_batch(regard, {"max_new_tokens": 6, "until": word})))
     assert cut == [text.split(word)[0].rstrip() for text in whole]
     assert cut[0] != whole[0]
     assert Options.of({"until": ["\n\n", "\n"]})[0].cut("a b\n\nc") == "a b"
@@ -142,7 +144,7 @@ def test_an_option_that_is_not_honoured_is_named_once(
     model: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     regard = model()
-    regard.generate_until(asked(regard, {"max_new_tokens": 1, "repetition_penalty": 1.5}))
+    regard.generate_until(prompt_batch(regard, {"max_new_tokens": 1, "repetition_penalty": 1.5}))
     assert [record.message for record in caplog.records] == [
         "the task's option repetition_penalty=1.5 is ignored by the model regard"
     ]
@@ -153,7 +155,7 @@ def test_draws_are_repeatable_and_differ_between_batches(model: Callable[..., An
 
     def draw(**given: Any) -> list[str]:
         regard = model(**given)
-        requests = asked(regard, options)
+        requests = prompt_batch(regard, options)
         return outputs(regard.generate_until([requests[0]] * 6))
 
     assert draw() == draw() != draw(seed=1)
@@ -165,10 +167,12 @@ def test_several_images_stand_where_the_question_has_them(
 ) -> None:
     regard, two = model(), [image(7), image(8)]
     text = "is <image> red and <image> blue ?"
-    found = outputs(regard.generate_until(asked(regard, {"max_new_tokens": 4}, lambda _: [two[:1], two[1:]], text)))
+    found = outputs(
+        regard.generate_until(prompt_batch(regard, {"max_new_tokens": 4}, lambda _: [two[:1], two[1:]], text))
+    )
     assert found == [lvlm.answer([two], [text], max_new_tokens=4)[0].text] * 4
     assert not caplog.records
-    found = outputs(regard.generate_until(asked(regard, {"max_new_tokens": 4}, visuals, text)))
+    found = outputs(regard.generate_until(prompt_batch(regard, {"max_new_tokens": 4}, visuals, text)))
     plain = text.replace("<image>", "")
     assert found == [lvlm.answer([image(n)], [plain], max_new_tokens=4)[0].text for n in range(4)]
     assert ["images come first" in record.message for record in caplog.records] == [True]
@@ -176,7 +180,7 @@ def test_several_images_stand_where_the_question_has_them(
 
 def test_a_question_needs_no_image(model: Callable[..., Any], lvlm: LVLM) -> None:
     regard = model()
-    found = outputs(regard.generate_until(asked(regard, {"max_new_tokens": 3}, lambda _: None)))
+    found = outputs(regard.generate_until(prompt_batch(regard, {"max_new_tokens": 3}, lambda _: None)))
     assert found[0] == lvlm.answer(None, [DOG], max_new_tokens=3)[0].text
 
 
@@ -184,7 +188,7 @@ def test_a_question_needs_no_image(model: Callable[..., Any], lvlm: LVLM) -> Non
 def test_video_and_sound_are_refused(shown: Any, model: Callable[..., Any]) -> None:
     regard = model()
     with pytest.raises(ValueError, match="supports images only, neither video nor sound"):
-        regard.generate_until(asked(regard, {}, lambda _: [shown]))
+        regard.generate_until(prompt_batch(regard, {}, lambda _: [shown]))
 
 
 @pytest.mark.parametrize("interventions", [[], [STRONG]])
@@ -205,7 +209,7 @@ def test_losses_are_means_over_tokens_and_reach_the_task_as_pairs(
 
 def test_what_would_be_generated_is_likeliest(model: Callable[..., Any]) -> None:
     regard = model()
-    said = outputs(regard.generate_until(asked(regard, {"max_new_tokens": 3})))[0]
+    said = outputs(regard.generate_until(prompt_batch(regard, {"max_new_tokens": 3})))[0]
     pairs = outputs(regard.loglikelihood(scored(regard, (said, "dog dog dog"))))
     assert pairs[0][1] is True
     assert pairs[0][0] < pairs[1][0]
@@ -249,7 +253,7 @@ def test_answers_are_handed_to_the_cache(model: Callable[..., Any]) -> None:
 
     regard.cache_hook = Hook()
     options = {"max_new_tokens": 2}
-    found = outputs(regard.generate_until(asked(regard, options)))
+    found = outputs(regard.generate_until(prompt_batch(regard, options)))
     assert sorted(kept, key=repr) == sorted(
         [
             ("generate_until", (text, options), said)
@@ -265,7 +269,7 @@ def test_an_intervention_that_does_nothing_is_an_error_once_all_is_answered(
 ) -> None:
     for allowed in (False, True):
         regard = model(fix=[IDLE], allow_inactive=allowed)
-        requests = scored(regard, ("yes",)) if kind == "loglikelihood" else asked(regard, {"max_new_tokens": 1})
+        requests = scored(regard, ("yes",)) if kind == "loglikelihood" else prompt_batch(regard, {"max_new_tokens": 1})
         caplog.clear()
         getattr(regard, kind)(requests)
         assert [record.message for record in caplog.records] == ["vhr changed nothing for the first 2 questions"]
@@ -282,7 +286,7 @@ def test_a_model_that_was_given_can_be_used_again_and_one_that_was_loaded_is_let
 ) -> None:
     regard = model()
     regard.clean()
-    assert regard.generate_until(asked(regard, {"max_new_tokens": 1}))
+    assert regard.generate_until(prompt_batch(regard, {"max_new_tokens": 1}))
     loaded = adapter.Regard(str(folder), '"vhr:alpha=1.5,layers=1:,pai"', batch_size="2", device="cpu")
     assert [intervention.name for intervention in loaded.interventions] == ["vhr", "pai"]
     assert loaded.interventions[0] == VHR(alpha=1.5, layers="1:")

@@ -11,7 +11,7 @@ from regard.vision.tiling import TileCost, cut_evenly, fade, largest_tile, resto
 
 
 class Local(nn.Module):
-    """A restorer that sees `reach` pixels around, for which tiles can be exact."""
+    """A restorer that reads `reach` pixels around, for which tiles can be exact."""
 
     def __init__(self, reach: int = 1, scale: int = 2, channels: int = 3, window: int = 4) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def test_the_cost_of_a_tile_grows_with_its_pixels() -> None:
 
 
 def test_every_pixel_is_told_of_once() -> None:
-    told: list[int] = []
-    for _ in restore_strips(Local(), np.zeros((50, 70, 3), np.uint8), tile=32, overlap=8, step=told.append):
+    steps: list[int] = []
+    for _ in restore_strips(Local(), np.zeros((50, 70, 3), np.uint8), tile=32, overlap=8, step=steps.append):
         pass
-    assert sum(told) == 50 * 70
+    assert sum(steps) == 50 * 70

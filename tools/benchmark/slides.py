@@ -82,7 +82,7 @@ def measure(settings: BenchmarkSlidesSettings) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         for side in settings.slides:
             path = Path(folder, f"{side}.svs")
-            write_slide(path, _mirrored(side), size=(side, side), mpp=0.25, objective=40.0, levels=(1, 4, 16))
+            write_slide(path, _mirrored(), size=(side, side), mpp=0.25, objective=40.0, levels=(1, 4, 16))
             for what, first in (("aligned", 0), ("unaligned", 100)):
                 sys.stderr.write(f"{side} px, {what}\n")
                 rows.append(_reading(path, side, what, first, tiffslide, settings))
@@ -119,7 +119,7 @@ def texture() -> np.ndarray:
     return np.concatenate([row, row[::-1]])
 
 
-def _mirrored(side: int) -> Callable[[int, int, int, int], np.ndarray]:
+def _mirrored() -> Callable[[int, int, int, int], np.ndarray]:
     whole = texture()
 
     def source(x: int, y: int, width: int, height: int) -> np.ndarray:

@@ -33,8 +33,6 @@ def bokeh_script() -> tuple[str, bytes] | None:
 
 
 def draw_canvas(
-    width: int,
-    height: int,
     bounds: tuple[int, int, int, int],
     pyramid: TilePyramid,
     raster: PatchRaster | None,
@@ -44,8 +42,6 @@ def draw_canvas(
     """The figure for `Bokeh.embed.embed_item`.
 
     Args:
-        width: of the slide in pixels of full resolution.
-        height: likewise.
         bounds: x, y, width and height of the part that is shown first.
         pyramid: the tiles; the page's script has their addresses.
         raster: shape and index of the heatmap, which the script fills; None for a slide without.

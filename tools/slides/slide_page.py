@@ -83,7 +83,6 @@ def _fill(
 ) -> None:
     pyramid = write_tiles(folder / "tiles", slide, max_px)
     (folder / "overview.jpg").write_bytes(encode_image(slide_overview(slide, _OVERVIEW_PX)[0], "JPEG", _QUALITY))
-    width, height = slide.levels[0].width, slide.levels[0].height
     rings = outlines(regions, max(1.0, pyramid.downsample))
     raster: PatchRaster | None = None
     maps: list[dict[str, Any]] = []
@@ -96,7 +95,7 @@ def _fill(
         shown = _top(folder, slide, grid, score_maps[0], top)
     figure, script = None, bokeh_script()
     if script is not None:
-        figure = draw_canvas(width, height, slide.bounds, pyramid, raster, rings, shown)
+        figure = draw_canvas(slide.bounds, pyramid, raster, rings, shown)
         if not (out / "pages" / script[0]).is_file():
             write_atomically(out / "pages" / script[0], script[1])
     data = _said(result, slide, pyramid) | {

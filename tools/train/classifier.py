@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import timm
@@ -23,13 +22,14 @@ from rich.table import Table
 from torch import nn
 
 from ...datasets.classification import ClassificationData
-from ...vision import ImageClassifier, create_model
+from ...vision import ImageClassifier
 from ...vision.sparsifiner_training import SparsifinerClassifier
 from ...whole_files import write_atomically
 from ..run.fit import fit, optimizer_arguments
 from ..run.run_folder import RunFolder, open_run
 from ..settings import ImageSettings, TrainClassifierSettings
 from ..settings.train_classifier import ClassifierBackboneSettings
+from .backbone import build_backbone
 from .export import export
 from .plots import draw_confusion, draw_curves
 
@@ -154,24 +154,13 @@ def build_model(settings: ClassifierBackboneSettings, classes: int) -> nn.Module
         ValueError: an unknown model, attention or option, or weights that do not fit.
         OSError: published weights cannot be fetched.
     """
-    try:
-        return create_model(
-            settings.name,
-            attention=settings.attention,
-            attention_options=settings.attention_options or None,
-            attention_stages=settings.attention_stages,
-            pretrained=settings.pretrained,
-            weights=settings.weights,
-            num_classes=classes,
-            **settings.options,
-        )
-    except URLError as error:
-        raise OSError(
-            f"the published weights of {settings.name} cannot be fetched ({error.reason}); copy the file "
-            "here and give it as --backbone.weights FILE, or start at random with --backbone.pretrained false"
-        ) from error
-    except TypeError as error:  # an argument that the model's constructor does not have
-        raise ValueError(f"--backbone.options {settings.options} do not suit {settings.name}: {error}") from error
+    return build_backbone(
+        settings,
+        attention=settings.attention,
+        attention_options=settings.attention_options or None,
+        attention_stages=settings.attention_stages,
+        num_classes=classes,
+    )
 
 
 def build_classifier(settings: TrainClassifierSettings, model: nn.Module, **options: Any) -> ImageClassifier:

@@ -11,7 +11,6 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from rich.console import Console
@@ -19,7 +18,6 @@ from rich.table import Table
 from torch import nn
 
 from ...datasets.restoration import RestorationData
-from ...vision import create_model
 from ...vision.backbones.hat import start_from
 from ...vision.checkpoints import read_weights
 from ...vision.restoration import MEASURES, ImageRestorer
@@ -29,6 +27,7 @@ from ...whole_files import write_atomically
 from ..run.fit import fit, optimizer_arguments
 from ..run.run_folder import RunFolder, open_run
 from ..settings import TrainRestorerSettings
+from .backbone import build_backbone
 from .export import export
 from .restoration_plots import draw_restoration_curves
 
@@ -84,14 +83,7 @@ def build_restorer(settings: TrainRestorerSettings) -> nn.Module:
         OSError: published weights cannot be fetched.
     """
     backbone = settings.backbone
-    try:
-        model = create_model(
-            backbone.name, pretrained=backbone.pretrained, weights=backbone.weights, **backbone.options
-        )
-    except URLError as error:
-        raise OSError(f"the published weights of {backbone.name} cannot be fetched ({error.reason})") from error
-    except TypeError as error:
-        raise ValueError(f"--backbone.options {backbone.options} do not suit {backbone.name}: {error}") from error
+    model = build_backbone(backbone)
     if not hasattr(model, "scale"):
         raise ValueError(f"--backbone.name {backbone.name} is not a restorer of images; try hat_tiny_x2 or hat_s_x2")
     if settings.start == "interpolation":

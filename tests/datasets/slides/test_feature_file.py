@@ -55,8 +55,8 @@ def test_features_come_back_in_the_grids_order(
     np.testing.assert_array_equal(features, VALUES[kept].astype(dtype))
     np.testing.assert_array_equal(grid.coordinates, GRID.coordinates[kept])
     np.testing.assert_allclose(grid.tissue, GRID.tissue[kept], atol=1e-6)
-    told = ("patch", "side", "step", "mpp", "slide_mpp", "width", "height")
-    assert [getattr(grid, name) for name in told] == [getattr(GRID, name) for name in told]
+    kept = ("patch", "side", "step", "mpp", "slide_mpp", "width", "height")
+    assert [getattr(grid, name) for name in kept] == [getattr(GRID, name) for name in kept]
     assert (attributes["encoder"], attributes["name"]) == ("small", "slide 1")
     assert check(path, dtype=dtype) is None
     with h5py.File(path) as file:

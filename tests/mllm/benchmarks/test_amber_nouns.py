@@ -1,4 +1,4 @@
-"""AMBER's descriptions, read by a model of spaCy: here one that knows a few words."""
+"""AMBER's descriptions, read by a model of spaCy: here one with a few words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POPE's questions, scores, and splits of one's own."""
+"""POPE's questions, scores, and splits of your own images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""d', beside its definition."""
+"""d' against its definition."""
 
 from __future__ import annotations
 

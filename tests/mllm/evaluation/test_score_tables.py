@@ -145,21 +145,21 @@ def test_every_number_of_a_part_is_that_of_the_statistics() -> None:
         resamples=500,
         seed=4,
     )
-    told = own["metrics"]["accuracy_percent"]
-    assert told["base"]["difference"] is None
+    scores = own["metrics"]["accuracy_percent"]
+    assert scores["base"]["difference"] is None
     adjusted = holm([found.differences[arm]["accuracy"].p for arm in ("good", "same")])
     for arm, p in zip(("good", "same"), adjusted, strict=True):
         for name in ("value", "low", "high"):
-            assert told[arm][name] == pytest.approx(getattr(found.values[arm]["accuracy"], name))
+            assert scores[arm][name] == pytest.approx(getattr(found.values[arm]["accuracy"], name))
             expected = getattr(found.differences[arm]["accuracy"], name)
-            assert told[arm]["difference"][name] == pytest.approx(expected)
-        assert told[arm]["difference"]["holm"] == p
+            assert scores[arm]["difference"][name] == pytest.approx(expected)
+        assert scores[arm]["difference"]["holm"] == p
     tests = {arm: mcnemar(right["base"], right[arm]) for arm in ("good", "same")}
     adjusted = holm([test.p for test in tests.values()])
     assert own["mcnemar"] == {
         arm: {**test._asdict(), "holm": p} for (arm, test), p in zip(tests.items(), adjusted, strict=True)
     }
-    assert told["good"]["difference"]["holm"] < 0.05
+    assert scores["good"]["difference"]["holm"] < 0.05
 
 
 def test_the_mean_of_parts_is_the_mean_of_their_metrics_and_the_pool_that_of_their_sums() -> None:
@@ -303,9 +303,9 @@ def test_fewer_inventions_with_another_text_or_lower_recall_are_doubted(
     say: Callable[[int, Sample], str], more: dict[str, Any], reason: str
 ) -> None:
     arms = {"base": answers(SCENES, lambda *_: LONG), "fix": answers(SCENES, say, **more)}
-    told = warned(score(SCENES, Captions(), arms, resamples=100), "fix")
-    assert "lower chair_i_percent" in told
-    assert reason in told
+    warning = warned(score(SCENES, Captions(), arms, resamples=100), "fix")
+    assert "lower chair_i_percent" in warning
+    assert reason in warning
 
 
 def test_fewer_inventions_in_the_same_kind_of_text_are_not_doubted() -> None:
@@ -322,8 +322,8 @@ def test_more_inventions_with_shorter_text_are_no_gain_to_doubt() -> None:
 def test_a_gain_that_comes_with_another_yes_share_is_doubted() -> None:
     eager = answers(QUESTIONS, lambda index, sample: "no" if not sample.truth and index % 3 else "yes")
     careful = answers(QUESTIONS, lambda index, sample: "no" if not sample.truth and index % 10 else "yes")
-    told = warned(score(QUESTIONS, YesNo(), {"base": eager, "fix": careful}, resamples=100), "fix")
-    assert "higher accuracy_percent, but 50.0 % of the answers are yes" in told
+    warning = warned(score(QUESTIONS, YesNo(), {"base": eager, "fix": careful}, resamples=100), "fix")
+    assert "higher accuracy_percent, but 50.0 % of the answers are yes" in warning
 
 
 def test_a_shift_is_told_with_what_d_prime_says_where_that_can_be_told() -> None:
@@ -336,8 +336,8 @@ def test_a_shift_is_told_with_what_d_prime_says_where_that_can_be_told() -> None
     arms = {"base": shifted(2, 1), "fix": shifted(5, 1), "both": shifted(5, 3)}
     for arm in arms.values():  # some yes is missed by all arms
         arm[0] = replace(arm[0], text="no")
-    told = score(POPE_LIKE, POPE(), arms, resamples=100)
-    assert "has the same effect; d', which is invariant to such a shift" in warned(told, "fix")
+    scored = score(POPE_LIKE, POPE(), arms, resamples=100)
+    assert "has the same effect; d', which is invariant to such a shift" in warned(scored, "fix")
     arms = {"base": shifted(2, 1), "fix": shifted(10_000, 1)}
     arms["fix"] = [
         replace(one, text="yes" if asked.truth == "yes" else "no")

@@ -66,11 +66,11 @@ def test_files_of_answers_are_compared(pope: Path, tmp_path: Path, capsys: pytes
     assert score(pope, tmp_path / "out", "--answers", f"base={base}", "--answers", f"fix={fix}") == 0
     found = summary(tmp_path / "out")
     assert found["arms"] == ["base", "fix"]
-    told = found["parts"][0]["parsers"]["official"]["metrics"]["accuracy"]
+    accuracy = found["parts"][0]["parsers"]["official"]["metrics"]["accuracy"]
     rows = [json.loads(line) for line in base.read_text().splitlines()[:72]]
     right = sum((index % 2 == 1) == (row["answer"] == "No") for index, row in enumerate(rows))
-    assert told["base"]["value"] == pytest.approx(right / 72)
-    assert told["fix"]["difference"]["low"] > 0
+    assert accuracy["base"]["value"] == pytest.approx(right / 72)
+    assert accuracy["fix"]["difference"]["low"] > 0
     assert "popular" in capsys.readouterr().out
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("data:image/") == 1  # the only image that is there

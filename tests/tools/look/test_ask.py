@@ -50,28 +50,28 @@ def test_json_is_the_whole_output(model: Path, image: Path, tmp_path: Path, caps
     words = ["ask", image, DOG, "--model", model, "--out", tmp_path / "one.png", "--max_new_tokens", "2"]
     assert run(*words, "--json", "true") == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["photo"] == str(tmp_path / "one.png")
+    assert report["plot"] == str(tmp_path / "one.png")
     assert (tmp_path / "one.png").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["image.png", "one.png"]
     assert report["answers"][0]["complete"] is False
 
 
-def test_an_intervention_that_did_nothing_is_told_and_makes_the_exit_code_one(
+def test_an_intervention_that_did_nothing_is_reported_and_makes_the_exit_code_one(
     model: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["ask", image, DOG, "--model", model, "--out", tmp_path, "--max_new_tokens", "3"]
     assert run(*words, "--fix", "var:dimensions=[3],threshold=7.9") == 1
     out = capsys.readouterr().out
     assert "var DID NOTHING here; the answer equals the baseline's" in out
-    assert "var: did nothing" in out
+    assert "var: inactive" in out
 
 
-def test_beams_answer_without_a_image(
+def test_beams_answer_without_a_plot(
     model: Path, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["ask", image, DOG, "--model", model, "--out", tmp_path / "out", "--max_new_tokens", "3", "--beams", "2"]
     assert run(*words) == 0
-    assert "No photo: the attention of 2 beams" in capsys.readouterr().err
+    assert "No plot: the attention of 2 beams" in capsys.readouterr().err
     assert not (tmp_path / "out" / "attention.png").exists()
 
 
@@ -83,8 +83,8 @@ def test_beams_answer_without_a_image(
         (["--fix", "vhr:layers=30"], "layer 30 of '30' does not exist; the model has 4 layers"),
         (["--fix", "var"], "regard sinks --model M IMAGE"),
         (["--model", "nowhere"], "there is no folder nowhere"),
-        (["--fx", "vhr"], "did you mean --fix?"),
-        (["--max_new_tokens", "0"], "max_new_tokens=0"),
+        (["--fx", "vhr"], "did you mean '--fix'?"),
+        (["--max_new_tokens", "0"], "--max_new_tokens is 0; give 1 or more"),
         (["--dtype", "float61"], "float16"),
     ],
 )
@@ -107,8 +107,8 @@ def test_a_wrong_image_question_or_model_is_named(
     LlamaForCausalLM(config).save_pretrained(tmp_path / "words")
     (tmp_path / "bad.png").write_bytes(b"no image")
     for words, hint in (
-        (["no.png", DOG, "--model", model], "cannot read the image no.png: no such file"),
-        ([tmp_path / "bad.png", DOG, "--model", model], "bad.png: its contents are no image"),
+        (["no.png", DOG, "--model", model], "there is no file no.png"),
+        ([tmp_path / "bad.png", DOG, "--model", model], "bad.png: it is not an image that Pillow can read"),
         ([image, " ", "--model", model], "a question is empty"),
         ([image, "red <image> <image>", "--model", model], "needs 2 images"),
         ([image, DOG, "--model", tmp_path / "words"], "does not accept images"),

@@ -143,8 +143,8 @@ def test_a_folder_that_cannot_be_written_is_named(words: list[str], capsys: pyte
 @pytest.mark.full  # three processes start afresh; test_workers has the pool, the test of shards the results
 def test_several_processes_give_the_results_of_one(undisturbed: Path, words: list[str], tmp_path: Path) -> None:
     process = start(["slide", *words, "--out", tmp_path / "out", "--workers", "2"])
-    _, told = process.communicate()
-    assert process.returncode == 1, told
+    _, stderr = process.communicate()
+    assert process.returncode == 1, stderr
     assert results(tmp_path / "out") == results(undisturbed)
 
 
@@ -212,9 +212,9 @@ def test_microns_that_a_slide_does_not_tell_come_from_a_flag_or_a_table(
     table = tmp_path / "mpp.csv"
     table.write_text("slide,mpp\nunscaled,0.5\n")
     assert run("slide", *given, "--out", tmp_path / "table", "--slide_mpp", "0.25", "--table", table) == 0
-    [flag], [told] = read_results(tmp_path / "flag"), read_results(tmp_path / "table")
-    assert (flag.mpp, told.mpp) == (0.25, 0.5)
-    assert told.patches > 2 * flag.patches
+    [flag], [tabled] = read_results(tmp_path / "flag"), read_results(tmp_path / "table")
+    assert (flag.mpp, tabled.mpp) == (0.25, 0.5)
+    assert tabled.patches > 2 * flag.patches
 
 
 def test_files_of_one_name_get_names_of_their_own(drill: Path, words: list[str], tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_files_of_one_name_get_names_of_their_own(drill: Path, words: list[str],
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (["--stages", "tisue"], "did you mean 'tissue'"),
         (["--mpp", "50000"], "--mpp is 50000.0; give 0.01 to 100"),
@@ -242,10 +242,10 @@ def test_files_of_one_name_get_names_of_their_own(drill: Path, words: list[str],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_a_wrong_setting_ends_with_2_and_is_named(
-    wrong: list[str], told: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wrong: list[str], message: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("slide", *words, "--out", tmp_path / "out", *wrong) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_an_empty_folder_and_other_settings_are_refused(

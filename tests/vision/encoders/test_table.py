@@ -12,7 +12,7 @@ from regard.vision.encoders.build import build_network, encoder_of
 from regard.vision.encoders.table import NORMALISATION, NOT_BUILT
 
 # Millions of parameters, as papers and cards have them (of ResNet-50 what comes before its last stage), and register
-# tokens with the class token. Names in one line have one architecture; rows of timm's own ViTs are left out.
+# tokens with the class token. Names in one line have one architecture; rows of timm's own ViTs are omitted.
 PUBLISHED = {
     "resnet50": (8.543, 1),
     "uni2-h": (681.4, 9),
