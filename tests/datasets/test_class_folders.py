@@ -69,7 +69,7 @@ def test_a_linked_class_folder_is_followed(tmp_path: Path) -> None:
         (
             ["train/cat/1.png", "train/dog/1.png", "val/cat/1.png", "valid/cat/1.png"],
             [],
-            "both are the split 'val'",
+            "are both the split 'val'",
         ),
     ],
 )

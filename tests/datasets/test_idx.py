@@ -58,10 +58,10 @@ def test_a_pickled_set_carries_no_pixels(tmp_path: Path) -> None:
     ("data", "complaint"),
     [
         (b"", "starts with nothing"),
-        (b"\x89PNG", "no IDX file"),
-        (b"\0\0\x08", "no IDX file"),
+        (b"\x89PNG", "is not an IDX file"),
+        (b"\0\0\x08", "is not an IDX file"),
         (b"\0\0\x08\x03\0\0", "ends within its head"),
-        (idx(IMAGES)[:-1], "truncated or damaged: its head says 3 x 4 x 5"),
+        (idx(IMAGES)[:-1], "truncated or damaged: its header gives 3 x 4 x 5"),
         (idx(IMAGES) + b"\0", "truncated or damaged"),
         (idx(IMAGES.astype(">f4"), kind=0x0D), "IDX type 0x0d"),
     ],

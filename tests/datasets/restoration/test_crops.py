@@ -108,7 +108,7 @@ def test_an_image_without_a_partner_or_of_another_size_is_named(folders: tuple[P
     assert cv2.imwrite(str(lq / "bx2.png"), np.zeros((5, 5, 3), np.uint8))
     error = WholeImages(pair_up(open_hq_images(str(hq)), open_hq_images(str(lq)), 2), scale=2)[1]
     assert isinstance(error, UnreadableImageError)
-    assert "bx2.png has 5 x 5: not 2 times as many" in str(error)
+    assert "bx2.png has 5 x 5, not 2 times the size" in str(error)
 
 
 def test_files_that_are_not_images_are_named_before_training(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_the_same_questions_leave_the_file_alone_and_others_are_refused(tmp_path
         write(path, others)
     with pytest.raises(ValueError, match="has 10 samples, not 4"):
         write(path, SAMPLES[:4])
-    with pytest.raises(ValueError, match="was made with"):
+    with pytest.raises(ValueError, match="was written for"):
         write_samples(path, "pope", {"parser": "official"}, SAMPLES)
     assert path.read_bytes() == content
     assert write(tmp_path / "other.jsonl", others).hash != first.hash

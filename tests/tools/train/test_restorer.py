@@ -98,8 +98,8 @@ def test_a_run_that_stopped_early_is_not_trained_on(photos: Path, tmp_path: Path
 
 
 def test_evaluating_gives_what_training_gave(trained: Path, photos: Path, tmp_path: Path) -> None:
-    words = ["evaluate", "restorer", "--model", trained, "--data", photos / "cat.png", "--device", "cpu", "--out", tmp_path / "out"]
-    assert run(*words) == 0
+    words = ["evaluate", "restorer", "--model", trained, "--data", photos / "cat.png", "--device", "cpu"]
+    assert run(*words, "--out", tmp_path / "out") == 0
     found = json.loads((tmp_path / "out/summary.json").read_text())["images"][0]
     trained_row = json.loads((trained / "summary.json").read_text())["images"][0]
     assert found["psnr_y"] == pytest.approx(trained_row["psnr_y"], abs=1e-3)
