@@ -29,6 +29,7 @@ def start_as_interpolation(model: nn.Module) -> None:
         ValueError: another network or scale.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> model = HAT(scale=2, dim=12, depths=(1,), num_heads=2, window_size=4)
         >>> start_as_interpolation(model)
         >>> flat = torch.full((1, 3, 8, 8), 0.75)

@@ -213,7 +213,7 @@ def test_activity_is_told_for_each_sample(lvlm: LVLM) -> None:
 
 def test_an_intervention_that_did_nothing_for_all_prompts_is_an_error_unless_it_is_accepted(lvlm: LVLM) -> None:
     vhr = VHR(layers="all")
-    with pytest.raises(RuntimeError, match="vhr did nothing for any of these prompts"):
+    with pytest.raises(RuntimeError, match="vhr changed nothing for any of these prompts"):
         lvlm.answer(None, [DOG], interventions=vhr, max_new_tokens=2)
     with pytest.raises(RuntimeError, match="vhr did nothing"):
         lvlm.score(None, [DOG], ["yes"], interventions=vhr)
@@ -307,8 +307,8 @@ def test_prepared_answers_follow_their_prompts(lvlm: LVLM) -> None:
         ([[photo(0), photo(1)]], ["<image> red"], "2 images given for 1 placeholders"),
         ([photo(0)], ["red", "blue"], "1 images were given for 2 questions"),
         ([photo(0)], [" "], "a question is empty"),
-        ([photo(0)], "red", "questions is a list of one question or more"),
-        ([], [], "questions is a list of one question or more"),
+        ([photo(0)], "red", "questions must be a non-empty list"),
+        ([], [], "questions must be a non-empty list"),
         (["no/such/image.png"], ["red"], "cannot read the image no/such/image.png: no such file"),
         ([np.zeros((3, 4, 5), np.uint8)], ["red"], "an array is (height, width, 3); got the shape (3, 4, 5)"),
         ([np.full((4, 4, 3), 7.0)], ["red"], "the values of an image are 0 to 1 for float64; got 7 to 7"),
@@ -349,7 +349,7 @@ def test_a_number_out_of_range_is_named(options: dict[str, Any], lvlm: LVLM) -> 
 
 
 def test_beams_cannot_be_watched(lvlm: LVLM) -> None:
-    with pytest.raises(ValueError, match="the attention of 3 beams cannot be watched"):
+    with pytest.raises(ValueError, match="watch=True needs beams=1"):
         lvlm.answer([photo(0)], [DOG], beams=3, watch=True)
 
 

@@ -215,7 +215,7 @@ def test_the_matching_model_is_loaded_once(asked: PromptBatch, blip: str, monkey
 
 def test_prompts_without_images_are_refused(blip: str) -> None:
     text = PromptBatch(tiny_lvlm("llava"), [[5, 6]], ["is it ?"], [[]])
-    with pytest.raises(ValueError, match="needs images"):
+    with pytest.raises(ValueError, match="needs prompts with images"):
         AGLA(matcher=blip).bind(text)
 
 

@@ -168,7 +168,7 @@ def test_words_need_their_tokens(intervention: Intervention) -> None:
 def test_an_intervention_that_needs_the_image_says_so() -> None:
     tiny = tiny_lvlm("llava")
     with intervene(tiny.model, VCD(), allow_inactive=True) as session:
-        with pytest.raises(ValueError, match="vcd needs 'pixel_values'"):
+        with pytest.raises(ValueError, match="vcd needs the input 'pixel_values'"):
             session.generate(**tiny.inputs([PLAIN]), max_new_tokens=1)
 
 

@@ -44,7 +44,7 @@ def test_benchmark_compares_networks_with_a_base(tmp_path: Path) -> None:
         ("blocks --blocks [vam]", "did you mean 'van'?"),
         ("blocks --device cuda:7", "CUDA"),
         ("blocks --options.van.shortcat false --blocks [van]", "did you mean 'shortcut'?"),
-        ("hosts --hosts [swin_tiny_patch4_window7_224] --blocks [van]", "leaves no "),
+        ("hosts --hosts [swin_tiny_patch4_window7_224] --blocks [van]", "does not accept another attention"),
     ],
 )
 def test_what_is_wrong_is_named(command: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:

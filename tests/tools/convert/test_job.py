@@ -132,7 +132,7 @@ def test_wrong_settings_are_named_in_one_line(authors: Path, tmp_path: Path, cap
     (tmp_path / "taken").mkdir()
     for words, hint in (
         ([], "source"),
-        ([authors, "--modell", "vig_tiny"], "did you mean --model?"),
+        ([authors, "--modell", "vig_tiny"], "did you mean '--model'?"),
         ([authors, "--model", "resnet18"], "resnet18 is not one of ours"),
         ([authors, "--model", "vig_small"], "fits vig_tiny"),
         ([authors, "--model", "van_b0"], "looks like the family vig"),
