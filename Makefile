@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LMMS := .venv-lmms
 
-.PHONY: demo test test-full test-lmms check format docs clean
+.PHONY: demo test test-complete test-full test-lmms check format docs clean
 
 $(BIN)/regard: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,9 @@ $(LMMS)/.test: pyproject.toml
 
 test: $(VENV)/.test  ## the suite; what is skipped is named at the end
 	$(BIN)/python -m pytest -n 2
+
+test-complete: $(VENV)/.full  ## the same with every optional package; a test that is skipped counts as failed
+	$(BIN)/python -m pytest -n 2 --complete
 
 test-full: $(VENV)/.full  ## the suite with all cells of its matrices; a test that is skipped counts as failed
 	$(BIN)/python -m pytest -n 2 -m "full or not full" --complete

@@ -18,7 +18,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    skipped = reporter is not None and reporter.stats.get("skipped")
+    reports = [] if reporter is None else reporter.stats.get("skipped", [])
+    skipped = [report for report in reports if "make test-lmms" not in report.longrepr[2]]
     if skipped and session.config.getoption("complete") and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

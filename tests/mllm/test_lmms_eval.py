@@ -330,7 +330,9 @@ metadata: [{version: 0.0}]
 """
 
 
-@pytest.mark.skipif(not lmms_eval_stand_in.INSTALLED, reason="lmms-eval is not installed; the stand-in has no tasks")
+@pytest.mark.skipif(
+    not lmms_eval_stand_in.INSTALLED, reason="lmms-eval needs an environment of its own: make test-lmms"
+)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("interventions", [[], [STRONG]])
 def test_tasks_of_lmms_eval_run(interventions: list[Any], adapter: Any, lvlm: LVLM, tmp_path: Path) -> None:

@@ -164,9 +164,9 @@ def extract(file: Path) -> tuple[dict[str, Any], str]:
             )
         except subprocess.TimeoutExpired as error:
             raise ValueError(f"{file} yields no tensors: reading it took more than {_SECONDS} seconds") from error
-        error = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        reason = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         if done.returncode or not result.is_file():
-            raise ValueError(f"{file} yields no tensors: {error[:300] or f'the sandbox ended with {done.returncode}'}")
+            raise ValueError(f"{file} yields no tensors: {reason[:300] or f'the sandbox ended with {done.returncode}'}")
         found: dict[str, Any] = {}
         with safe_open(result, framework="pt") as tensors:
             paths = json.loads(tensors.metadata()["paths"])
