@@ -35,12 +35,12 @@ class BagPrediction(NamedTuple):
     """The head's output for a test bag.
 
     Attributes:
-        index: of the bag in its set.
+        bag_index: of the bag in its set.
         logits: for each class, or interval of time.
         attention: what `attention_statistics` gives.
     """
 
-    index: int
+    bag_index: int
     logits: list[float]
     attention: dict[str, float]
 
@@ -102,7 +102,8 @@ class BagTrainer(ScheduledModule):
         self.survival = model.task == "survival"
         self.refuse_plateau(schedule)
         _check(model, class_weights)
-        self.model, self.aem, self.instance_labels = model, aem, instance_labels
+        self.model: TrainedHead = model
+        self.aem, self.instance_labels = aem, instance_labels
         self.class_weights: Tensor | None
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
@@ -216,7 +217,7 @@ class BagTrainer(ScheduledModule):
             parts: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(parts, [tuple(found) for found in self.predictions])
             self.predictions = [BagPrediction(*found) for part in parts for found in part]
-        self.predictions = sorted(self.predictions, key=lambda found: found.index)
+        self.predictions = sorted(self.predictions, key=lambda found: found.bag_index)
 
     def _measure(self, batch: BatchOfBags) -> BagOutput:
         output = self.model(batch.features, batch.valid)

@@ -117,7 +117,7 @@ def test_a_test_leaves_a_prediction_of_each_bag_with_its_attention() -> None:
     quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     found = [BagBatch(bags(2, 5), None, torch.tensor([0, 1]), torch.tensor([3, 1]))]
     Trainer(accelerator="cpu", **quiet).test(learner, DataLoader(found, batch_size=None), verbose=False)
-    assert [one.index for one in learner.predictions] == [1, 3]
+    assert [one.bag_index for one in learner.predictions] == [1, 3]
     assert learner.predictions[1].attention.keys() == {"entropy", "top_mass", "instance_auc"}
     assert 0 <= learner.tested["accuracy"] <= 1
     logits = learner.model.eval()(found[0].features).logits

@@ -83,7 +83,7 @@ def test_losses_are_what_they_are_called() -> None:
 
 
 def test_wrong_options_are_named() -> None:
-    with pytest.raises(ValueError, match="between 0 and 1 that grow"):
+    with pytest.raises(ValueError, match="between 0 and 1 in ascending order"):
         ImageRestorer(Doubled(), halve_at=[0.9, 0.5])
     with pytest.raises(ValueError, match="needs a metric"):
         ImageRestorer(Doubled(), schedule="plateau")

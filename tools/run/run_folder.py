@@ -115,7 +115,13 @@ def open_run(
         if first:
             write_atomically(path / "settings.yaml", yaml.safe_dump(plain_settings(settings), sort_keys=False))
             write_atomically(path / "run.json", json.dumps(_record(settings), indent=1))
-        yield RunFolder(path, first)
+        try:
+            yield RunFolder(path, first)
+        except BaseException:
+            if first and not _has_results(path):  # nothing is kept of a run that was refused
+                for name in _OWN[:2]:
+                    (path / name).unlink(missing_ok=True)
+            raise
     finally:
         lock.release()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -165,7 +166,7 @@ def _from_elsewhere(name: str, weights: str | Path | None, trust: bool) -> Patch
 
 def _from_class(name: str, weights: str | Path | None) -> PatchEncoder:
     """An encoder of the user's own."""
-    cls = class_named(name, "encoder", {}, __name__)
+    cls: Any = class_named(name, "encoder", {}, __name__)
     if not issubclass(cls, PatchEncoder):
         raise ValueError(f"{name} is not a PatchEncoder; derive it from regard.vision.encoders.PatchEncoder")
     return cls() if weights is None else cls(weights=weights)

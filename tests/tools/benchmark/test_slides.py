@@ -10,7 +10,7 @@ from regard.tools.settings import BenchmarkSlidesSettings
 
 
 def test_the_slide_that_is_measured_continues_without_seams(tmp_path: Path) -> None:
-    write_slide(tmp_path / "a.svs", _mirrored(1300), size=(1300, 1300), levels=(1,), quality=None)
+    write_slide(tmp_path / "a.svs", _mirrored(), size=(1300, 1300), levels=(1,), quality=None)
     pixels = open_slide(tmp_path / "a.svs").read(0, 0, 1300, 1300)
     np.testing.assert_array_equal(pixels[:1024, :1024], texture())
     np.testing.assert_array_equal(pixels[:, 1023], pixels[:, 1024])

@@ -224,7 +224,7 @@ def test_questions_that_changed_are_not_mixed_with_the_answers(
     samples = tmp_path / "out" / "pope" / "samples.jsonl"
     samples.write_text(samples.read_text().replace("bus", "boat"))
     assert run("score", tmp_path / "out", *QUICK) == 2
-    assert "answers to other questions" in capsys.readouterr().err
+    assert "answers to other samples" in capsys.readouterr().err
 
 
 def test_another_file_under_the_same_name_is_refused(

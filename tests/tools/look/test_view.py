@@ -106,10 +106,10 @@ def test_what_cannot_be_shown_is_named(tmp_path: Path, capsys: pytest.CaptureFix
         (tmp_path / "full").mkdir()
         (tmp_path / "full" / "report.html").touch()
         for words, message in (
-            ((tmp_path / "none",), "is not there; give a folder"),
-            ((tmp_path / "file",), "is a file; give a folder"),
+            ((tmp_path / "none",), "there is no folder"),
+            ((tmp_path / "file",), "is not a folder"),
             ((tmp_path,), "holds no report.html and no index.html"),
-            ((tmp_path / "full", "--port", "70000"), "there is no port 70000"),
+            ((tmp_path / "full", "--port", "70000"), "--port is 70000; give 0 to 65535"),
             ((tmp_path / "full", "--port", str(taken.getsockname()[1])), "give another --port, or 0 for a free one"),
         ):
             assert run("view", *words) == 2

@@ -210,7 +210,7 @@ def _write_result(training: HeadTraining, learner: BagTrainer, fitted: Fit) -> N
     save_trained_head(model, training.folder / "model", training=trained)
     predictions = []
     for prediction in learner.predictions:
-        bag = bags.bags[prediction.index]
+        bag = bags.bags[prediction.bag_index]
         truth: dict[str, Any] = {"label": bag.label}
         if model.task == "survival":
             interval = int(intervals_of(torch.tensor([float(bag.time or 0)]), model.cuts))

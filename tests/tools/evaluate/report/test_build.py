@@ -230,7 +230,7 @@ def test_filters_change_which_samples_are_shown(page: Page) -> None:
     page.filter("Part", "adversarial")
     assert page.count() == len(data) / 2
     page.filter("Part", "all")
-    page.filter("Outcome", "right, and the baseline wrong")
+    page.filter("Outcome", "correct, baseline wrong (gained)")
     page.filter("Arm", ARMS[1])
     gained = [one for one in data if one["answers"][ARMS[1]]["correct"] and not one["answers"]["none"]["correct"]]
     assert page.count() == len(gained) == len(page.texts(".card"))
@@ -253,7 +253,7 @@ def test_text_is_searched_in_questions_and_answers(page: Page) -> None:
 
 def test_a_link_with_the_choice_in_it_shows_the_same(page: Page) -> None:
     page.run("[...document.querySelectorAll('.tab')].find(e => e.innerText === 'chair').click()")
-    page.filter("Outcome", "invents less")
+    page.filter("Outcome", "invents fewer objects than the baseline")
     page.filter("Arm", ARMS[2])
     page.select("Metric of the plot", "recall")
     cards, fragment = page.texts(".card"), page.run("return location.hash")
