@@ -215,7 +215,7 @@ def test_an_intervention_that_did_nothing_for_all_prompts_is_an_error_unless_it_
     vhr = VHR(layers="all")
     with pytest.raises(RuntimeError, match="vhr changed nothing for any of these prompts"):
         lvlm.answer(None, [DOG], interventions=vhr, max_new_tokens=2)
-    with pytest.raises(RuntimeError, match="vhr did nothing"):
+    with pytest.raises(RuntimeError, match="vhr changed nothing"):
         lvlm.score(None, [DOG], ["yes"], interventions=vhr)
     accepted = lvlm.answer(None, [DOG], interventions=vhr, max_new_tokens=2, allow_inactive=True)
     assert accepted[0].tokens == lvlm.answer(None, [DOG], max_new_tokens=2)[0].tokens
