@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,9 @@ TRUNCATED = "it is truncated"
 
 #: Largest associated image that is read, in pixels.
 _MAX_ASSOCIATED = 64_000_000
+
+#: Held while a slide's file is opened; a lock of the slide's own could not be pickled.
+_OPENING = threading.Lock()
 
 
 class TiffSlide:
@@ -172,7 +176,9 @@ class TiffSlide:
                     file.seek(offset)
                     return file.read(count)
             if self._file is None:
-                self._file = Path(self.path).open("rb")  # noqa: SIM115, `close` closes it
+                with _OPENING:  # of threads that come at once, the first opens
+                    if self._file is None:
+                        self._file = Path(self.path).open("rb")  # noqa: SIM115, `close` closes it
             return os.pread(self._file.fileno(), count, offset)
         except OSError as error:
             raise UnreadableTileError(self.path, error.strerror or str(error)) from error

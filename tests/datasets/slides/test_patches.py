@@ -1,5 +1,9 @@
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,6 +60,27 @@ def test_patches_of_the_slides_own_size_are_its_very_pixels(
     padded = np.pad(texture, ((200, 200), (200, 200), (0, 0)), constant_values=255)
     for index, (x, y) in enumerate(grid.coordinates):
         np.testing.assert_array_equal(found[index], padded[y + 200 : y + 328, x + 200 : x + 328])
+
+
+def test_threads_that_read_at_once_open_the_file_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slide, opened, together = TiffSlide(path), [], Barrier(3)
+
+    def slowly(self: Path, mode: str) -> Any:
+        opened.append(open(self, mode))  # noqa: PTH123, SIM115
+        time.sleep(0.05)
+        return opened[-1]
+
+    def read(offset: int) -> bytes:
+        together.wait()
+        return slide._bytes(offset, 2)
+
+    slide.close()
+    monkeypatch.setattr(Path, "open", slowly)
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(read, [0, 0, 0])) == [b"II"] * 3
+    slide.close()
+    assert len(opened) == 1
+    assert opened[0].closed
 
 
 def test_each_tile_of_the_file_is_decoded_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
